@@ -1,0 +1,229 @@
+/* ops.h - the operations a backend provides, each with its contract.
+ *
+ * One entry of TT_OPS is one operation; `tt_op_NAME` is its function type and the plain C twin
+ * tt_cpu_NAME (kernels/cpu) is its definition. Unless a parameter is marked "host", pointers are
+ * device memory of the stream's backend (host memory on the CPU). Activations (tt_act) have the
+ * element type stream->act: F32 on the CPU.
+ *
+ * Common rules: rows are independent - the bits of an output row depend on that row's inputs only,
+ * never on the number or content of other rows, nor on the thread count. Accumulation is in
+ * float32 or wider, in an order fixed per operation and backend. Zero rows is a no-op. Sizes that
+ * cannot be (negative, stride below width) are TT_EINVAL; the sentence starts with the operation's
+ * name. Between backends results agree within the tolerance named; ids agree exactly unless two
+ * candidates are closer than that tolerance. */
+#ifndef TT_OPS_H
+#define TT_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/err.h"
+#include "kernels/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tt_stream tt_stream;
+typedef struct tt_matrix tt_matrix; /* a weight in the backend's own packed form */
+typedef void tt_act;
+
+/* Arithmetic of a matrix product or attention: element type of the multiplied values. Sums are
+ * float32 in either. */
+typedef enum {
+    TT_COMPUTE_F32,
+    TT_COMPUTE_BF16, /* both operands rounded to bfloat16 (nearest even) before multiplying */
+} tt_compute;
+
+/* --- memory --- */
+
+typedef tt_status tt_op_alloc(tt_stream *s, void **out, size_t bytes, tt_err *e); /* 64-byte aligned */
+typedef void tt_op_release(tt_stream *s, void *p); /* NULL is fine */
+typedef tt_status tt_op_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes,
+                               tt_err *e);
+typedef tt_status tt_op_download(tt_stream *s, void *host_dst, const void *src, size_t bytes,
+                                 tt_err *e); /* host_dst is valid after sync */
+typedef tt_status tt_op_sync(tt_stream *s, tt_err *e);
+
+/* --- weights --- */
+
+/* One tensor [n, k] of a weight, in host memory (a view into a mapped checkpoint): F32, BF16, F16,
+ * or I8 with scale[n] (F32, BF16 or F16): value = integer * scale of its row. */
+typedef struct {
+    tt_tensor data;
+    tt_tensor scale; /* data NULL unless data is I8 */
+} tt_weight;
+
+enum {
+    TT_MATRIX_LINEAR = 1 << 0, /* will be multiplied with */
+    TT_MATRIX_TABLE = 1 << 1,  /* rows will be looked up (embedding); both for tied weights */
+};
+
+/* Stacks parts (same k) by rows into one matrix of sum(n) outputs: fused q/k/v, gate/up.
+ * compute: F32 widens everything to float32; BF16 rounds float weights to bfloat16, keeps I8
+ * integers as they are (exact in bfloat16) and applies the row scale to the float32 sum.
+ * bias: host, F32 [sum n] or NULL. The parts must stay mapped until matrix_close if
+ * TT_MATRIX_TABLE is set; otherwise they may go once this returns. */
+typedef tt_status tt_op_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part,
+                                    int parts, const float *bias, tt_compute compute,
+                                    unsigned flags, tt_err *e);
+typedef void tt_op_matrix_close(tt_stream *s, tt_matrix *m); /* NULL is fine */
+/* Outputs n, inputs k, and bytes held beyond the mapped file (any pointer may be NULL). */
+typedef void tt_op_matrix_size(const tt_matrix *m, int64_t *n, int64_t *k, size_t *bytes);
+
+/* y[r][j] = sum_i x[r][i] * W[j][i] + bias[j]  (+ y[r][j] when add).
+ * x: rows x k, stride ldx; y: rows x n, stride ldy. Agreement: 1e-5 (F32), 2e-2 (BF16) relative
+ * L2 against the twin in double. */
+typedef tt_status tt_op_linear(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                               int64_t rows, const tt_matrix *w, bool add, tt_err *e);
+
+/* y[r] = row id[r] of the table (I8 rows dequantised). id in [0, n): checked by the caller. */
+typedef tt_status tt_op_embed(tt_stream *s, tt_act *y, int64_t ldy, const tt_matrix *table,
+                              const int32_t *id, int64_t rows, tt_err *e);
+
+/* --- row-wise --- */
+
+/* y = w * (x * rsqrt(mean(x^2) + eps)), mean in float32 or wider. y may be x. */
+typedef tt_status tt_op_rmsnorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                const float *w, int64_t rows, int64_t dim, float eps, tt_err *e);
+
+/* y[r] = x[index[r]]. */
+typedef tt_status tt_op_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                               const int32_t *index, int64_t rows, int64_t dim, tt_err *e);
+
+/* Classifier-free guidance on (normalised) hidden rows: y = u + (scale[r] + 1) * (y - u). The head
+ * is linear, so mixing its inputs mixes the logits. */
+typedef tt_status tt_op_cfg_mix(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *u, int64_t ldu,
+                                const float *scale, int64_t rows, int64_t dim, tt_err *e);
+
+/* y = silu(gate) * up, silu(a) = a / (1 + exp(-a)). y may be gate. */
+typedef tt_status tt_op_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate,
+                               const tt_act *up, int64_t ld, int64_t rows, int64_t dim, tt_err *e);
+
+/* --- rotary position embedding (RoFormer, arXiv 2104.09864), half-rotate layout --- */
+
+/* cos[r][i], sin[r][i] of position[r] * inv_freq[i] (product in float32), i in [0, half). */
+typedef tt_status tt_op_rope_table(tt_stream *s, float *cos, float *sin, const int32_t *position,
+                                   const float *inv_freq, int64_t rows, int64_t half, tt_err *e);
+/* In place on `heads` heads of head_dim channels, head h at x + h * head_dim; the first 2 * half
+ * channels of each rotate: (a, b) -> (a cos - b sin, b cos + a sin), b half channels after a. */
+typedef tt_status tt_op_rope(tt_stream *s, tt_act *x, int64_t ld, const float *cos,
+                             const float *sin, int64_t rows, int64_t heads, int64_t head_dim,
+                             int64_t half, tt_err *e);
+
+/* --- attention --- */
+
+typedef enum {
+    TT_SEE_ALL,    /* every key of the span */
+    TT_SEE_CAUSAL, /* key columns <= the query's column */
+    TT_SEE_BLOCK,  /* key columns whose block floor(c / block) <= the query's */
+} tt_see;
+
+/* One sequence's share of an attention call. Keys and values are rows of kv_heads * head_dim,
+ * row j being column key_column + j. Host struct, device pointers inside. */
+typedef struct {
+    int64_t query_row, query_rows; /* rows of q and out; consecutive columns unless TT_SEE_ALL */
+    int64_t query_column;          /* column of the first query row (causal and block) */
+    const tt_act *k, *v;
+    int64_t ld_kv;
+    int64_t keys, key_column;
+    tt_see see;
+    int32_t block; /* for TT_SEE_BLOCK, >= 1 */
+} tt_span;
+
+/* softmax(q k^T * scale) v per span and head; query head h uses key/value head
+ * h / (heads / kv_heads). A query that sees no key yields zeros. span: host. */
+typedef tt_status tt_op_attention(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
+                                  int64_t ldq, const tt_span *span, int64_t spans, int64_t heads,
+                                  int64_t kv_heads, int64_t head_dim, float scale,
+                                  tt_compute compute, tt_err *e);
+
+/* --- the head: logits reduced in place to what samplers need --- */
+
+typedef struct {
+    int32_t id;
+    float value; /* meaning given by the list it is in */
+} tt_id_value;
+
+typedef enum {
+    TT_NOISE_NONE,     /* draw = argmax */
+    TT_NOISE_PHILOX,   /* tt_gumbel at (seed, sample, step, position), index = id */
+    TT_NOISE_SPLITMIX, /* replay of reference traces: u is the (base + id + 1)-th float64 of the
+                          splitmix64 stream of seed; draw = argmax of exp(l) / (-ln u)^T */
+} tt_noise_kind;
+
+/* How one row is reduced. All lists are host memory and sorted by id without repeats. */
+typedef struct {
+    float temperature; /* 0: the draw is the argmax */
+    float top_p;       /* nucleus: keep the smallest set whose probability before the last entry
+                          does not exceed it; >= 1: off */
+    int32_t top_k;     /* keep logits not below the k-th largest; 0: off */
+    float min_p;       /* keep p >= min_p * p_max; 0: off */
+    tt_noise_kind noise;
+    uint64_t seed;
+    uint32_t sample, step, position;
+    uint64_t base; /* splitmix only */
+    const tt_id_value *bias; /* added to the logits before everything; -inf bans the id */
+    int32_t n_bias;
+    const int32_t *allow; /* when not NULL only these ids are possible */
+    int32_t n_allow;
+    const int32_t *unsure; /* ids whose logit is -inf for prob/entropy/margin but may be drawn
+                              (LLaDA's confidence_eos_eot_inf) */
+    int32_t n_unsure;
+    int32_t limit;  /* ids >= limit are banned (padding rows of the table); 0: none */
+    int32_t target; /* id whose log-probability is wanted, or -1 */
+} tt_draw;
+
+/* Statistics of one row. Let l be the logits after bias, allow and limit; p = softmax(l) with the
+ * unsure ids removed. Ties: the lowest id. NaN counts as -inf. If nothing is possible, ids are -1
+ * and the rest 0. */
+typedef struct {
+    int32_t argmax;    /* of l */
+    int32_t drawn;     /* argmax of l / T + Gumbel over the kept ids; argmax when T is 0 */
+    float prob_argmax; /* p[argmax] */
+    float prob;        /* p[drawn] */
+    float margin;      /* largest minus second largest value of p */
+    float entropy;     /* -sum p ln p, nats */
+    float max_logit;   /* l[argmax] */
+    float lse;         /* ln sum exp(l), unsure ids included */
+    float logprob;     /* l[drawn] - lse */
+    float target_logprob; /* l[target] - lse; 0 when no target */
+    float gap;         /* l of argmax minus l of the runner-up; +inf if there is none */
+} tt_row_stats;
+
+enum { TT_MAX_TOP = 20 };
+
+/* x: rows of hidden states (already normalised), stride ldx. draw, stats, top, logits: host;
+ * top: rows x n_top best (id, log-probability l - lse), or NULL; logits: rows x n of l, or NULL -
+ * for tests and small uses, samplers never ask for it. The full logits of all rows never exist:
+ * working memory stays below 64 MiB whatever rows and n are. Valid after sync. */
+typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top, int32_t n_top,
+                             float *logits, const tt_act *x, int64_t ldx, int64_t rows,
+                             const tt_matrix *w, const tt_draw *draw, tt_err *e);
+
+#define TT_OPS(X)                                                                                  \
+    X(alloc)                                                                                       \
+    X(release)                                                                                     \
+    X(upload)                                                                                      \
+    X(download)                                                                                    \
+    X(sync)                                                                                        \
+    X(matrix_open)                                                                                 \
+    X(matrix_close)                                                                                \
+    X(matrix_size)                                                                                 \
+    X(linear)                                                                                      \
+    X(embed)                                                                                       \
+    X(rmsnorm)                                                                                     \
+    X(gather)                                                                                      \
+    X(cfg_mix)                                                                                     \
+    X(swiglu)                                                                                      \
+    X(rope_table)                                                                                  \
+    X(rope)                                                                                        \
+    X(attention)                                                                                   \
+    X(head)
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
