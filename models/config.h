@@ -1,0 +1,41 @@
+/* config.h - a model folder's JSON: typed reading, every key accounted for.
+ *
+ * A family reads the keys it knows through tt_config_*; keys that nobody read are reported by
+ * tt_config_unread() so that a setting this build does not understand is never passed over in
+ * silence. Not thread-safe while being read. */
+#ifndef TT_CONFIG_H
+#define TT_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernels/base/buf.h"
+#include "kernels/base/err.h"
+
+typedef struct tt_config tt_config;
+
+/* folder/config.json. TT_EIO, TT_EFORMAT (with line and column). */
+tt_status tt_config_open(tt_config **out, const char *folder, tt_err *e);
+tt_status tt_config_open_text(tt_config **out, const char *json, size_t bytes, tt_err *e);
+void tt_config_close(tt_config *c); /* NULL is fine */
+
+/* Each returns the fallback when the key is absent or null, and records a TT_EFORMAT naming key,
+ * value and allowed range otherwise; tt_config_status() returns the first of those. So a family
+ * reads all its keys and checks once. */
+int64_t tt_config_int(tt_config *c, const char *key, int64_t fallback, int64_t min, int64_t max);
+double tt_config_float(tt_config *c, const char *key, double fallback, double min, double max);
+bool tt_config_bool(tt_config *c, const char *key, bool fallback);
+/* The string stays valid while the config is open; fallback may be NULL. */
+const char *tt_config_text(tt_config *c, const char *key, const char *fallback);
+/* As above, but absence is an error. */
+int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t max);
+/* First entry of "architectures"; "" when there is none. */
+const char *tt_config_architecture(tt_config *c);
+/* Marks keys that are known and have no effect at inference ("dropout", ...). NULL-terminated. */
+void tt_config_ignore(tt_config *c, const char *const *keys);
+
+tt_status tt_config_status(const tt_config *c, tt_err *e);
+/* Appends the unread top-level keys, comma-separated; returns how many. */
+int tt_config_unread(const tt_config *c, tt_buf *out);
+
+#endif

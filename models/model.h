@@ -1,0 +1,129 @@
+/* model.h - what a model provides, and the batch of rows it runs.
+ *
+ * A model maps token rows to statistics of its output distribution. It knows no requests, no
+ * text and no samplers: the engine hands it a pass (ragged rows of many sequences, one after the
+ * other, no padding) and reads back reduced statistics for the rows it wanted.
+ * A family is a const tt_model_def in models/table.c, found by config.json's "architectures". */
+#ifndef TT_MODEL_H
+#define TT_MODEL_H
+
+#include "kernels/backend.h"
+#include "models/config.h"
+#include "models/weights.h"
+
+typedef struct tt_model tt_model;
+typedef struct tt_kv tt_kv;
+
+enum { /* what a family can do; samplers say which of these they need */
+    TT_KIND_BIDIRECTIONAL = 1 << 0, /* masked LM: every row may see every column */
+    TT_KIND_CAUSAL = 1 << 1,
+    TT_KIND_INSERTION = 1 << 2,
+};
+
+/* --- a pass --- */
+
+/* One sequence's part of a pass. */
+typedef struct {
+    int64_t row, rows;             /* its rows in the pass */
+    int32_t see_begin, see_end;    /* columns its rows may attend to */
+    tt_see see;                    /* further rule inside that range */
+    int32_t block;                 /* for TT_SEE_BLOCK */
+    tt_kv *kv; /* store of keys and values by column; NULL: the rows are columns 0..rows-1 and
+                  nothing is kept after the pass */
+} tt_pass_seq;
+
+/* A row whose output distribution is wanted. */
+typedef struct {
+    int64_t row;     /* of the pass */
+    int64_t uncond;  /* row of the unconditional twin for guidance, or -1 */
+    float cfg_scale; /* logits = uncond + (cfg_scale + 1) * (row - uncond) */
+    tt_draw draw;
+} tt_want;
+
+/* Inputs and outputs are host memory, owned by the caller. */
+typedef struct {
+    int64_t rows;
+    const int32_t *id;       /* token of each row, in [0, vocab) */
+    const int32_t *position; /* for rotary embedding */
+    const int32_t *column;   /* of the canvas: where keys and values go in the store */
+    int64_t seqs;
+    const tt_pass_seq *seq; /* consecutive, covering all rows */
+    int64_t wants;
+    const tt_want *want;
+    int32_t n_top; /* entries per want in top, at most TT_MAX_TOP */
+
+    tt_row_stats *stats; /* out: per want */
+    tt_id_value *top;    /* out: wants x n_top, or NULL */
+    float *logits;       /* out: wants x vocab, or NULL (tests and scoring of few rows only) */
+    float *hidden;       /* out: (layers + 1) x rows x width, the residual stream after the
+                            embedding and after each layer, the last one normalised; or NULL */
+} tt_pass;
+
+/* --- a model --- */
+
+typedef enum {
+    TT_WEIGHTS_AUTO, /* as stored; narrow types compute in bfloat16 where that is fast */
+    TT_WEIGHTS_F32,
+    TT_WEIGHTS_BF16,
+    TT_WEIGHTS_INT8, /* float weights are rounded per row to 8 bits while loading */
+} tt_weights_mode;
+
+typedef struct {
+    const char *family;       /* "LLaDA" */
+    const char *architecture; /* as in config.json */
+    uint32_t kinds;
+    int64_t layers, width, heads, kv_heads, head_dim, vocab, context; /* context: columns at most */
+    int64_t parameters;
+    int32_t mask_id, eos_id, eot_id; /* -1: none */
+    int32_t block_length;            /* default of the block_length parameter */
+    size_t weight_bytes;             /* as loaded */
+    size_t kv_bytes_per_column;
+    const char *compute; /* "f32", "bf16", "int8 weights, bf16 products" */
+} tt_model_info;
+
+typedef struct {
+    const char *family;
+    const char *summary;
+    const char *source;               /* paper or released code followed */
+    const char *const *architectures; /* NULL-terminated */
+    uint32_t kinds;
+
+    /* Binds and packs weights on the stream. The weights stay mapped for the model's life. Fails
+     * with TT_EFORMAT/TT_EUNSUP naming the tensor or config key. progress may be NULL. */
+    tt_status (*open)(tt_model **out, tt_stream *s, const tt_weights *w, const tt_config *c,
+                      tt_weights_mode mode, void (*progress)(void *arg, double done), void *arg,
+                      tt_err *e);
+    void (*close)(tt_model *m);
+    /* Runs one pass to completion. Fails with TT_ENOMEM; results are then undefined. */
+    tt_status (*run)(tt_model *m, const tt_pass *p, tt_err *e);
+    /* Device memory a pass of so many rows and wants needs at most. */
+    size_t (*pass_bytes)(const tt_model *m, int64_t rows, int64_t wants);
+} tt_model_def;
+
+struct tt_model {
+    const tt_model_def *def;
+    tt_stream *stream;
+    tt_model_info info;
+};
+
+/* Every family, NULL-terminated; and by architecture name (NULL when unknown). */
+const tt_model_def *const *tt_model_all(void);
+const tt_model_def *tt_model_find(const char *architecture);
+
+/* Opens weights, config and model of a folder in one go. *weights and *config belong to the
+ * caller, to be closed after the model. */
+tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
+                        const char *folder, tt_weights_mode mode,
+                        void (*progress)(void *arg, double done), void *arg, tt_err *e);
+void tt_model_close(tt_model *m); /* NULL is fine */
+
+/* Checks the pass (ranges, coverage, ids) and runs it. */
+tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e);
+
+/* --- key/value store of one sequence (models/kv.c) --- */
+
+/* Room for `columns` columns of every layer. */
+tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e);
+void tt_kv_close(tt_kv *kv); /* NULL is fine */
+
+#endif

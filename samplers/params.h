@@ -1,0 +1,79 @@
+/* params.h - every sampling parameter, once.
+ *
+ * The table feeds request validation (the `tutti` object and the OpenAI fields of the same
+ * names), `tutti generate --set name=value`, --help and the API document. A sampler lists the
+ * parameters it reads; setting another one is an error, never ignored. */
+#ifndef TT_PARAMS_H
+#define TT_PARAMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/base/err.h"
+
+typedef enum { TT_PARAM_INT, TT_PARAM_FLOAT, TT_PARAM_BOOL, TT_PARAM_CHOICE } tt_param_type;
+
+typedef enum { TT_REMASK_CONFIDENCE, TT_REMASK_MARGIN, TT_REMASK_ENTROPY, TT_REMASK_RANDOM } tt_remask;
+
+/* X(member, type, name, min, max, default, choices, help) */
+#define TT_PARAMS(X)                                                                               \
+    X(temperature, FLOAT, "temperature", 0, 100, 0, NULL,                                          \
+      "0 takes the most likely token; above, tokens are drawn from softmax(logits / temperature)") \
+    X(top_p, FLOAT, "top_p", 0, 1, 1, NULL, "nucleus: draw only from the top probability mass")    \
+    X(top_k, INT, "top_k", 0, 1000000, 0, NULL, "draw only from the k most likely tokens; 0: all") \
+    X(min_p, FLOAT, "min_p", 0, 1, 0, NULL,                                                        \
+      "draw only tokens at least this share as likely as the best one")                            \
+    X(steps, INT, "steps", 0, 65536, 0, NULL,                                                      \
+      "denoising steps over the whole canvas; 0: one per token to fill")                           \
+    X(block_length, INT, "block_length", 0, 65536, 0, NULL,                                        \
+      "columns denoised together, left to right; 0: the model's default")                          \
+    X(cfg_scale, FLOAT, "cfg_scale", 0, 100, 0, NULL,                                              \
+      "classifier-free guidance: logits move this far away from those without the prompt")         \
+    X(remask, CHOICE, "remask", 0, 3, TT_REMASK_CONFIDENCE, tt_remask_names,                       \
+      "what orders the commits")                                                                   \
+    X(threshold, FLOAT, "threshold", 0, 1, 0.9, NULL,                                              \
+      "commit every token at least this probable, the best one always")                            \
+    X(factor, FLOAT, "factor", 0, 1000, 1, NULL,                                                   \
+      "commit the n best while (n + 1) * (1 - probability of the n-th) < factor")                  \
+    X(factor_compat, BOOL, "factor_compat", 0, 1, 0, NULL,                                         \
+      "follow the released Fast-dLLM code, which commits all when only the last fails")            \
+    X(logits_eos_inf, BOOL, "logits_eos_inf", 0, 1, 0, NULL, "never produce the end token")        \
+    X(confidence_eos_eot_inf, BOOL, "confidence_eos_eot_inf", 0, 1, 0, NULL,                       \
+      "commit end tokens last")
+
+extern const char *const tt_remask_names[]; /* NULL-terminated */
+
+#define TT_PARAM_CTYPE_INT int32_t
+#define TT_PARAM_CTYPE_FLOAT double
+#define TT_PARAM_CTYPE_BOOL bool
+#define TT_PARAM_CTYPE_CHOICE int32_t
+
+typedef struct {
+#define TT_PARAM_MEMBER(member, type, ...) TT_PARAM_CTYPE_##type member;
+    TT_PARAMS(TT_PARAM_MEMBER)
+#undef TT_PARAM_MEMBER
+    uint64_t given; /* bit i: entry i of the table was set explicitly */
+} tt_params;
+
+typedef struct {
+    const char *name;
+    tt_param_type type;
+    size_t offset; /* in tt_params */
+    double min, max, fallback;
+    const char *const *choices; /* TT_PARAM_CHOICE: NULL-terminated names, value = index */
+    const char *help;
+} tt_param;
+
+const tt_param *tt_param_all(size_t *n);
+const tt_param *tt_param_find(const char *name); /* NULL when unknown */
+
+void tt_params_default(tt_params *p);
+/* v: the number, 0/1 for a bool, the index for a choice. TT_EINVAL (param = the name, code
+ * invalid_value) when out of range, not integral or not finite. */
+tt_status tt_params_set(tt_params *p, const tt_param *param, double v, tt_err *e);
+/* From text: "0.5", "true", "random". */
+tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *text, tt_err *e);
+double tt_params_get(const tt_params *p, const tt_param *param);
+
+#endif

@@ -1,0 +1,103 @@
+/* sampler.h - what a sampler must provide to be scheduled.
+ *
+ * A sampler turns one sequence's canvas (token ids, some open) into a finished one by steps. It
+ * never calls a model: plan() says which rows the next pass feeds and which columns' statistics
+ * it needs, the scheduler runs many sequences' plans as one pass, apply() reads this sequence's
+ * results and commits tokens. A step depends only on the canvas, the parameters and the
+ * sequence's own noise - never on what shares the batch. */
+#ifndef TT_SAMPLER_H
+#define TT_SAMPLER_H
+
+#include "kernels/base/arena.h"
+#include "models/model.h"
+#include "samplers/params.h"
+
+/* Where a sequence's random numbers come from. The second kind replays reference traces. */
+typedef struct {
+    tt_noise_kind kind; /* TT_NOISE_PHILOX or TT_NOISE_SPLITMIX */
+    uint64_t seed;
+    uint32_t sample;
+    /* splitmix only: index of the first value of column 0 at step 0 and values per step, for
+     * token draws and for random confidences */
+    uint64_t draw_base, conf_base, stride;
+} tt_noise;
+
+/* One sequence being generated. The engine (or a test) fills it; samplers change id, step and the
+ * published bookkeeping through tt_seq_commit() alone. */
+typedef struct tt_seq {
+    int32_t columns;
+    int32_t *id;          /* mask_id where open */
+    const uint8_t *fixed; /* 1: given, never changed */
+    int32_t prompt;       /* blocks begin here */
+    const tt_params *params;
+    tt_noise noise;
+    int32_t mask_id, eos_id, eot_id, vocab;
+    const tt_id_value *bias; /* sorted by id; holds the mask id at -inf and the request's biases */
+    int32_t n_bias;
+    tt_arena *arena; /* memory of the sequence's life */
+
+    int32_t step;      /* steps done */
+    int32_t expected;  /* steps in all, an estimate */
+    int32_t *step_of;  /* per column: step of the last commit, 1-based; 0: given or open */
+    float *logprob;    /* per column */
+    tt_id_value *top;  /* columns x n_top, or NULL */
+    int32_t n_top;
+    int32_t committed, revised; /* counts */
+} tt_seq;
+
+/* A column whose statistics are wanted. */
+typedef struct {
+    int32_t column;
+    tt_draw draw;
+} tt_ask;
+
+/* What the next pass must do for one sequence. Lists live in the step arena. */
+typedef struct {
+    tt_arena *arena;           /* of the step; rewound after apply */
+    int32_t row_begin, row_end; /* columns fed */
+    int32_t see_begin, see_end; /* columns visible */
+    tt_see see;
+    int32_t block;
+    bool keep; /* write keys and values into the sequence's store (and read the rest from it) */
+    float cfg_scale; /* > 0: also run the twin whose given columns are masked */
+    tt_ask *ask;
+    int32_t asks;
+} tt_plan;
+
+/* Answers in the order of the plan's asks. */
+typedef struct {
+    const tt_plan *plan;
+    const tt_row_stats *stats;
+    const tt_id_value *top; /* asks x seq->n_top, or NULL */
+} tt_result;
+
+typedef struct tt_sampler {
+    const char *name;    /* as in the request: "low_confidence"; never renamed */
+    const char *summary; /* one line for listings and GET /v1/models */
+    const char *source;  /* paper or released code whose behaviour is the reference */
+    uint32_t needs;      /* TT_KIND_* the model must have */
+    size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
+    const char *const *params; /* names of the parameters it reads, NULL-terminated */
+
+    /* Checks parameters against the canvas and sets up state. TT_EINVAL names the parameter. */
+    tt_status (*open)(tt_seq *q, void *state, tt_err *e);
+    tt_status (*plan)(tt_seq *q, void *state, tt_plan *plan, tt_err *e);
+    /* Commits tokens; sets *done after the last step. */
+    tt_status (*apply)(tt_seq *q, void *state, const tt_result *r, bool *done, tt_err *e);
+} tt_sampler;
+
+/* Every sampler, NULL-terminated; and by name (NULL when unknown). */
+const tt_sampler *const *tt_sampler_all(void);
+const tt_sampler *tt_sampler_find(const char *name);
+/* True when the sampler reads this parameter. */
+bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
+
+/* Bytes of arena a sequence of so many columns needs with this sampler. */
+size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top);
+
+/* Commits the drawn token of ask i at its column (id, log-probability, step). */
+void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
+/* True while the column is to be filled. */
+static inline bool tt_seq_open_at(const tt_seq *q, int32_t c) { return q->id[c] == q->mask_id && !q->fixed[c]; }
+
+#endif
