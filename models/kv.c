@@ -1,0 +1,57 @@
+/* kv.c - see kv.h. */
+#include "models/kv.h"
+
+#include <stdlib.h>
+
+tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
+{
+    *out = NULL;
+    if (columns < 1 || columns > m->info.context)
+        return tt_fail(e, TT_EINVAL, "a store of %d columns; the model has %lld", columns,
+                       (long long)m->info.context);
+    tt_kv *kv = calloc(1, sizeof *kv);
+    if (!kv)
+        return tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
+    *kv = (tt_kv){.stream = m->stream,
+                  .columns = columns,
+                  .width = m->info.kv_heads * m->info.head_dim,
+                  .act_bytes = tt_dtype_size(m->stream->act)};
+    kv->filled = calloc((size_t)columns, 1);
+    tt_status s = kv->filled ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
+    if (!s)
+        s = m->stream->op.alloc(m->stream, &kv->memory,
+                                (size_t)(m->info.layers * 2 * columns * kv->width) * kv->act_bytes,
+                                e);
+    if (s) {
+        tt_kv_close(kv);
+        return tt_context(e, s, "key/value store of %d columns", columns);
+    }
+    *out = kv;
+    return TT_OK;
+}
+
+void tt_kv_close(tt_kv *kv)
+{
+    if (!kv)
+        return;
+    if (kv->memory)
+        kv->stream->op.release(kv->stream, kv->memory);
+    free(kv->filled);
+    free(kv);
+}
+
+static tt_act *at(const tt_kv *kv, int64_t slab, int32_t column)
+{
+    return (char *)kv->memory +
+           (size_t)((slab * kv->columns + column) * kv->width) * kv->act_bytes;
+}
+
+tt_act *tt_kv_key(const tt_kv *kv, int64_t layer, int32_t column)
+{
+    return at(kv, layer * 2, column);
+}
+
+tt_act *tt_kv_value(const tt_kv *kv, int64_t layer, int32_t column)
+{
+    return at(kv, layer * 2 + 1, column);
+}

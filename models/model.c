@@ -1,0 +1,103 @@
+/* model.c - opening a model folder, and the checks every pass goes through. */
+#include "models/model.h"
+
+#include <string.h>
+
+#include "models/kv.h"
+
+tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
+                        const char *folder, tt_weights_mode mode,
+                        void (*progress)(void *arg, double done), void *arg, tt_err *e)
+{
+    *out = NULL;
+    *weights = NULL;
+    *config = NULL;
+    tt_status st = tt_config_open(config, folder, e);
+    if (st)
+        return st;
+    const char *architecture = tt_config_architecture(*config);
+    const tt_model_def *def = tt_model_find(architecture);
+    if (!def)
+        st = tt_fail(e, TT_EUNSUP, "architecture '%.60s' in '%.100s/config.json' is not known; "
+                     "`tutti inspect --list` shows those that are", architecture, folder);
+    if (!st)
+        st = tt_weights_open(weights, folder, e);
+    if (!st) {
+        st = def->open(out, s, *weights, *config, mode, progress, arg, e);
+        if (st)
+            tt_context(e, st, "'%.100s'", folder);
+    }
+    if (st) {
+        tt_weights_close(*weights);
+        tt_config_close(*config);
+        *weights = NULL;
+        *config = NULL;
+    }
+    return st;
+}
+
+void tt_model_close(tt_model *m)
+{
+    if (m)
+        m->def->close(m);
+}
+
+static tt_status check_rows(const tt_model *m, const tt_pass *p, tt_err *e)
+{
+    for (int64_t r = 0; r < p->rows; r++)
+        if (p->id[r] < 0 || p->id[r] >= m->info.vocab)
+            return tt_fail(e, TT_EINVAL, "pass: token %d of row %lld is outside the vocabulary of "
+                           "%lld", p->id[r], (long long)r, (long long)m->info.vocab);
+    return TT_OK;
+}
+
+/* Without a store the rows are the columns; with one, every visible column must be fed now or
+ * have been fed before. */
+static tt_status check_seq(const tt_pass *p, int64_t i, tt_err *e)
+{
+    const tt_pass_seq *q = &p->seq[i];
+    int32_t columns = q->kv ? q->kv->columns : (int32_t)q->rows;
+    if (q->see_begin < 0 || q->see_end > columns || q->see_begin > q->see_end)
+        return tt_fail(e, TT_EINVAL, "pass: sequence %lld sees columns %d..%d of %d", (long long)i,
+                       q->see_begin, q->see_end, columns);
+    for (int64_t r = q->row; r < q->row + q->rows; r++) {
+        int32_t c = p->column[r];
+        if (c < 0 || c >= columns || (!q->kv && c != (int32_t)(r - q->row)))
+            return tt_fail(e, TT_EINVAL, "pass: row %lld has column %d of %d", (long long)r, c,
+                           columns);
+        if (q->kv)
+            q->kv->filled[c] = 1;
+    }
+    for (int32_t c = q->see_begin; q->kv && c < q->see_end; c++)
+        if (!q->kv->filled[c])
+            return tt_fail(e, TT_EINVAL, "pass: sequence %lld sees column %d, which was never "
+                           "computed", (long long)i, c);
+    return TT_OK;
+}
+
+tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e)
+{
+    if (p->rows < 0 || p->rows > INT32_MAX || p->wants < 0 || p->n_top < 0 ||
+        p->n_top > TT_MAX_TOP)
+        return tt_fail(e, TT_EINVAL, "pass: %lld rows, %lld wants, %d alternatives",
+                       (long long)p->rows, (long long)p->wants, p->n_top);
+    if (p->rows == 0)
+        return TT_OK;
+    tt_status s = check_rows(m, p, e);
+    int64_t next = 0;
+    for (int64_t i = 0; i < p->seqs && !s; i++) {
+        if (p->seq[i].row != next || p->seq[i].rows < 0 || p->seq[i].rows > p->rows - next)
+            return tt_fail(e, TT_EINVAL, "pass: sequence %lld does not follow the one before",
+                           (long long)i);
+        next += p->seq[i].rows;
+        s = check_seq(p, i, e);
+    }
+    if (!s && next != p->rows)
+        return tt_fail(e, TT_EINVAL, "pass: %lld of %lld rows belong to a sequence",
+                       (long long)next, (long long)p->rows);
+    for (int64_t i = 0; i < p->wants && !s; i++)
+        if (p->want[i].row < 0 || p->want[i].row >= p->rows || p->want[i].uncond >= p->rows)
+            return tt_fail(e, TT_EINVAL, "pass: want %lld names row %lld", (long long)i,
+                           (long long)p->want[i].row);
+    return s ? s : m->def->run(m, p, e);
+}

@@ -1,0 +1,162 @@
+/* trunk_load.c - binding a checkpoint's tensors to the trunk. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "models/nn/trunk.h"
+
+void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored)
+{
+    tt_stream *s = t->stream;
+    bool fast = s->op.has_compute(s, TT_COMPUTE_BF16);
+    switch (mode) {
+    case TT_WEIGHTS_AUTO:
+        t->compute = stored != TT_F32 && fast ? TT_COMPUTE_BF16 : TT_COMPUTE_F32;
+        break;
+    case TT_WEIGHTS_F32:
+        t->compute = TT_COMPUTE_F32;
+        break;
+    case TT_WEIGHTS_BF16:
+    case TT_WEIGHTS_INT8:
+        t->compute = TT_COMPUTE_BF16;
+        break;
+    }
+    t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
+}
+
+const char *tt_trunk_compute_text(const tt_trunk *t, tt_dtype stored)
+{
+    bool narrow = t->compute == TT_COMPUTE_BF16;
+    if (t->quantise || stored == TT_I8)
+        return narrow ? "int8 weights, bf16 products" : "int8 weights widened to f32";
+    return narrow ? "bf16" : "f32";
+}
+
+tt_status tt_trunk_begin(tt_trunk *t, tt_err *e)
+{
+    t->layer = calloc((size_t)t->layers, sizeof *t->layer);
+    return t->layer ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for %lld layers",
+                                      (long long)t->layers);
+}
+
+void tt_trunk_close(tt_trunk *t)
+{
+    tt_stream *s = t->stream;
+    for (int64_t i = 0; t->layer && i < t->layers; i++) {
+        tt_trunk_layer *l = &t->layer[i];
+        s->op.release(s, l->norm1);
+        s->op.release(s, l->norm2);
+        s->op.matrix_close(s, l->qkv);
+        s->op.matrix_close(s, l->out);
+        s->op.matrix_close(s, l->gate_up);
+        s->op.matrix_close(s, l->down);
+    }
+    free(t->layer);
+    s->op.release(s, t->norm);
+    s->op.release(s, t->inv_freq);
+    if (t->head != t->table)
+        s->op.matrix_close(s, t->head);
+    s->op.matrix_close(s, t->table);
+    s->op.release(s, t->space);
+}
+
+static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t n, tt_err *e)
+{
+    void *p = NULL;
+    tt_status s = t->stream->op.alloc(t->stream, &p, (size_t)n * sizeof *host, e);
+    if (s)
+        return s;
+    *out = p;
+    s = t->stream->op.upload(t->stream, p, host, (size_t)n * sizeof *host, e);
+    return s ? s : t->stream->op.sync(t->stream, e);
+}
+
+tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
+                          int64_t n, tt_err *e)
+{
+    tt_tensor v;
+    tt_status s = tt_weights_get(w, name, 1, (int64_t[]){n}, &v, e);
+    if (s)
+        return s;
+    float *host = malloc((size_t)n * sizeof *host);
+    if (!host)
+        return tt_fail(e, TT_ENOMEM, "no memory for tensor '%.80s'", name);
+    s = tt_to_f32(host, &v, 0, n, e);
+    if (!s)
+        s = to_device(t, out, host, n, e);
+    else
+        tt_context(e, s, "tensor '%.80s'", name);
+    free(host);
+    return s;
+}
+
+tt_status tt_trunk_rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e)
+{
+    t->half = rotary / 2;
+    float *host = malloc((size_t)t->half * sizeof *host);
+    if (!host)
+        return tt_fail(e, TT_ENOMEM, "no memory for rotary frequencies");
+    for (int64_t i = 0; i < t->half; i++)
+        host[i] = (float)pow(theta, -2.0 * (double)i / (double)rotary);
+    tt_status s = to_device(t, &t->inv_freq, host, t->half, e);
+    free(host);
+    return s;
+}
+
+/* Symmetric rounding of one row to 8 bits: scale = max |w| / 127, kept in float32. */
+static tt_status quantise_part(tt_weight *part, tt_err *e)
+{
+    int64_t n = part->data.dim[0], k = part->data.dim[1];
+    int8_t *q = malloc((size_t)(n * k) + 1);
+    float *scale = malloc((size_t)n * sizeof *scale), *row = malloc((size_t)k * sizeof *row);
+    tt_status s = q && scale && row ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory to round weights");
+    for (int64_t r = 0; r < n && !s; r++) {
+        if ((s = tt_to_f32(row, &part->data, r * k, k, e)))
+            break;
+        float max = 0;
+        for (int64_t i = 0; i < k; i++)
+            max = fmaxf(max, fabsf(row[i]));
+        scale[r] = max / 127;
+        for (int64_t i = 0; i < k; i++)
+            q[r * k + i] = max > 0 ? (int8_t)lrintf(row[i] / scale[r]) : 0;
+    }
+    free(row);
+    if (s) {
+        free(q);
+        free(scale);
+        return s;
+    }
+    part->data.data = q;
+    part->data.dtype = TT_I8;
+    part->scale = (tt_tensor){.data = scale, .rank = 1, .dim = {n}, .dtype = TT_F32};
+    return TT_OK;
+}
+
+enum { MAX_PARTS = 8 };
+
+tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
+                          const tt_trunk_part *part, int parts, int64_t k, unsigned flags,
+                          tt_err *e)
+{
+    tt_weight list[MAX_PARTS] = {0};
+    int rounded = 0;
+    tt_status s = parts <= MAX_PARTS ? TT_OK : tt_fail(e, TT_EINVAL, "matrix of %d parts", parts);
+    for (int i = 0; i < parts && !s; i++)
+        s = tt_weights_matrix(w, part[i].name, part[i].n, k, &list[i], e);
+    /* Rounded copies live only while packing; a table is looked up in the mapped original. */
+    bool round = t->quantise && !(flags & TT_MATRIX_TABLE);
+    for (int i = 0; i < parts && !s && round; i++)
+        if (list[i].data.dtype != TT_I8) {
+            s = quantise_part(&list[i], e);
+            rounded = s ? rounded : rounded | 1 << i;
+        }
+    if (!s)
+        s = t->stream->op.matrix_open(t->stream, out, list, parts, NULL, t->compute, flags, e);
+    if (s)
+        tt_context(e, s, "tensor '%.80s'", part[0].name);
+    for (int i = 0; i < parts; i++)
+        if (rounded & 1 << i) {
+            free((void *)(uintptr_t)list[i].data.data);
+            free((void *)(uintptr_t)list[i].scale.data);
+        }
+    return s;
+}
