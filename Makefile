@@ -46,7 +46,7 @@ $(B)/kernels/cpu/avx512.o: CC_ALL += -mavx512f -mavx512bw -mavx512vl -mavx512dq 
 $(B)/tutti: $(B)/server/main.o $(B)/libserver.a $(B)/libtutti.a
 	$(CC) $(SANITIZE) $(LDFLAGS) -rdynamic -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tutti-onednn.so: $(patsubst %.c,$(B)/%.o,$(wildcard kernels/onednn/*.c)) \
-                      $(B)/kernels/base/err.o $(B)/kernels/tensor.o
+                      $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libtutti.a
 	@mkdir -p $(@D)

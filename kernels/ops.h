@@ -151,13 +151,18 @@ typedef enum {
     TT_NOISE_PHILOX,   /* tt_gumbel at (seed, sample, step, position), index = id */
     TT_NOISE_SPLITMIX, /* replay of reference traces: u is the (base + id + 1)-th float64 of the
                           splitmix64 stream of seed; draw = argmax of exp(l) / (-ln u)^T */
+    TT_NOISE_CUMULATIVE, /* replay: one u, the (base + 1)-th of that stream; draw = the first id
+                            whose cumulative probability (kept ids, temperature applied) exceeds
+                            u times the total */
 } tt_noise_kind;
 
-/* How one row is reduced. All lists are host memory and sorted by id without repeats. */
+/* How one row is reduced. All lists are host memory and sorted by id without repeats. The filters
+ * see probabilities after division by the temperature (by 1 when it is 0) and apply in the order
+ * top_k, top_p, min_p; top_p counts over what top_k kept, renormalised. */
 typedef struct {
     float temperature; /* 0: the draw is the argmax */
-    float top_p;       /* nucleus: keep the smallest set whose probability before the last entry
-                          does not exceed it; >= 1: off */
+    float top_p;       /* nucleus: by falling probability (lower id first on a tie), drop an entry
+                          if the probability before it exceeds top_p; >= 1: off */
     int32_t top_k;     /* keep logits not below the k-th largest; 0: off */
     float min_p;       /* keep p >= min_p * p_max; 0: off */
     tt_noise_kind noise;
@@ -173,14 +178,16 @@ typedef struct {
     int32_t n_unsure;
     int32_t limit;  /* ids >= limit are banned (padding rows of the table); 0: none */
     int32_t target; /* id whose log-probability is wanted, or -1 */
+    bool confidence_of_kept; /* p below is softmax(l / T) over the kept ids, what the draw is made
+                                from (Dream), instead of softmax(l) */
 } tt_draw;
 
 /* Statistics of one row. Let l be the logits after bias, allow and limit; p = softmax(l) with the
- * unsure ids removed. Ties: the lowest id. NaN counts as -inf. If nothing is possible, ids are -1
- * and the rest 0. */
+ * unsure ids removed. Ties: the lowest id. NaN counts as -inf, +inf as the largest float, a ban
+ * wins over any bias. If nothing is possible, ids are -1 and the rest 0. */
 typedef struct {
     int32_t argmax;    /* of l */
-    int32_t drawn;     /* argmax of l / T + Gumbel over the kept ids; argmax when T is 0 */
+    int32_t drawn;     /* argmax of l + T * Gumbel over the kept ids; argmax when T is 0 */
     float prob_argmax; /* p[argmax] */
     float prob;        /* p[drawn] */
     float margin;      /* largest minus second largest value of p */

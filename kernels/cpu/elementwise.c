@@ -1,0 +1,54 @@
+/* elementwise.c - operations without a sum: gather, guidance, gated activation. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+tt_status tt_cpu_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                        const int32_t *index, int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx))
+        return tt_cpu_shape_error("gather", rows, dim, ldx, e);
+    if (ldy < dim)
+        return tt_cpu_shape_error("gather", rows, dim, ldy, e);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy((float *)y + r * ldy, (const float *)x + index[r] * ldx,
+               (size_t)dim * sizeof(float));
+    return TT_OK;
+}
+
+tt_status tt_cpu_cfg_mix(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *u, int64_t ldu,
+                         const float *scale, int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldy))
+        return tt_cpu_shape_error("cfg_mix", rows, dim, ldy, e);
+    if (ldu < dim)
+        return tt_cpu_shape_error("cfg_mix", rows, dim, ldu, e);
+    for (int64_t r = 0; r < rows; r++) {
+        float *out = (float *)y + r * ldy;
+        const float *base = (const float *)u + r * ldu;
+        double factor = (double)scale[r] + 1.0;
+        for (int64_t i = 0; i < dim; i++)
+            out[i] = (float)(base[i] + factor * ((double)out[i] - base[i]));
+    }
+    return TT_OK;
+}
+
+tt_status tt_cpu_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate, const tt_act *up,
+                        int64_t ld, int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ld))
+        return tt_cpu_shape_error("swiglu", rows, dim, ld, e);
+    if (ldy < dim)
+        return tt_cpu_shape_error("swiglu", rows, dim, ldy, e);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *a = (const float *)gate + r * ld, *b = (const float *)up + r * ld;
+        float *out = (float *)y + r * ldy;
+        for (int64_t i = 0; i < dim; i++)
+            out[i] = (float)(a[i] / (1.0 + exp(-(double)a[i])) * b[i]);
+    }
+    return TT_OK;
+}

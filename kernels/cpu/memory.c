@@ -1,0 +1,65 @@
+/* memory.c - device memory of the CPU is plain memory; scratch that grows to its high-water mark.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+tt_status tt_cpu_alloc(tt_stream *s, void **out, size_t bytes, tt_err *e)
+{
+    (void)s;
+    *out = NULL;
+    if (bytes > SIZE_MAX - 63)
+        return tt_fail(e, TT_ENOMEM, "alloc: %zu bytes", bytes);
+    size_t size = (bytes + 63) & ~(size_t)63;
+    *out = aligned_alloc(64, size ? size : 64);
+    return *out ? TT_OK : tt_fail(e, TT_ENOMEM, "alloc: no memory for %zu bytes", bytes);
+}
+
+void tt_cpu_release(tt_stream *s, void *p)
+{
+    (void)s;
+    free(p);
+}
+
+tt_status tt_cpu_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes, tt_err *e)
+{
+    (void)s;
+    (void)e;
+    if (bytes)
+        memcpy(dst, host_src, bytes);
+    return TT_OK;
+}
+
+tt_status tt_cpu_download(tt_stream *s, void *host_dst, const void *src, size_t bytes, tt_err *e)
+{
+    return tt_cpu_upload(s, host_dst, src, bytes, e);
+}
+
+tt_status tt_cpu_sync(tt_stream *s, tt_err *e)
+{
+    (void)s;
+    (void)e;
+    return TT_OK;
+}
+
+tt_status tt_cpu_shape_error(const char *name, int64_t rows, int64_t width, int64_t ld, tt_err *e)
+{
+    return tt_fail(e, TT_EINVAL, "%s: %lld rows of %lld, stride %lld", name, (long long)rows,
+                   (long long)width, (long long)ld);
+}
+
+tt_status tt_cpu_scratch(tt_stream *s, void **out, size_t bytes, tt_err *e)
+{
+    tt_arena *a = &s->scratch;
+    if (bytes > a->size) {
+        tt_arena_close(a);
+        tt_status st = tt_arena_open(a, bytes, e);
+        if (st)
+            return st;
+    }
+    if (bytes > a->peak)
+        a->peak = bytes;
+    *out = a->base;
+    return TT_OK;
+}
