@@ -20,8 +20,7 @@ static const char *const no_effect[] = {
     "precision", "init_device", "init_fn", "init_std", "init_cutoff_factor", "attention_dropout",
     "embedding_dropout", "residual_dropout", "alibi_bias_max", "mlp_ratio", "block_group_size",
     "rope_full_precision", "layer_norm_with_affine", "attention_layer_norm_with_affine",
-    "auto_map", "quantization", "pad_token_id", "bos_token_id", "_name_or_path",
-    "bias_for_layer_norm", "multi_query_attention", NULL};
+    "auto_map", "quantization", "pad_token_id", "bos_token_id", "_name_or_path", NULL};
 
 static tt_status unsupported(const char *key, const char *what, tt_err *e)
 {
@@ -33,7 +32,8 @@ static tt_status check_variant(tt_config *c, tt_err *e)
 {
     static const char *const must_be_false[] = {"alibi", "include_bias", "include_qkv_bias",
                                                 "attention_layer_norm", "input_emb_norm",
-                                                "scale_logits", NULL};
+                                                "scale_logits", "multi_query_attention",
+                                                "bias_for_layer_norm", NULL};
     for (const char *const *key = must_be_false; *key; key++)
         if (tt_config_bool(c, *key, false))
             return unsupported(*key, "true is not supported", e);

@@ -90,7 +90,7 @@ typedef struct {
 
     /* Binds and packs weights on the stream. The weights stay mapped for the model's life. Fails
      * with TT_EFORMAT/TT_EUNSUP naming the tensor or config key. progress may be NULL. */
-    tt_status (*open)(tt_model **out, tt_stream *s, const tt_weights *w, const tt_config *c,
+    tt_status (*open)(tt_model **out, tt_stream *s, const tt_weights *w, tt_config *c,
                       tt_weights_mode mode, void (*progress)(void *arg, double done), void *arg,
                       tt_err *e);
     void (*close)(tt_model *m);

@@ -92,12 +92,23 @@ const tt_sampler *tt_sampler_find(const char *name);
 /* True when the sampler reads this parameter. */
 bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
 
-/* Bytes of arena a sequence of so many columns needs with this sampler. */
-size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top);
+/* Bytes of arena a sequence needs with this sampler: its lists, the sampler's state and what
+ * samplers take in open(). */
+size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
+/* Bytes of step arena that plan() and apply() need at most for it. */
+size_t tt_seq_step_bytes(int32_t columns);
+
+/* Takes a sequence's lists from q->arena: columns, n_top and n_bias must be set. id and fixed are
+ * copied (id replaced by mask_id where open); bias is copied, sorted, and the mask id added. */
+tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const tt_id_value *bias,
+                       tt_err *e);
 
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
 /* True while the column is to be filled. */
-static inline bool tt_seq_open_at(const tt_seq *q, int32_t c) { return q->id[c] == q->mask_id && !q->fixed[c]; }
+static inline bool tt_seq_open_at(const tt_seq *q, int32_t c)
+{
+    return q->id[c] == q->mask_id && !q->fixed[c];
+}
 
 #endif

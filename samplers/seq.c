@@ -1,0 +1,82 @@
+/* seq.c - the bookkeeping of one sequence. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "samplers/sampler.h"
+
+enum { ALIGN = 64, LISTS = 16 }; /* every list may lose up to ALIGN bytes to alignment */
+
+size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
+{
+    size_t c = (size_t)columns;
+    size_t per_column = 4 + 1 + 4 + 4 + (size_t)n_top * sizeof(tt_id_value) + 8;
+    return LISTS * ALIGN + s->state_size + c * per_column +
+           2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
+}
+
+size_t tt_seq_step_bytes(int32_t columns)
+{
+    return (size_t)columns * (sizeof(tt_ask) + 32) + 4 * ALIGN;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const tt_id_value *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static tt_status copy_bias(tt_seq *q, const tt_id_value *bias, tt_err *e)
+{
+    tt_id_value *list = TT_TAKE(q->arena, q->n_bias + 1, tt_id_value);
+    if (!list)
+        return tt_fail(e, TT_ENOMEM, "no memory for %d logit biases", q->n_bias);
+    int32_t n = 0;
+    for (int32_t i = 0; i < q->n_bias; i++)
+        if (bias[i].id != q->mask_id)
+            list[n++] = bias[i];
+    if (q->mask_id >= 0) /* no sampler ever emits the mask */
+        list[n++] = (tt_id_value){q->mask_id, -INFINITY};
+    qsort(list, (size_t)n, sizeof *list, by_id);
+    for (int32_t i = 1; i < n; i++)
+        if (list[i].id == list[i - 1].id)
+            return tt_fail_param(e, "logit_bias", "invalid_value", "token %d is given twice",
+                                 list[i].id);
+    q->bias = list;
+    q->n_bias = n;
+    return TT_OK;
+}
+
+tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const tt_id_value *bias,
+                       tt_err *e)
+{
+    size_t n = (size_t)q->columns;
+    q->id = TT_TAKE(q->arena, n, int32_t);
+    uint8_t *fixed = TT_TAKE(q->arena, n, uint8_t);
+    q->step_of = TT_TAKE(q->arena, n, int32_t);
+    q->logprob = TT_TAKE(q->arena, n, float);
+    q->top = q->n_top ? TT_TAKE(q->arena, n * (size_t)q->n_top, tt_id_value) : NULL;
+    if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top))
+        return tt_fail(e, TT_ENOMEM, "no memory for a canvas of %d columns", q->columns);
+    for (size_t c = 0; c < n; c++) {
+        fixed[c] = !open[c];
+        q->id[c] = open[c] ? q->mask_id : id[c];
+    }
+    q->fixed = fixed;
+    return copy_bias(q, bias, e);
+}
+
+void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)
+{
+    int32_t c = r->plan->ask[i].column;
+    if (q->id[c] != q->mask_id && q->id[c] != r->stats[i].drawn)
+        q->revised++;
+    else if (q->id[c] == q->mask_id)
+        q->committed++;
+    q->id[c] = r->stats[i].drawn;
+    q->step_of[c] = q->step + 1;
+    q->logprob[c] = r->stats[i].logprob;
+    if (q->top && r->top)
+        memcpy(q->top + (size_t)c * (size_t)q->n_top, r->top + (size_t)i * (size_t)q->n_top,
+               (size_t)q->n_top * sizeof *q->top);
+}

@@ -1,0 +1,219 @@
+/* batcher.c - see batcher.h. */
+#include "server/batcher.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
+{
+    return tt_seq_bytes(s, columns, n_top, n_bias) + tt_seq_step_bytes(columns);
+}
+
+tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
+{
+    const tt_sampler *s = spec->sampler;
+    const tt_model_info *info = &spec->model->info;
+    *r = (tt_run){.sampler = s, .model = spec->model};
+    if ((s->needs & info->kinds) != s->needs)
+        return tt_fail_param(e, "sampler", "unsupported_value",
+                             "sampler '%s' does not fit the %s family", s->name, info->family);
+    tt_status st = tt_arena_open(&r->life, tt_seq_bytes(s, spec->columns, spec->n_top,
+                                                        spec->n_bias), e);
+    if (!st)
+        st = tt_arena_open(&r->step, tt_seq_step_bytes(spec->columns), e);
+    r->seq = (tt_seq){.columns = spec->columns,
+                      .prompt = spec->prompt,
+                      .params = spec->params,
+                      .noise = spec->noise,
+                      .mask_id = info->mask_id,
+                      .eos_id = info->eos_id,
+                      .eot_id = info->eot_id,
+                      .vocab = spec->vocab,
+                      .n_bias = spec->n_bias,
+                      .n_top = spec->n_top,
+                      .arena = &r->life};
+    if (!st)
+        st = tt_seq_begin(&r->seq, spec->id, spec->open, spec->bias, e);
+    if (!st) {
+        r->state = tt_arena_take(&r->life, 1, s->state_size);
+        st = r->state ? s->open(&r->seq, r->state, e)
+                      : tt_fail(e, TT_ENOMEM, "no memory for sampler '%s'", s->name);
+    }
+    if (st)
+        tt_run_close(r);
+    return st;
+}
+
+void tt_run_close(tt_run *r)
+{
+    tt_kv_close(r->kv);
+    tt_arena_close(&r->life);
+    tt_arena_close(&r->step);
+    r->kv = NULL;
+}
+
+void tt_run_plan(tt_run *r)
+{
+    if (r->planned || r->done || r->failed)
+        return;
+    tt_arena_rewind(&r->step, 0);
+    r->plan = (tt_plan){.arena = &r->step};
+    r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
+    if (!r->failed && r->plan.keep && !r->kv)
+        r->failed = tt_kv_open(&r->kv, r->model, r->seq.columns, &r->error);
+    r->planned = !r->failed;
+}
+
+int64_t tt_run_rows(const tt_run *r)
+{
+    int64_t rows = r->plan.row_end - r->plan.row_begin;
+    return r->plan.cfg_scale > 0 ? 2 * rows : rows;
+}
+
+/* --- building the pass --- */
+
+static tt_status grow(void *list, int64_t *room, int64_t need, size_t size, tt_err *e)
+{
+    void **p = list;
+    if (need <= *room)
+        return TT_OK;
+    int64_t n = *room ? *room : 256;
+    while (n < need)
+        n *= 2;
+    void *q = realloc(*p, (size_t)n * size);
+    if (!q)
+        return tt_fail(e, TT_ENOMEM, "no memory for a pass of %lld entries", (long long)need);
+    *p = q;
+    *room = n;
+    return TT_OK;
+}
+
+static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_top, tt_err *e)
+{
+    int64_t rows = 0, wants = 0;
+    *n_top = 0;
+    for (int64_t i = 0; i < n; i++) {
+        rows += tt_run_rows(run[i]);
+        wants += run[i]->plan.asks;
+        *n_top = run[i]->seq.n_top > *n_top ? run[i]->seq.n_top : *n_top;
+    }
+    int64_t room[3] = {b->row_room, b->row_room, b->row_room}, want_room = b->want_room;
+    tt_status s = grow(&b->id, &room[0], rows, sizeof *b->id, e);
+    if (!s)
+        s = grow(&b->position, &room[1], rows, sizeof *b->position, e);
+    if (!s)
+        s = grow(&b->column, &room[2], rows, sizeof *b->column, e);
+    b->row_room = s ? b->row_room : room[0];
+    if (!s)
+        s = grow(&b->want, &want_room, wants, sizeof *b->want, e);
+    if (!s)
+        s = grow(&b->stats, &b->want_room, wants, sizeof *b->stats, e);
+    if (!s)
+        s = grow(&b->seq, &b->seq_room, 2 * n, sizeof *b->seq, e);
+    if (!s && *n_top)
+        s = grow(&b->top, &b->top_room, wants * *n_top, sizeof *b->top, e);
+    return s;
+}
+
+/* The rows of one run, or of its unconditional twin, in which the given columns are masked. */
+static void add_rows(tt_batch *b, const tt_run *r, bool twin)
+{
+    const tt_plan *p = &r->plan;
+    const tt_seq *q = &r->seq;
+    int64_t rows = p->row_end - p->row_begin;
+    b->seq[b->seqs++] = (tt_pass_seq){.row = b->rows,
+                                      .rows = rows,
+                                      .see_begin = p->see_begin,
+                                      .see_end = p->see_end,
+                                      .see = p->see,
+                                      .block = p->block,
+                                      .kv = p->keep ? r->kv : NULL};
+    for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
+        b->id[b->rows] = twin && q->fixed[c] ? q->mask_id : q->id[c];
+        b->position[b->rows] = b->column[b->rows] = c;
+    }
+}
+
+static void add_wants(tt_batch *b, tt_run *r)
+{
+    const tt_plan *p = &r->plan;
+    int64_t rows = p->row_end - p->row_begin;
+    r->want = b->wants;
+    for (int32_t i = 0; i < p->asks; i++) {
+        int64_t row = r->row + p->ask[i].column - p->row_begin;
+        b->want[b->wants++] = (tt_want){.row = row,
+                                        .uncond = p->cfg_scale > 0 ? row + rows : -1,
+                                        .cfg_scale = p->cfg_scale,
+                                        .draw = p->ask[i].draw};
+    }
+}
+
+/* The pass computes the longest list of alternatives anybody wants; each run keeps its part. */
+static void narrow_top(tt_batch *b, const tt_run *r, int32_t n_top)
+{
+    int32_t keep = r->seq.n_top;
+    for (int64_t i = 0; keep && keep < n_top && i < r->plan.asks; i++)
+        memmove(b->top + r->want * n_top + i * keep, b->top + (r->want + i) * n_top,
+                (size_t)keep * sizeof *b->top);
+}
+
+static void apply(tt_batch *b, tt_run *r, int32_t n_top)
+{
+    narrow_top(b, r, n_top);
+    tt_result result = {.plan = &r->plan,
+                        .stats = b->stats + r->want,
+                        .top = r->seq.n_top ? b->top + r->want * n_top : NULL};
+    r->planned = false;
+    r->nfe++;
+    for (int32_t i = 0; i < r->plan.asks && !r->failed; i++)
+        if (result.stats[i].drawn < 0)
+            r->failed = tt_fail_param(&r->error, "logit_bias", "constraint_unsatisfiable",
+                                      "no token is possible at column %d",
+                                      r->plan.ask[i].column);
+    if (!r->failed)
+        r->failed = r->sampler->apply(&r->seq, r->state, &result, &r->done, &r->error);
+    r->seq.step++;
+}
+
+tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
+{
+    int32_t n_top;
+    tt_status s = n ? reserve(b, run, n, &n_top, e) : TT_OK;
+    if (s || !n)
+        return s;
+    b->rows = b->wants = b->seqs = 0;
+    for (int64_t i = 0; i < n; i++) {
+        run[i]->row = b->rows;
+        add_rows(b, run[i], false);
+        if (run[i]->plan.cfg_scale > 0)
+            add_rows(b, run[i], true);
+        add_wants(b, run[i]);
+    }
+    tt_pass pass = {.rows = b->rows,
+                    .id = b->id,
+                    .position = b->position,
+                    .column = b->column,
+                    .seqs = b->seqs,
+                    .seq = b->seq,
+                    .wants = b->wants,
+                    .want = b->want,
+                    .n_top = n_top,
+                    .stats = b->stats,
+                    .top = n_top ? b->top : NULL};
+    s = tt_model_run(run[0]->model, &pass, e);
+    for (int64_t i = 0; i < n && !s; i++)
+        apply(b, run[i], n_top);
+    return s;
+}
+
+void tt_batch_free(tt_batch *b)
+{
+    free(b->id);
+    free(b->position);
+    free(b->column);
+    free(b->seq);
+    free(b->want);
+    free(b->stats);
+    free(b->top);
+    *b = (tt_batch){0};
+}

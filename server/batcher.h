@@ -1,0 +1,65 @@
+/* batcher.h - sequences in flight, and one step of many of them as a single pass.
+ *
+ * A tt_run is one sequence with its sampler. Planning and applying concern one run alone; only
+ * tt_batch_step() puts them together, and rows of a pass never influence each other, so a run's
+ * tokens do not depend on its company. Owned by one thread. */
+#ifndef TT_BATCHER_H
+#define TT_BATCHER_H
+
+#include "samplers/sampler.h"
+
+typedef struct {
+    const tt_sampler *sampler;
+    tt_model *model;
+    const tt_params *params; /* must outlive the run */
+    const int32_t *id;
+    const uint8_t *open;
+    int32_t columns, prompt;
+    int32_t vocab; /* ids from here on are banned */
+    tt_noise noise;
+    const tt_id_value *bias;
+    int32_t n_bias, n_top;
+} tt_run_spec;
+
+typedef struct {
+    const tt_sampler *sampler;
+    tt_model *model;
+    tt_seq seq;
+    void *state;
+    tt_arena life, step; /* memory of the run, and of one step */
+    tt_plan plan;
+    bool planned, done;
+    tt_status failed; /* of plan or apply; error has the sentence */
+    tt_err error;
+    tt_kv *kv;        /* opened when a plan first asks for it */
+    int32_t nfe;      /* passes taken part in */
+    int64_t row, want; /* where its part of the present pass begins */
+} tt_run;
+
+/* Host memory a run takes. */
+size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
+tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e);
+void tt_run_close(tt_run *r); /* a zeroed run is fine */
+
+/* Asks the sampler for its next pass unless that is pending. A failure is kept in r->failed. */
+void tt_run_plan(tt_run *r);
+/* Rows the pending plan adds to a pass. */
+int64_t tt_run_rows(const tt_run *r);
+
+/* Arrays of a pass, reused from step to step. Zero is the start state. */
+typedef struct {
+    int64_t rows, row_room, wants, want_room, top_room, seqs, seq_room;
+    int32_t *id, *position, *column;
+    tt_pass_seq *seq;
+    tt_want *want;
+    tt_row_stats *stats;
+    tt_id_value *top;
+} tt_batch;
+
+void tt_batch_free(tt_batch *b);
+/* Runs the pending plans of n runs of one model as one pass and lets each sampler apply its part.
+ * A run's own failure (r->failed) leaves the others untouched; the status returned is the pass's:
+ * when it is not TT_OK no run was applied. */
+tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e);
+
+#endif
