@@ -1,6 +1,6 @@
-# Tutti - see `make help`.
+# Tutti - `make run` starts the server, `make test` runs every test, `make help` lists the rest.
+# What you may set: CC CFLAGS LDFLAGS SAN PREFIX DESTDIR ARGS FUZZ_SECONDS.
 comma   := ,
-NVCC    ?= $(shell command -v nvcc)
 SAN     ?=
 B       ?= build/$(if $(SAN),$(subst $(comma),-,$(SAN)),release)
 
@@ -9,24 +9,67 @@ PREFIX  ?= /usr/local
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 # CFLAGS is the user's and comes last; what the code needs is here, so `make CFLAGS=-O0` works.
 # -ffp-contract=off: a result must not depend on what the compiler chooses to fuse.
-CC_ALL   = $(CC) -std=c17 -D_GNU_SOURCE -I. -MMD -MP -fPIC -fvisibility=hidden -ffp-contract=off \
-           -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
-           $(SANITIZE) $(CFLAGS)
+NEEDED   = -std=c17 -D_GNU_SOURCE -I. -MMD -MP -fPIC -fvisibility=hidden -ffp-contract=off \
+           -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+CC_ALL   = $(CC) $(NEEDED) $(LEVEL) $(SANITIZE) $(CFLAGS)
 
 LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c models/nn/*.c \
              tokenizers/*.c tokenizers/text/*.c samplers/*.c samplers/masked/*.c)
 SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c))
+SRV_ASM := $(wildcard server/http/*.S)
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)
-SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(patsubst %.S,$(B)/%.o,$(wildcard server/http/*.S))
+SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(SRV_ASM:%.S=$(B)/%.o)
 TEST    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
+BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
+REPLAY  := $(if $(wildcard tests/golden/*.c),$(B)/tests/golden/replay)
+REPLAY_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/golden/*.c))
 LIBS    := -lcjson -lpcre2-8 -lutf8proc -lxxhash -ldl -lpthread -lm
 SRVLIBS := -lmicrohttpd -lpng
 
 HAVE_DNNL := $(shell printf '\#include <dnnl.h>\n' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
 PLUGINS := $(if $(HAVE_DNNL),$(B)/tutti-onednn.so)
+# A second run of this file after packages were installed: use every core unless told otherwise.
+AGAIN    = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-all: $(B)/tutti $(PLUGINS) ## the program and the plug-ins whose tools are here
+all: $(B)/tutti $(PLUGINS) ## the program, and the plug-ins whose tools are here
 	@$(if $(HAVE_DNNL),:,echo "left out: tutti-onednn.so (needs libdnnl-dev); GEMM runs on the plain twin")
+
+run: ## install what is missing (apt), build, serve http://127.0.0.1:8080/ (ARGS=... for options)
+	@tests/packages.sh build
+	@$(AGAIN) all
+	@exec $(B)/tutti serve $(ARGS)
+
+test: ## install what the tests need, run every test; ends with "N passed, N failed"
+	@tests/packages.sh test
+	@$(AGAIN) all programs
+	@B=$(B) tests/all.sh $(TEST)
+
+check: all $(TEST) ## C unit tests alone (installs nothing, no browser); SAN=address,undefined
+	@tests/run.sh $(TEST)
+
+lint: ## include rules and form of the sources; cppcheck when it is there
+	@tests/lint/run.sh
+
+programs: $(TEST) $(REPLAY) $(BENCH)
+
+bench: all $(BENCH) ## measure; prints the machine and the numbers
+	@set -e; for b in $(BENCH); do echo "== $$b"; $$b; done
+
+install: all ## copy into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/tutti \
+	    $(DESTDIR)$(PREFIX)/share/tutti/models $(DESTDIR)$(PREFIX)/share/doc/tutti
+	install -m 755 $(B)/tutti $(DESTDIR)$(PREFIX)/bin/tutti
+	$(if $(PLUGINS),install -m 644 $(PLUGINS) $(DESTDIR)$(PREFIX)/lib/tutti/)
+	set -e; for m in $(wildcard models/demo/*/); do \
+	    d=$(DESTDIR)$(PREFIX)/share/tutti/models/$$(basename $$m); \
+	    install -d $$d; install -m 644 $$m* $$d/; done
+	install -m 644 README.md LICENSE NOTICE $(DESTDIR)$(PREFIX)/share/doc/tutti/
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 $(B)/libtutti.a: $(LIB)
 	@rm -f $@
@@ -40,25 +83,46 @@ $(B)/%.o: %.c
 $(B)/%.o: %.S
 	@mkdir -p $(@D)
 	$(CC) -I. -MMD -MP -c -o $@ $<
-$(B)/kernels/cpu/avx2.o: CC_ALL += -mavx2 -mfma -mf16c
-$(B)/kernels/cpu/avx512.o: CC_ALL += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
+# Faster versions for newer processors, chosen when the program starts.
+%/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma -mf16c
+%/kernels/cpu/avx512.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
 
 $(B)/tutti: $(B)/server/main.o $(B)/libserver.a $(B)/libtutti.a
 	$(CC) $(SANITIZE) $(LDFLAGS) -rdynamic -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tutti-onednn.so: $(patsubst %.c,$(B)/%.o,$(wildcard kernels/onednn/*.c)) \
                       $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
+$(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libtutti.a
 	@mkdir -p $(@D)
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS) -lcmocka
 
-check: all $(TEST) ## C unit tests alone (no installing, no browser)
-	@tests/run.sh $(TEST)
-clean: ## remove build/
-	rm -rf build
-help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+# Fuzzing: the same sources with clang and its sanitizers, in a folder of their own.
+F           := build/fuzz
+FUZZ_CC     ?= clang-14
+FUZZ_SECONDS ?= 60
+FUZZ        := $(patsubst tests/%.c,$(F)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SAN    := address,undefined -fno-sanitize-recover=undefined
+FUZZ_OBJ    := $(LIB_SRC:%.c=$(F)/%.o) $(SRV_SRC:%.c=$(F)/%.o) $(SRV_ASM:%.S=$(F)/%.o)
 
-.PHONY: all check clean help
+fuzz: ## build tests/fuzz/fuzz_*.c with clang-14, run each FUZZ_SECONDS (60)
+	@tests/packages.sh fuzz
+	@$(AGAIN) $(FUZZ)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh $(FUZZ)
+$(F)/%.o: %.c
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(NEEDED) $(LEVEL) -O1 -g -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -c -o $@ $<
+$(F)/%.o: %.S
+	@mkdir -p $(@D)
+	$(FUZZ_CC) -I. -MMD -MP -c -o $@ $<
+$(F)/libfuzzed.a: $(FUZZ_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(F)/tests/%: $(F)/tests/%.o $(F)/libfuzzed.a
+	$(FUZZ_CC) -fsanitize=fuzzer,$(FUZZ_SAN) -o $@ $^ $(SRVLIBS) $(LIBS)
+
+.PHONY: all run test check lint programs bench install clean help fuzz
 .SECONDARY:
--include $(LIB:.o=.d) $(SRV:.o=.d) $(TEST:=.d) $(B)/server/main.d
+-include $(LIB:.o=.d) $(SRV:.o=.d) $(TEST:=.d) $(BENCH:=.d) $(REPLAY_OBJ:.o=.d) \
+         $(FUZZ_OBJ:.o=.d) $(FUZZ:=.d) $(B)/server/main.d

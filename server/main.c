@@ -27,7 +27,7 @@ static void usage(FILE *to)
                 "Generation with diffusion and other non-autoregressive language models.\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n`tutti COMMAND --help` lists a command's options; `tutti --version` the version.\n"
+    fprintf(to, "\n`tutti COMMAND --help` lists its options, `tutti --version` the version.\n"
                 "First steps: `tutti serve`, or `tutti generate --prompt \"...\"`.\n");
 }
 

@@ -160,7 +160,7 @@ static tt_status unknown(const char *name, const tt_model_place *place, size_t n
 tt_status tt_models_dir_find(const char *name, tt_model_place *out, tt_err *e)
 {
     const char *equals = strchr(name, '=');
-    if (equals)
+    if (equals && !holds_model(name))
         return from_folder(name, (size_t)(equals - name), equals + 1, out, e);
     if (strchr(name, '/'))
         return from_folder(NULL, 0, name, out, e);
