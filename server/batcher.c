@@ -72,18 +72,20 @@ int64_t tt_run_rows(const tt_run *r)
 
 /* --- building the pass --- */
 
+/* list: address of a pointer to entries of this size. */
 static tt_status grow(void *list, int64_t *room, int64_t need, size_t size, tt_err *e)
 {
-    void **p = list;
     if (need <= *room)
         return TT_OK;
     int64_t n = *room ? *room : 256;
     while (n < need)
         n *= 2;
-    void *q = realloc(*p, (size_t)n * size);
-    if (!q)
+    void *p;
+    memcpy(&p, list, sizeof p);
+    p = realloc(p, (size_t)n * size);
+    if (!p)
         return tt_fail(e, TT_ENOMEM, "no memory for a pass of %lld entries", (long long)need);
-    *p = q;
+    memcpy(list, &p, sizeof p);
     *room = n;
     return TT_OK;
 }

@@ -1,0 +1,622 @@
+/* replay_llada.c - tensors and sampler traces of the LLaDA family, each trace alone and in one
+ * mixed batch with all others joining at different steps. */
+#include <cjson/cJSON.h>
+#include <fnmatch.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "models/kv.h"
+#include "server/batcher.h"
+#include "tests/golden/replay.h"
+
+typedef struct {
+    const char *dir, *glob;
+    tt_stream *stream;
+    tt_model *model;
+    tt_weights *weights, *expected;
+    tt_config *config;
+    int passed, failed;
+} bench;
+
+static void report(bench *b, const char *name, bool ok, const char *why)
+{
+    if (ok) {
+        b->passed++;
+    } else {
+        b->failed++;
+        printf("FAIL %s/%s: %s\n", b->dir, name, why);
+    }
+}
+
+/* --- tensors --- */
+
+static double relative_l2(const float *have, const float *want, int64_t n)
+{
+    double diff = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)have[i] - want[i];
+        diff += isfinite(d) ? d * d : INFINITY;
+        norm += (double)want[i] * want[i];
+    }
+    return sqrt(diff / norm);
+}
+
+static const float *expect(bench *b, const char *name, int64_t *n)
+{
+    tt_tensor t = {0};
+    const char *have;
+    for (size_t i = 0; (have = tt_weights_name(b->expected, i, &t)); i++)
+        if (!strcmp(have, name))
+            break;
+    if (!have)
+        return NULL;
+    *n = tt_tensor_count(&t);
+    return t.data;
+}
+
+static void compare(bench *b, const char *name, const float *have)
+{
+    int64_t n = 0;
+    const float *want = expect(b, name, &n);
+    char why[100] = "is missing in expected.safetensors";
+    double error = want ? relative_l2(have, want, n) : INFINITY;
+    if (want)
+        snprintf(why, sizeof why, "relative L2 error %.3g, allowed 1e-5", error);
+    report(b, name, error < 1e-5, why);
+}
+
+static const int64_t *integers(bench *b, const char *name, int64_t *n)
+{
+    return (const int64_t *)(const void *)expect(b, name, n);
+}
+
+/* One pass over given columns of one sequence, with every row's logits. */
+static tt_status forward(bench *b, const int64_t *ids, int32_t begin, int32_t end, int32_t see_begin,
+                         int32_t see_end, tt_kv *kv, float *logits, float *hidden, tt_err *e)
+{
+    int32_t n = end - begin;
+    int32_t *id = calloc((size_t)n * 2, sizeof *id), *column = id + n;
+    tt_want *want = calloc((size_t)n, sizeof *want);
+    tt_row_stats *stats = calloc((size_t)n, sizeof *stats);
+    for (int32_t i = 0; i < n; i++) {
+        id[i] = (int32_t)ids[begin + i];
+        column[i] = begin + i;
+        want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.target = -1}};
+    }
+    tt_pass_seq seq = {.rows = n, .see_begin = see_begin, .see_end = see_end, .kv = kv};
+    tt_pass pass = {.rows = n, .id = id, .position = column, .column = column, .seqs = 1,
+                    .seq = &seq, .wants = n, .want = want, .stats = stats, .logits = logits,
+                    .hidden = hidden};
+    tt_status s = tt_model_run(b->model, &pass, e);
+    free(id);
+    free(want);
+    free(stats);
+    return s;
+}
+
+static void full_tensors(bench *b)
+{
+    int64_t n = 0;
+    tt_err e;
+    const int64_t *ids = integers(b, "full.input_ids", &n);
+    const tt_model_info *m = &b->model->info;
+    if (!ids) {
+        report(b, "full.input_ids", false, "is missing in expected.safetensors");
+        return;
+    }
+    float *logits = calloc((size_t)(n * m->vocab), sizeof *logits);
+    float *hidden = calloc((size_t)((m->layers + 1) * n * m->width), sizeof *hidden);
+    if (forward(b, ids, 0, (int32_t)n, 0, (int32_t)n, NULL, logits, hidden, &e)) {
+        report(b, "full", false, e.text);
+    } else {
+        compare(b, "full.logits", logits);
+        for (int64_t i = 0; i <= m->layers; i++) {
+            char name[40];
+            snprintf(name, sizeof name, "full.hidden.%lld", (long long)i);
+            compare(b, name, hidden + i * n * m->width);
+        }
+    }
+    free(logits);
+    free(hidden);
+}
+
+/* Left-padded rows: padding columns are fed but seen by nobody. */
+static void padded_tensors(bench *b)
+{
+    int64_t n = 0, masks = 0;
+    tt_err e;
+    const int64_t *ids = integers(b, "padded.input_ids", &n);
+    const int64_t *mask = integers(b, "padded.attention_mask", &masks);
+    if (!ids || !mask) {
+        report(b, "padded", false, "inputs are missing in expected.safetensors");
+        return;
+    }
+    int32_t columns = (int32_t)(n / 2);
+    float *logits = calloc((size_t)(n * b->model->info.vocab), sizeof *logits);
+    bool ok = true;
+    for (int r = 0; r < 2; r++) {
+        int32_t first = 0;
+        while (first < columns && !mask[r * columns + first])
+            first++;
+        ok &= !forward(b, ids + r * columns, 0, columns, first, columns, NULL,
+                       logits + r * columns * b->model->info.vocab, NULL, &e);
+    }
+    if (ok)
+        compare(b, "padded.logits", logits);
+    else
+        report(b, "padded.logits", false, e.text);
+    free(logits);
+}
+
+/* Expected keys come before the rotation and by head; ours are stored after it and by column. */
+static void compare_store(bench *b, const tt_kv *kv)
+{
+    int64_t n = 0, nv = 0, hd = b->model->info.head_dim, heads = b->model->info.kv_heads;
+    const float *k0 = expect(b, "cache.k0_prerope", &n), *v0 = expect(b, "cache.v0", &nv);
+    if (!k0 || !v0 || n != nv) {
+        report(b, "cache.k0_prerope", false, "is missing in expected.safetensors");
+        return;
+    }
+    int64_t columns = n / hd / heads, half = hd / 2;
+    float *k = calloc((size_t)n, sizeof *k), *v = calloc((size_t)n, sizeof *v);
+    double theta = tt_config_float(b->config, "rope_theta", 10000, 1, 1e12);
+    tt_stream *s = b->stream;
+    float *row = calloc((size_t)kv->width, sizeof *row);
+    for (int64_t c = 0; c < columns; c++) {
+        s->op.download(s, row, tt_kv_key(kv, 0, (int32_t)c), (size_t)kv->width * 4, NULL);
+        s->op.sync(s, NULL);
+        for (int64_t h = 0; h < heads; h++)
+            for (int64_t i = 0; i < half; i++) { /* rotate back */
+                double a = (double)c * pow(theta, -2.0 * (double)i / (double)hd);
+                double x = row[h * hd + i], y = row[h * hd + i + half];
+                k[(h * columns + c) * hd + i] = (float)(x * cos(a) + y * sin(a));
+                k[(h * columns + c) * hd + i + half] = (float)(y * cos(a) - x * sin(a));
+            }
+        s->op.download(s, row, tt_kv_value(kv, 0, (int32_t)c), (size_t)kv->width * 4, NULL);
+        s->op.sync(s, NULL);
+        for (int64_t h = 0; h < heads; h++)
+            memcpy(v + (h * columns + c) * hd, row + h * hd, (size_t)hd * 4);
+    }
+    compare(b, "cache.k0_prerope", k);
+    compare(b, "cache.v0", v);
+    free(row);
+    free(k);
+    free(v);
+}
+
+/* A full pass fills the store; part of the columns then change against stale others. */
+static void cache_tensors(bench *b)
+{
+    int64_t n = 0, m = 0, two = 0;
+    tt_err e;
+    const int64_t *ids = integers(b, "full.input_ids", &n);
+    const int64_t *edited = integers(b, "cache.edited_ids", &m);
+    const int64_t *block = integers(b, "cache.block", &two);
+    if (!ids || !edited || !block || n != m || two != 2) {
+        report(b, "cache", false, "inputs are missing in expected.safetensors");
+        return;
+    }
+    int32_t columns = (int32_t)n, begin = (int32_t)block[0], end = (int32_t)block[1];
+    float *logits = calloc((size_t)(n * b->model->info.vocab), sizeof *logits);
+    for (int dual = 0; dual < 2; dual++) {
+        tt_kv *kv;
+        int32_t to = dual ? end : columns;
+        const char *name = dual ? "cache.dual_logits" : "cache.prefix_logits";
+        if (tt_kv_open(&kv, b->model, columns, &e) ||
+            forward(b, ids, 0, columns, 0, columns, kv, logits, NULL, &e)) {
+            report(b, name, false, e.text);
+        } else {
+            if (!dual)
+                compare_store(b, kv);
+            if (forward(b, edited, begin, to, 0, columns, kv, logits, NULL, &e))
+                report(b, name, false, e.text);
+            else
+                compare(b, name, logits);
+        }
+        tt_kv_close(kv);
+    }
+    free(logits);
+}
+
+static void replay_tensors(bench *b)
+{
+    char path[4096];
+    tt_err e;
+    snprintf(path, sizeof path, "%s/expected.safetensors", b->dir);
+    if (tt_weights_open_file(&b->expected, path, &e)) {
+        report(b, "expected.safetensors", false, e.text);
+        return;
+    }
+    full_tensors(b);
+    padded_tensors(b);
+    cache_tensors(b);
+    tt_weights_close(b->expected);
+}
+
+/* --- traces --- */
+
+/* One row of one case being replayed. */
+typedef struct {
+    char name[96];
+    tt_params params;
+    tt_run_spec spec;
+    int32_t *id;
+    uint8_t *open;
+    int32_t eos_id, eot_id;
+    int32_t **want; /* canvases after each step */
+    int wants;
+    int join; /* step at which it enters the mixed batch */
+
+    tt_run run;
+    int at; /* steps compared */
+    bool bad;
+    char why[256];
+} trial;
+
+static double number(const cJSON *o, const char *key, double fallback)
+{
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsNumber(j) ? j->valuedouble : cJSON_IsTrue(j) ? 1 : cJSON_IsFalse(j) ? 0
+                                                                                     : fallback;
+}
+
+static bool has(const cJSON *o, const char *key)
+{
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(o, key);
+    return j && !cJSON_IsNull(j);
+}
+
+/* Every parameter of a case must be one that the mapping below understands. */
+static bool known_parameters(const cJSON *params, char *why, size_t size)
+{
+    static const char *const known[] = {
+        "mask_id", "eos_id", "eot_id", "temperature", "cfg_scale", "remasking", "steps",
+        "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
+        "factor", "block_size", "max_new_tokens", NULL};
+    const cJSON *j;
+    cJSON_ArrayForEach(j, params)
+    {
+        const char *const *k = known;
+        while (*k && strcmp(*k, j->string))
+            k++;
+        if (!*k) {
+            snprintf(why, size, "parameter '%s' is not known", j->string);
+            return false;
+        }
+    }
+    return true;
+}
+
+static const char *sampler_name(const char *upstream, const cJSON *params)
+{
+    if (!strcmp(upstream, "llada"))
+        return "low_confidence";
+    if (!strcmp(upstream, "fastdllm_none"))
+        return has(params, "threshold") ? "threshold" : has(params, "factor") ? "factor"
+                                                                              : "low_confidence";
+    if (!strcmp(upstream, "dllm_infill") || !strcmp(upstream, "dllm_sample"))
+        return "infill";
+    return NULL;
+}
+
+static void set_params(trial *t, const cJSON *params)
+{
+    tt_params *p = &t->params;
+    tt_params_default(p);
+    p->temperature = number(params, "temperature", 0);
+    p->cfg_scale = number(params, "cfg_scale", 0);
+    p->steps = (int32_t)number(params, "steps", 0);
+    p->block_length = (int32_t)number(params, "block_length", number(params, "block_size", 0));
+    p->threshold = number(params, "threshold", p->threshold);
+    p->factor = number(params, "factor", p->factor);
+    p->factor_compat = true;
+    p->logits_eos_inf = number(params, "logits_eos_inf", 0) != 0;
+    p->confidence_eos_eot_inf = number(params, "confidence_eos_eot_inf", 0) != 0;
+    const cJSON *remask = cJSON_GetObjectItemCaseSensitive(params, "remasking");
+    if (cJSON_IsString(remask) && !strcmp(remask->valuestring, "random"))
+        p->remask = TT_REMASK_RANDOM;
+}
+
+/* The reference draws rows x columns x vocab values a step, row-major over the batch, and for a
+ * random order rows x columns more. */
+static void set_noise(bench *b, trial *t, const cJSON *c, int row, int rows)
+{
+    if (!has(c, "noise_seed"))
+        return;
+    uint64_t columns = (uint64_t)t->spec.columns, vocab = (uint64_t)b->model->info.vocab;
+    uint64_t draws = t->params.temperature > 0 ? (uint64_t)rows * columns * vocab : 0;
+    bool random = t->params.remask == TT_REMASK_RANDOM;
+    t->spec.noise = (tt_noise){.kind = TT_NOISE_SPLITMIX,
+                               .seed = (uint64_t)number(c, "noise_seed", 0),
+                               .draw_base = (uint64_t)row * columns * vocab,
+                               .conf_base = draws + (uint64_t)row * columns,
+                               .stride = draws + (random ? (uint64_t)rows * columns : 0)};
+}
+
+static int32_t *canvas(const cJSON *row, int32_t columns)
+{
+    int32_t *id = calloc((size_t)columns, sizeof *id), i = 0;
+    const cJSON *j;
+    cJSON_ArrayForEach(j, row) if (i < columns) id[i++] = (int32_t)j->valuedouble;
+    return id;
+}
+
+static void set_wants(trial *t, const cJSON *steps, int row, bool distinct)
+{
+    const cJSON *s;
+    t->want = calloc((size_t)cJSON_GetArraySize(steps) + 1, sizeof *t->want);
+    const int32_t *before = t->id;
+    cJSON_ArrayForEach(s, steps)
+    {
+        int32_t *c = canvas(cJSON_GetArrayItem(s, row), t->spec.columns);
+        /* These samplers advance a batch in lockstep: a row that has nothing to do waits. */
+        if (distinct && !memcmp(c, before, (size_t)t->spec.columns * sizeof *c)) {
+            free(c);
+            continue;
+        }
+        before = t->want[t->wants++] = c;
+    }
+}
+
+static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
+{
+    const cJSON *params = cJSON_GetObjectItemCaseSensitive(c, "params");
+    const cJSON *name = cJSON_GetObjectItemCaseSensitive(c, "name");
+    const cJSON *upstream = cJSON_GetObjectItemCaseSensitive(c, "sampler");
+    const cJSON *prompt = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "prompt"), row);
+    snprintf(t->name, sizeof t->name, "%s[%d]", name->valuestring, row);
+    const char *sampler = sampler_name(upstream->valuestring, params);
+    if (!sampler) {
+        snprintf(t->why, sizeof t->why, "sampler '%s' is not known", upstream->valuestring);
+        return false;
+    }
+    if (!known_parameters(params, t->why, sizeof t->why))
+        return false;
+    set_params(t, params);
+    int32_t given = cJSON_GetArraySize(prompt);
+    int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
+                            .params = &t->params, .columns = given + fresh,
+                            .prompt = fresh ? given : 0, .vocab = (int32_t)b->model->info.vocab};
+    t->id = canvas(prompt, t->spec.columns);
+    t->open = calloc((size_t)t->spec.columns, 1);
+    for (int32_t i = 0; i < t->spec.columns; i++) {
+        t->id[i] = i < given ? t->id[i] : b->model->info.mask_id;
+        t->open[i] = t->id[i] == b->model->info.mask_id;
+    }
+    t->spec.id = t->id;
+    t->spec.open = t->open;
+    t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
+    t->eot_id = (int32_t)number(params, "eot_id", b->model->info.eot_id);
+    set_noise(b, t, c, row, rows);
+    set_wants(t, cJSON_GetObjectItemCaseSensitive(c, "steps"), row,
+              !strncmp(upstream->valuestring, "dllm_", 5));
+    return true;
+}
+
+static void free_trial(trial *t)
+{
+    for (int i = 0; i < t->wants; i++)
+        free(t->want[i]);
+    free(t->want);
+    free(t->id);
+    free(t->open);
+}
+
+static void start(bench *b, trial *t)
+{
+    tt_err e;
+    t->at = 0;
+    t->bad = false;
+    b->model->info.eos_id = t->eos_id;
+    b->model->info.eot_id = t->eot_id;
+    if (tt_run_open(&t->run, &t->spec, &e)) {
+        t->bad = true;
+        snprintf(t->why, sizeof t->why, "%s", e.text);
+    }
+}
+
+static void check_step(trial *t)
+{
+    const tt_seq *q = &t->run.seq;
+    if (t->run.failed) {
+        t->bad = true;
+        snprintf(t->why, sizeof t->why, "%s", t->run.error.text);
+    } else if (t->at >= t->wants) {
+        t->bad = true;
+        snprintf(t->why, sizeof t->why, "goes on after the %d steps of the trace", t->wants);
+    } else {
+        for (int32_t c = 0; c < q->columns && !t->bad; c++)
+            if (q->id[c] != t->want[t->at][c]) {
+                t->bad = true;
+                snprintf(t->why, sizeof t->why, "step %d, column %d: token %d, expected %d",
+                         t->at + 1, c, q->id[c], t->want[t->at][c]);
+            }
+        t->at++;
+    }
+    if (!t->bad && t->run.done && t->at < t->wants) {
+        t->bad = true;
+        snprintf(t->why, sizeof t->why, "ends after %d of %d steps", t->at, t->wants);
+    }
+}
+
+/* Runs the trials together until all are done; each enters at its own step. */
+static void run_together(bench *b, trial **list, int n, bool stagger)
+{
+    tt_batch batch = {0};
+    tt_run **run = calloc((size_t)n, sizeof *run);
+    trial **in = calloc((size_t)n, sizeof *in);
+    tt_err e;
+    for (int step = 0, left = 1; left; step++) {
+        int64_t k = 0;
+        left = 0;
+        for (int i = 0; i < n; i++) {
+            trial *t = list[i];
+            if (stagger && step < t->join) {
+                left = 1;
+                continue;
+            }
+            if (step == (stagger ? t->join : 0))
+                start(b, t);
+            if (t->bad || t->run.done)
+                continue;
+            tt_run_plan(&t->run);
+            if (t->run.failed) {
+                check_step(t);
+                continue;
+            }
+            in[k] = t;
+            run[k++] = &t->run;
+        }
+        left |= k > 0;
+        bool broken = tt_batch_step(&batch, run, k, &e) != TT_OK;
+        for (int64_t i = 0; i < k; i++) {
+            if (broken) {
+                in[i]->bad = true;
+                snprintf(in[i]->why, sizeof in[i]->why, "pass: %.200s", e.text);
+            } else {
+                check_step(in[i]);
+            }
+        }
+    }
+    for (int i = 0; i < n; i++)
+        tt_run_close(&list[i]->run);
+    tt_batch_free(&batch);
+    free(run);
+    free(in);
+}
+
+/* A seeded neighbour of an odd length, whose own result nobody checks. */
+static void make_stranger(bench *b, trial *t, int number_)
+{
+    static const char *const samplers[] = {"threshold", "low_confidence", "infill"};
+    int32_t vocab = (int32_t)b->model->info.vocab, given = 3 + 7 * number_;
+    tt_params_default(&t->params);
+    t->params.temperature = 0.5 * number_;
+    snprintf(t->name, sizeof t->name, "stranger %d", number_);
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find(samplers[number_ % 3]), .model = b->model,
+                            .params = &t->params, .columns = given + 24, .prompt = given,
+                            .vocab = vocab,
+                            .noise = {.kind = TT_NOISE_PHILOX, .seed = (uint64_t)number_}};
+    t->id = calloc((size_t)t->spec.columns, sizeof *t->id);
+    t->open = calloc((size_t)t->spec.columns, 1);
+    for (int32_t i = 0; i < t->spec.columns; i++) {
+        t->open[i] = i >= given;
+        t->id[i] = t->open[i] ? b->model->info.mask_id : (i * 37 + number_) % (vocab - 20);
+    }
+    t->spec.id = t->id;
+    t->spec.open = t->open;
+    t->eos_id = b->model->info.eos_id;
+    t->eot_id = -1;
+    t->join = number_;
+}
+
+static void judge(bench *b, const trial *t, const char *how)
+{
+    char name[140];
+    snprintf(name, sizeof name, "%s (%s)", t->name, how);
+    report(b, name, !t->bad, t->why);
+}
+
+enum { STRANGERS = 3, MAX_TRIALS = 1024 };
+
+static void replay_trials(bench *b, trial *all, int n)
+{
+    trial *list[MAX_TRIALS + STRANGERS], strangers[STRANGERS] = {0};
+    for (int i = 0; i < n; i++) {
+        list[i] = &all[i];
+        run_together(b, &list[i], 1, false);
+        judge(b, &all[i], "alone");
+    }
+    for (int i = 0; i < STRANGERS; i++) {
+        make_stranger(b, &strangers[i], i);
+        list[n + i] = &strangers[i];
+    }
+    if (n)
+        run_together(b, list, n + STRANGERS, true);
+    for (int i = 0; i < n; i++)
+        judge(b, &all[i], "in a mixed batch");
+    for (int i = 0; i < STRANGERS; i++)
+        free_trial(&strangers[i]);
+}
+
+static cJSON *read_json(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    fseek(f, 0, SEEK_END);
+    long size = ftell(f);
+    rewind(f);
+    char *text = calloc((size_t)size + 1, 1);
+    size_t n = fread(text, 1, (size_t)size, f);
+    fclose(f);
+    cJSON *root = n == (size_t)size ? cJSON_Parse(text) : NULL;
+    free(text);
+    return root;
+}
+
+static void replay_traces(bench *b, const char *file, bool required)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", b->dir, file);
+    cJSON *root = read_json(path);
+    if (!root) {
+        if (required)
+            report(b, file, false, "cannot be read");
+        return;
+    }
+    trial *all = calloc(MAX_TRIALS, sizeof *all);
+    int n = 0;
+    const cJSON *c;
+    cJSON_ArrayForEach(c, cJSON_GetObjectItemCaseSensitive(root, "cases"))
+    {
+        const char *name = cJSON_GetObjectItemCaseSensitive(c, "name")->valuestring;
+        int rows = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(c, "prompt"));
+        if (fnmatch(b->glob, name, 0))
+            continue;
+        for (int row = 0; row < rows && n < MAX_TRIALS; row++) {
+            all[n].join = n % 5;
+            if (make_trial(b, &all[n], c, row, rows)) {
+                n++;
+                continue;
+            }
+            report(b, name, false, all[n].why);
+            break;
+        }
+    }
+    replay_trials(b, all, n);
+    for (int i = 0; i < n; i++)
+        free_trial(&all[i]);
+    free(all);
+    cJSON_Delete(root);
+}
+
+int tt_replay_llada(const char *dir, const char *case_glob, const char *device, int *passed,
+                    int *failed)
+{
+    bench b = {.dir = dir, .glob = case_glob};
+    tt_err e;
+    tt_status s = tt_stream_open(&b.stream, device, 1, &e);
+    if (!s)
+        s = tt_model_open(&b.model, &b.weights, &b.config, b.stream, dir, TT_WEIGHTS_F32, NULL,
+                          NULL, &e);
+    if (s) {
+        report(&b, "model", false, e.text);
+    } else {
+        if (!fnmatch(case_glob, "tensors", 0))
+            replay_tensors(&b);
+        replay_traces(&b, "traces.json", true);
+        replay_traces(&b, "extra_traces.json", false);
+        replay_traces(&b, "freecache_traces.json", false);
+    }
+    tt_model_close(b.model);
+    tt_weights_close(b.weights);
+    tt_config_close(b.config);
+    tt_stream_close(b.stream);
+    *passed += b.passed;
+    *failed += b.failed;
+    return s ? -1 : 0;
+}
