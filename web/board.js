@@ -1,0 +1,152 @@
+// board.js - the canvas: columns of tokens, filled by frames of events, at any step of its history.
+//
+// A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob }] }. The board
+// keeps every frame, so it can show the state after any of them.
+
+const OPEN = { open: true };
+
+export class Board {
+  /** parts: [{ text }] for given text and [{ open: n }] for n columns to fill, in reading order. */
+  constructor(parts) {
+    this.parts = parts;
+    this.frames = [];
+    this.shown = 0; // frames applied
+    this.columns = this.start();
+  }
+
+  start() {
+    return this.parts.flatMap(p => p.open ? Array(p.open).fill(OPEN) : []);
+  }
+
+  add(frame) { this.frames.push(frame); }
+
+  /** Moves to the state after n frames; returns the positions that changed (null: all). */
+  show(n) {
+    n = Math.max(0, Math.min(n, this.frames.length));
+    const back = n < this.shown;
+    if (back) {
+      this.columns = this.start();
+      this.shown = 0;
+    }
+    const touched = [];
+    while (this.shown < n) this.apply(this.frames[this.shown++], touched);
+    return back ? null : touched;
+  }
+
+  apply(frame, touched) {
+    for (const e of frame.events) {
+      const token = { id: e.id, text: e.text, logprob: e.logprob, step: frame.step, revised: e.op === 'revise' };
+      if (e.op === 'insert') this.columns.splice(e.pos, 0, token);
+      else if (e.op === 'delete') this.columns.splice(e.pos, 1);
+      else this.columns[e.pos] = e.op === 'mask' ? OPEN : token;
+      touched.push(e.pos);
+    }
+  }
+
+  get open() { return this.columns.filter(c => c.open).length; }
+}
+
+export const probability = column =>
+  typeof column.logprob === 'number' ? Math.exp(Math.min(0, column.logprob)) : 1;
+
+function describe(column, pos) {
+  if (column.open) return `position ${pos}: still open`;
+  const sure = typeof column.logprob === 'number' ? `, ${(100 * probability(column)).toFixed(1)} % sure` : '';
+  return `position ${pos}: ${JSON.stringify(column.text)}, token ${column.id}, step ${column.step}${sure}` +
+    (column.revised ? ', revised' : '');
+}
+
+function fill(cell, column, pos, special) {
+  cell.className = 'cell';
+  cell.title = describe(column, pos);
+  cell.replaceChildren();
+  if (column.open) {
+    cell.classList.add('open');
+    return;
+  }
+  cell.style.setProperty('--p', probability(column).toFixed(3));
+  if (special(column)) {
+    cell.classList.add('special');
+    cell.textContent = column.text;
+    return;
+  }
+  column.text.split('\n').forEach((line, i) => {
+    if (i) {
+      const nl = document.createElement('span');
+      nl.className = 'nl';
+      nl.textContent = '↵';
+      cell.append(nl, '\n');
+    }
+    cell.append(line);
+  });
+}
+
+/** Draws a board into an element and keeps it up to date. */
+export class BoardView {
+  constructor(element, board, special) {
+    this.element = element;
+    this.board = board;
+    this.special = special;
+    this.rebuild();
+  }
+
+  rebuild() {
+    this.cells = [];
+    const nodes = [];
+    let pos = 0;
+    for (const part of this.board.parts) {
+      if (!part.open) {
+        const given = document.createElement('span');
+        given.className = 'given';
+        given.textContent = part.text;
+        nodes.push(given);
+        continue;
+      }
+      for (let i = 0; i < part.open; i++, pos++) {
+        const cell = document.createElement('span');
+        fill(cell, this.board.columns[pos], pos, this.special);
+        this.cells.push(cell);
+        nodes.push(cell);
+      }
+    }
+    this.element.replaceChildren(...nodes);
+  }
+
+  show(n) {
+    const touched = this.board.show(n);
+    if (!touched) {
+      this.cells.forEach((cell, pos) => fill(cell, this.board.columns[pos], pos, this.special));
+      return;
+    }
+    for (const pos of touched) {
+      const cell = this.cells[pos], column = this.board.columns[pos];
+      if (!cell) continue;
+      fill(cell, column, pos, this.special);
+      if (column.open) continue;
+      void cell.offsetWidth; // restart the animation when a token is revised
+      cell.classList.add('set');
+    }
+  }
+}
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/** The score: one mark per token, position across, step down. */
+export function drawScore(svg, board, steps) {
+  const last = new Map();
+  board.frames.forEach((f, i) => f.events.forEach(e => {
+    if (e.op !== 'mask') last.set(e.pos, { ...e, step: f.step, frame: i });
+  }));
+  const width = Math.max(1, board.columns.length), height = Math.max(1, steps);
+  svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
+  svg.replaceChildren(...[...last].map(([pos, e]) => {
+    const mark = document.createElementNS(SVG, 'rect');
+    mark.setAttribute('x', pos + .06);
+    mark.setAttribute('y', e.step - 1 + .1);
+    mark.setAttribute('width', .88);
+    mark.setAttribute('height', .8);
+    mark.style.setProperty('--p', probability(e).toFixed(3));
+    if (e.frame >= board.shown) mark.classList.add('later');
+    return mark;
+  }));
+}
