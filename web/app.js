@@ -143,3 +143,232 @@ function showError(error) {
   el.append(error.message);
   markInvalid(error.param)?.focus();
 }
+
+// --- asking ---
+
+const ENDS = { stop: 'end token', length: 'full canvas', cancelled: 'you', error: 'an error' };
+
+/** What one chunk of the stream says, whatever its endpoint. */
+function take(chunk) {
+  const choice = chunk.choices?.[0];
+  const t = choice?.tutti ?? chunk.tutti;
+  if (t?.events?.length) run.add({ step: t.step, of: t.of, events: t.events });
+  if (choice?.finish_reason) run.finish = choice.finish_reason;
+  if (t?.text !== undefined) run.text = t.text;
+  if (chunk.usage) run.usage = chunk.usage;
+  if (t?.nfe !== undefined) run.result = t;
+}
+
+function report() {
+  const r = run.result ?? {}, seconds = (r.time?.run_ms ?? performance.now() - run.started) / 1000;
+  const tokens = run.usage?.completion_tokens ?? run.board.columns.length - run.board.open;
+  stat('steps', r.steps ?? run.steps);
+  stat('tokens', tokens);
+  stat('tpf', r.tokens_per_forward?.toFixed(2));
+  stat('time', seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(2)} s`);
+  stat('end', ENDS[run.finish] ?? run.finish);
+  stat('seed', r.seed ?? run.ask.body.seed);
+}
+
+async function generate() {
+  if (run?.live || !model()) return;
+  showError(null);
+  let ask;
+  try { ask = request(); } catch (e) { return showError(e); }
+  run?.pause();
+  run = new Run(ask);
+  const mine = run;
+  for (const id of ['steps', 'tokens', 'tpf', 'time', 'end', 'seed']) stat(id, null);
+  $('curl').textContent = curl(ask);
+  $('say').textContent = 'Generating.';
+  run.draw();
+  controls();
+  remember();
+  try {
+    await api.stream(ask.path, ask.body, { signal: mine.abort.signal, onFrame: take });
+  } catch (e) {
+    mine.finish = e.name === 'AbortError' ? 'cancelled' : 'error';
+    if (mine.finish === 'error') showError(e);
+  }
+  mine.live = false;
+  mine.tick();
+  report();
+  controls();
+  if (chat && mine.finish !== 'error' && mine.finish !== 'cancelled') answered(mine);
+  $('say').textContent = mine.finish === 'error' ? 'Failed.' : `Done: ${mine.text ?? ''}`;
+}
+
+/** Chat: the question and its answer become part of the conversation. */
+function answered({ ask, text }) {
+  turns = [...ask.body.messages, { role: 'assistant', content: text ?? '' }];
+  $('prompt').value = '';
+  showTurns();
+}
+
+function showTurns() {
+  $('talk').replaceChildren(...turns.map(t => {
+    const li = document.createElement('li');
+    li.className = t.role;
+    li.textContent = t.content;
+    return li;
+  }));
+  $('talk').hidden = !chat || !turns.length;
+  $('forget').hidden = !chat || !turns.length;
+  $('talk').scrollTop = $('talk').scrollHeight;
+}
+
+// --- the form ---
+
+function hint() {
+  const segments = chat ? null : holes($('prompt').value);
+  $('max-tokens').disabled = Boolean(segments);
+  $('prompt-hint').textContent = segments
+    ? `${segments.filter(s => s.hole).length} hole(s), ${columns(segments)} tokens to fill`
+    : chat ? '' : 'no hole: the text is continued';
+}
+
+function showTab(isChat) {
+  chat = isChat;
+  for (const [id, on] of [['tab-text', !chat], ['tab-chat', chat]]) {
+    $(id).setAttribute('aria-selected', String(on));
+    $(id).tabIndex = on ? 0 : -1;
+  }
+  $('panel').setAttribute('aria-labelledby', chat ? 'tab-chat' : 'tab-text');
+  $('prompt-label').textContent = chat ? 'Message' : 'Prompt';
+  $('hole').hidden = chat;
+  showTurns();
+  showExamples();
+  hint();
+}
+
+function showExamples() {
+  const list = (examples[model()?.id] ?? []).filter(x => Boolean(x.chat) === chat);
+  $('examples-box').hidden = !list.length;
+  $('examples').replaceChildren(...list.map(x => {
+    const b = document.createElement('button');
+    b.type = 'button';
+    b.textContent = x.name;
+    b.title = x.prompt;
+    b.addEventListener('click', () => {
+      $('prompt').value = x.prompt;
+      if (x.tokens) $('max-tokens').value = x.tokens;
+      hint();
+      generate();
+    });
+    return b;
+  }));
+}
+
+function showSampler() {
+  const s = model()?.tutti?.samplers?.find(x => x.name === $('sampler').value);
+  $('sampler-about').textContent = s?.summary ?? '';
+  form.build(parametersOf(model(), $('sampler').value), wanted);
+}
+
+function showModel() {
+  const t = model()?.tutti ?? {};
+  $('sampler').replaceChildren(...(t.samplers ?? []).map(s => new Option(s.name, s.name)));
+  if (t.default_sampler) $('sampler').value = t.default_sampler;
+  $('tab-chat').disabled = !can('chat');
+  $('tab-chat').title = can('chat') ? '' : 'this model has no chat format';
+  if (chat && !can('chat')) showTab(false);
+  showSampler();
+  showExamples();
+}
+
+function settings() {
+  return {
+    model: $('model').value, sampler: $('sampler').value, seed: $('seed').value,
+    max_tokens: $('max-tokens').value, mode: chat ? 'chat' : '', prompt: $('prompt').value,
+    ...form.changed(),
+  };
+}
+
+/** Keeps the address in step with the form, so that reloading loses nothing. */
+function remember() { history.replaceState(null, '', toAddress(settings())); }
+
+function restore(from) {
+  if (from.model && served.some(m => m.id === from.model)) $('model').value = from.model;
+  wanted = from;
+  showModel();
+  if (from.sampler && [...$('sampler').options].some(o => o.value === from.sampler)) {
+    $('sampler').value = from.sampler;
+    showSampler();
+  }
+  wanted = {};
+  if (from.seed) $('seed').value = from.seed;
+  if (from.max_tokens) $('max-tokens').value = from.max_tokens;
+  const first = examples[model()?.id]?.find(x => !x.chat);
+  $('prompt').value = from.prompt ?? first?.prompt ?? '';
+  showTab(from.mode === 'chat' && can('chat'));
+}
+
+function insertHole() {
+  const box = $('prompt');
+  box.focus();
+  box.setRangeText('[[8]]', box.selectionStart, box.selectionEnd, 'end');
+  hint();
+}
+
+async function copyLink() {
+  const url = toAddress(settings());
+  remember();
+  let copied = true;
+  try { await navigator.clipboard.writeText(url); } catch { copied = false; }
+  $('link').textContent = copied ? 'Copied' : 'It is in the address bar';
+  $('say').textContent = $('link').textContent;
+  setTimeout(() => { $('link').textContent = 'Copy link'; }, 1500);
+}
+
+function listen() {
+  $('ask').addEventListener('submit', e => { e.preventDefault(); generate(); });
+  $('ask').addEventListener('keydown', e => {
+    if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); generate(); }
+  });
+  document.addEventListener('keydown', e => { if (e.key === 'Escape') run?.abort.abort(); });
+  $('stop').addEventListener('click', () => run?.abort.abort());
+  $('link').addEventListener('click', copyLink);
+  $('hole').addEventListener('click', insertHole);
+  $('forget').addEventListener('click', () => { turns = []; showTurns(); $('prompt').focus(); });
+  $('dice').addEventListener('click', () => {
+    $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0];
+    remember();
+  });
+  $('prompt').addEventListener('input', hint);
+  $('model').addEventListener('change', () => { showModel(); remember(); });
+  $('sampler').addEventListener('change', () => { showSampler(); remember(); });
+  $('reset').addEventListener('click', () => form.reset());
+  $('scrub').addEventListener('input', e => run?.jump(Number(e.target.value)));
+  $('play').addEventListener('click', () => run?.playing ? run.pause() : run?.play());
+  $('tab-text').addEventListener('click', () => showTab(false));
+  $('tab-chat').addEventListener('click', () => showTab(true));
+  document.querySelector('[role=tablist]').addEventListener('keydown', e => {
+    if (e.key !== 'ArrowLeft' && e.key !== 'ArrowRight') return;
+    const other = $(chat ? 'tab-text' : 'tab-chat');
+    if (!other.disabled) { other.click(); other.focus(); }
+  });
+  addEventListener('hashchange', () => restore(fromAddress()));
+}
+
+/** Models load while the server answers already: ask again until they are there. */
+async function boot() {
+  listen();
+  for (;;) {
+    try {
+      served = (await api.models()).filter(m => m.tutti?.capabilities?.includes('completion'));
+      if (served.length) break;
+      $('server').textContent = 'loading a model…';
+    } catch (e) {
+      $('server').textContent = e.message;
+      $('server').className = 'server down';
+    }
+    await new Promise(r => setTimeout(r, 1000));
+  }
+  $('model').replaceChildren(...served.map(m => new Option(m.id, m.id)));
+  $('server').textContent = `${served.length} model${served.length > 1 ? 's' : ''} ready`;
+  $('server').className = 'server up';
+  restore(fromAddress());
+  controls();
+}
+
+boot();

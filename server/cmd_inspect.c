@@ -1,0 +1,276 @@
+/* cmd_inspect.c - `tutti inspect`: what a model folder holds and needs; what this build knows. */
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "models/model.h"
+#include "samplers/sampler.h"
+#include "server/cmd.h"
+#include "server/models_dir.h"
+#include "tokenizers/text.h"
+
+typedef struct {
+    const char *model;
+    bool list, tensors;
+} inspect_args;
+
+static const struct argp_option options[] = {
+    {"list", 'l', NULL, 0, "list families, samplers and parameters of this build", 0},
+    {"tensors", 't', NULL, 0, "list every tensor of the weights", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    inspect_args *a = state->input;
+    switch (key) {
+    case 'l':
+        a->list = true;
+        return 0;
+    case 't':
+        a->tensors = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        if (a->model)
+            argp_error(state, "one model at a time; '%.60s' is too many", arg);
+        a->model = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->model && !a->list)
+            argp_error(state, "give a model's id or folder, or --list");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp inspect_argp = {
+    options, parse, "[MODEL]",
+    "What a model folder holds and needs. MODEL is the id of a model that comes with the program, "
+    "or a folder in Hugging Face form.",
+    NULL, NULL, NULL};
+
+/* --- what this build knows --- */
+
+static const char *kind_names[] = {"bidirectional", "causal", "insertion"};
+
+static void print_kinds(uint32_t kinds)
+{
+    const char *comma = "";
+    for (size_t i = 0; i < sizeof kind_names / sizeof *kind_names; i++)
+        if (kinds & 1u << i) {
+            printf("%s%s", comma, kind_names[i]);
+            comma = ", ";
+        }
+}
+
+static void list_families(void)
+{
+    printf("families\n");
+    for (const tt_model_def *const *m = tt_model_all(); *m; m++) {
+        printf("  %s: %s\n    after %s\n    kind ", (*m)->family, (*m)->summary, (*m)->source);
+        print_kinds((*m)->kinds);
+        printf("; architectures");
+        for (const char *const *a = (*m)->architectures; *a; a++)
+            printf(" %s", *a);
+        printf("\n");
+    }
+}
+
+static void list_samplers(void)
+{
+    printf("samplers\n");
+    for (const tt_sampler *const *s = tt_sampler_all(); *s; s++) {
+        printf("  %s: %s\n    after %s\n    needs ", (*s)->name, (*s)->summary, (*s)->source);
+        print_kinds((*s)->needs);
+        printf("; parameters");
+        for (const char *const *p = (*s)->params; *p; p++)
+            printf(" %s", *p);
+        printf("\n");
+    }
+}
+
+static void print_range(const tt_param *p)
+{
+    switch (p->type) {
+    case TT_PARAM_BOOL:
+        printf("true or false, default %s", p->fallback != 0 ? "true" : "false");
+        break;
+    case TT_PARAM_CHOICE:
+        for (int i = 0; p->choices[i]; i++)
+            printf("%s%s", i ? "|" : "", p->choices[i]);
+        printf(", default %s", p->choices[(int)p->fallback]);
+        break;
+    default:
+        printf("%s %g..%g, default %g", p->type == TT_PARAM_INT ? "whole" : "number", p->min,
+               p->max, p->fallback);
+    }
+}
+
+static void list_params(void)
+{
+    size_t n;
+    const tt_param *p = tt_param_all(&n);
+    printf("parameters\n");
+    for (size_t i = 0; i < n; i++) {
+        printf("  %s (", p[i].name);
+        print_range(&p[i]);
+        printf(")\n    %s\n", p[i].help);
+    }
+}
+
+static void list_chats(void)
+{
+    printf("chat formats\n ");
+    for (const char *const *c = tt_chat_names(); *c; c++)
+        printf(" %s", *c);
+    printf("\n");
+}
+
+/* --- one model --- */
+
+typedef struct {
+    tt_stream *stream;
+    tt_model *model;
+    tt_weights *weights;
+    tt_config *config;
+    tt_tok *tok;
+    tt_err no_tok; /* why not */
+} opened;
+
+static void close_all(opened *o)
+{
+    tt_tok_close(o->tok);
+    tt_model_close(o->model);
+    tt_config_close(o->config);
+    tt_weights_close(o->weights);
+    tt_stream_close(o->stream);
+}
+
+static tt_status open_all(opened *o, const char *folder, tt_err *e)
+{
+    tt_status s = tt_stream_open(&o->stream, "plain", 1, e);
+    if (!s)
+        s = tt_model_open(&o->model, &o->weights, &o->config, o->stream, folder, TT_WEIGHTS_AUTO,
+                          NULL, NULL, e);
+    if (!s && tt_tok_open(&o->tok, folder, &o->no_tok))
+        o->tok = NULL;
+    return s;
+}
+
+static void print_shape(const opened *o)
+{
+    const tt_model_info *m = &o->model->info;
+    printf("family        %s: %s\n", m->family, o->model->def->summary);
+    printf("after         %s\n", o->model->def->source);
+    printf("architecture  %s (", m->architecture);
+    print_kinds(m->kinds);
+    printf(")\n");
+    printf("layers        %lld of width %lld; heads %lld of %lld, %lld for keys and values\n",
+           (long long)m->layers, (long long)m->width, (long long)m->heads, (long long)m->head_dim,
+           (long long)m->kv_heads);
+    printf("vocabulary    %lld; mask %d, eos %d, eot %d\n", (long long)m->vocab, m->mask_id,
+           m->eos_id, m->eot_id);
+    printf("context       %lld columns; blocks of %d unless asked\n", (long long)m->context,
+           m->block_length);
+    tt_buf unread = {0};
+    int n = tt_config_unread(o->config, &unread);
+    printf("config        %s%s\n", n ? "keys not understood: " : "every key understood",
+           tt_buf_text(&unread));
+    tt_buf_free(&unread);
+}
+
+static void print_memory(const opened *o)
+{
+    const tt_model_info *m = &o->model->info;
+    int64_t columns = m->context < 256 ? m->context : 256;
+    printf("parameters    %lld in %zu tensors\n", (long long)m->parameters,
+           tt_weights_count(o->weights));
+    printf("weights       %.1f MB on disk, %.1f MB loaded (%s)\n",
+           (double)tt_weights_bytes(o->weights) / 1e6, (double)m->weight_bytes / 1e6, m->compute);
+    printf("per request   %zu bytes a column of keys and values; with %lld columns: %.2f MB, "
+           "and %.2f MB for its pass\n",
+           m->kv_bytes_per_column, (long long)columns,
+           (double)m->kv_bytes_per_column * (double)columns / 1e6,
+           (double)o->model->def->pass_bytes(o->model, columns, columns) / 1e6);
+}
+
+static void print_chat(const tt_tok *tok)
+{
+    tt_err err = {0};
+    const tt_chat_format *chat = NULL;
+    if (tt_chat_find(&chat, tok, NULL, &err))
+        printf("chat          no: %s\n", err.text);
+    else
+        printf("chat          %s\n", chat ? tt_chat_name(chat) : "no: the folder has no template");
+}
+
+static void print_text(const opened *o)
+{
+    if (!o->tok) {
+        printf("tokenizer     none: %s; requests must send token ids\n", o->no_tok.text);
+        return;
+    }
+    printf("tokenizer     %s, %d ids; bos %d, eos %d\n", tt_tok_kind(o->tok), tt_tok_vocab(o->tok),
+           tt_tok_bos(o->tok), tt_tok_eos(o->tok));
+    print_chat(o->tok);
+}
+
+static void print_samplers(const opened *o)
+{
+    printf("samplers     ");
+    for (const tt_sampler *const *s = tt_sampler_all(); *s; s++)
+        if (((*s)->needs & o->model->info.kinds) == (*s)->needs)
+            printf(" %s", (*s)->name);
+    printf("\n");
+}
+
+static void print_tensors(const tt_weights *w)
+{
+    printf("tensors\n");
+    tt_tensor t;
+    const char *name;
+    for (size_t i = 0; (name = tt_weights_name(w, i, &t)); i++) {
+        printf("  %-4s [", tt_dtype_name(t.dtype));
+        for (int d = 0; d < t.rank; d++)
+            printf("%s%lld", d ? ", " : "", (long long)t.dim[d]);
+        printf("] %s\n", name);
+    }
+}
+
+static int inspect(const inspect_args *a)
+{
+    tt_err err = {0};
+    tt_model_place place;
+    opened o = {0};
+    tt_status s = tt_models_dir_find(a->model, &place, &err);
+    if (!s)
+        s = open_all(&o, place.folder, &err);
+    if (s) {
+        fprintf(stderr, "tutti inspect: %s\n", err.text);
+        close_all(&o);
+        return 1;
+    }
+    printf("model         %s\nfolder        %s\n", place.id, place.folder);
+    print_shape(&o);
+    print_memory(&o);
+    print_text(&o);
+    print_samplers(&o);
+    if (a->tensors)
+        print_tensors(o.weights);
+    close_all(&o);
+    return 0;
+}
+
+int tt_cmd_inspect(int argc, char **argv)
+{
+    inspect_args a = {0};
+    argp_parse(&inspect_argp, argc, argv, 0, NULL, &a);
+    if (a.list) {
+        list_families();
+        list_samplers();
+        list_params();
+        list_chats();
+    }
+    return a.model ? inspect(&a) : 0;
+}
