@@ -55,9 +55,14 @@ done:
 
 tt_status tt_config_open(tt_config **out, const char *folder, tt_err *e)
 {
+    return tt_config_open_file(out, folder, "config.json", e);
+}
+
+tt_status tt_config_open_file(tt_config **out, const char *folder, const char *file, tt_err *e)
+{
     char path[4096];
     *out = NULL;
-    if ((size_t)snprintf(path, sizeof path, "%s/config.json", folder) >= sizeof path)
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, file) >= sizeof path)
         return tt_fail(e, TT_EIO, "path '%.80s...' is too long", folder);
     FILE *f = fopen(path, "rb");
     if (!f)

@@ -16,6 +16,8 @@ typedef struct tt_config tt_config;
 
 /* folder/config.json. TT_EIO, TT_EFORMAT (with line and column). */
 tt_status tt_config_open(tt_config **out, const char *folder, tt_err *e);
+/* Another JSON file of the folder. */
+tt_status tt_config_open_file(tt_config **out, const char *folder, const char *file, tt_err *e);
 tt_status tt_config_open_text(tt_config **out, const char *json, size_t bytes, tt_err *e);
 void tt_config_close(tt_config *c); /* NULL is fine */
 

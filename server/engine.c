@@ -1,0 +1,378 @@
+/* engine.c - see engine.h: models and the way in. */
+#include "server/engine.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "kernels/base/log.h"
+#include "server/job.h"
+#include "server/scheduler.h"
+
+enum { MAX_MODELS = 64 };
+
+typedef struct {
+    tt_served pub; /* first: a tt_served is cast back */
+    tt_model *model;
+    tt_weights *weights;
+    tt_config *config;
+    tt_tok *tok;
+    char *id, *folder, *why_no_chat;
+} served;
+
+struct tt_engine {
+    tt_engine_options o;
+    tt_stream *stream;
+    pthread_mutex_t device; /* the stream belongs to whoever holds this */
+    tt_scheduler *scheduler;
+    served *model[MAX_MODELS];
+    atomic_size_t models; /* entries below are complete and never change */
+};
+
+static size_t half_of_memory(void)
+{
+    struct sysinfo info;
+    return sysinfo(&info) ? (size_t)1 << 30 : (size_t)info.totalram * info.mem_unit / 2;
+}
+
+static tt_status take_options(tt_engine *g, const tt_engine_options *o, tt_err *e)
+{
+    g->o = o ? *o : (tt_engine_options){0};
+    if (g->o.max_queue < 0 || g->o.max_running < 0 || g->o.max_rows < 0 ||
+        g->o.max_running > 65536)
+        return tt_fail(e, TT_EINVAL, "engine limits: queue %d, sequences %d, rows %lld",
+                       g->o.max_queue, g->o.max_running, (long long)g->o.max_rows);
+    g->o.device = g->o.device ? g->o.device : "auto";
+    g->o.max_queue = g->o.max_queue ? g->o.max_queue : 256;
+    g->o.max_running = g->o.max_running ? g->o.max_running : 64;
+    g->o.max_rows = g->o.max_rows ? g->o.max_rows : 4096;
+    g->o.max_bytes = g->o.max_bytes ? g->o.max_bytes : half_of_memory();
+    return TT_OK;
+}
+
+tt_status tt_engine_open(tt_engine **out, const tt_engine_options *o, tt_err *e)
+{
+    *out = NULL;
+    tt_engine *g = calloc(1, sizeof *g);
+    if (!g)
+        return tt_fail(e, TT_ENOMEM, "no memory for an engine");
+    pthread_mutex_init(&g->device, NULL);
+    tt_status s = take_options(g, o, e);
+    if (!s)
+        s = tt_stream_open(&g->stream, g->o.device, g->o.threads, e);
+    if (!s) {
+        tt_scheduler_options so = {.max_queue = g->o.max_queue, .max_running = g->o.max_running,
+                                   .max_rows = g->o.max_rows, .max_bytes = g->o.max_bytes,
+                                   .device = &g->device};
+        s = tt_scheduler_open(&g->scheduler, &so, e);
+    }
+    if (s)
+        tt_engine_close(g);
+    else
+        *out = g;
+    return s;
+}
+
+static void served_free(served *m)
+{
+    if (!m)
+        return;
+    tt_model_close(m->model);
+    tt_weights_close(m->weights);
+    tt_config_close(m->config);
+    tt_tok_close(m->tok);
+    free(m->id);
+    free(m->folder);
+    free(m->why_no_chat);
+    free(m);
+}
+
+void tt_engine_close(tt_engine *g)
+{
+    if (!g)
+        return;
+    tt_scheduler_close(g->scheduler);
+    for (size_t i = 0; i < g->models; i++)
+        served_free(g->model[i]);
+    tt_stream_close(g->stream);
+    pthread_mutex_destroy(&g->device);
+    free(g);
+}
+
+tt_model *tt_served_model(const tt_served *m) { return ((const served *)m)->model; }
+
+/* --- loading --- */
+
+static bool exists(const char *folder, const char *file)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    return access(path, F_OK) == 0;
+}
+
+static tt_status open_tokenizer(served *m, tt_err *e)
+{
+    if (!exists(m->folder, "tokenizer.json") && !exists(m->folder, "tokenizer.model"))
+        return TT_OK;
+    tt_status s = tt_tok_open(&m->tok, m->folder, e);
+    m->pub.tok = m->tok;
+    return s ? tt_context(e, s, "tokenizer of '%.100s'", m->folder) : TT_OK;
+}
+
+/* A folder without a usable template still serves completions; chat then says why not. */
+static tt_status find_chat(served *m, tt_err *e)
+{
+    tt_err why = {0};
+    snprintf(why.text, sizeof why.text, "model '%.80s' has no %s", m->id,
+             m->tok ? "chat template" : "tokenizer");
+    if (m->tok)
+        tt_chat_find(&m->pub.chat, m->tok, NULL, &why);
+    if (m->pub.chat)
+        return TT_OK;
+    m->pub.why_no_chat = m->why_no_chat = strdup(why.text);
+    return m->why_no_chat ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a model");
+}
+
+static void add_stop(tt_served *p, int32_t id)
+{
+    for (int i = 0; i < p->stop_ids; i++)
+        if (p->stop_id[i] == id)
+            return;
+    if (id >= 0 && id < p->info.vocab && p->stop_ids < (int)(sizeof p->stop_id / sizeof *p->stop_id))
+        p->stop_id[p->stop_ids++] = id;
+}
+
+static void find_stops(served *m)
+{
+    tt_model_info *info = &m->model->info;
+    int32_t id[8];
+    m->pub.info = *info;
+    size_t n = m->pub.chat ? tt_chat_stops(m->pub.chat, m->tok, id, 8) : 0;
+    add_stop(&m->pub, info->eos_id);
+    add_stop(&m->pub, info->eot_id);
+    add_stop(&m->pub, m->tok ? tt_tok_eos(m->tok) : -1);
+    for (size_t i = 0; i < n; i++) {
+        add_stop(&m->pub, id[i]);
+        /* Released configs do not name the end-of-turn token; the chat format does. */
+        if (info->eot_id < 0 && id[i] != info->eos_id)
+            info->eot_id = id[i];
+    }
+    m->pub.info = *info;
+}
+
+static tt_status read_default(tt_params *d, const tt_param *p, tt_config *c, tt_err *e)
+{
+    double now = tt_params_get(d, p);
+    if (p->type == TT_PARAM_CHOICE) {
+        const char *text = tt_config_text(c, p->name, NULL);
+        return text ? tt_params_set_text(d, p, text, e) : TT_OK;
+    }
+    if (p->type == TT_PARAM_BOOL)
+        return tt_params_set(d, p, tt_config_bool(c, p->name, now != 0), e);
+    return tt_params_set(d, p, tt_config_float(c, p->name, now, p->min, p->max), e);
+}
+
+/* generation_config.json may set any sampling parameter and the sampler. */
+static tt_status read_defaults(served *m, tt_err *e)
+{
+    static const char *const other[] = {"bos_token_id", "eos_token_id", "pad_token_id",
+                                        "transformers_version", "_from_model_config", "do_sample",
+                                        NULL};
+    tt_params_default(&m->pub.defaults);
+    m->pub.defaults.block_length = m->pub.info.block_length;
+    m->pub.sampler = tt_sampler_find("low_confidence");
+    if (!exists(m->folder, "generation_config.json"))
+        return TT_OK;
+    tt_config *c;
+    tt_status s = tt_config_open_file(&c, m->folder, "generation_config.json", e);
+    if (s)
+        return s;
+    const char *name = tt_config_text(c, "sampler", m->pub.sampler->name);
+    const tt_sampler *sampler = tt_sampler_find(name);
+    if (!sampler)
+        s = tt_fail(e, TT_EUNSUP, "generation_config.json: sampler '%.40s' is not known", name);
+    else
+        m->pub.sampler = sampler;
+    size_t n;
+    const tt_param *p = tt_param_all(&n);
+    for (size_t i = 0; i < n && !s; i++)
+        s = read_default(&m->pub.defaults, &p[i], c, e);
+    m->pub.defaults.given = 0; /* defaults that a sampler does not read are no mistake */
+    tt_config_ignore(c, other);
+    tt_buf unread = {0};
+    if (!s && !(s = tt_config_status(c, e)) && tt_config_unread(c, &unread))
+        tt_log(TT_LOG_WARN, "config", "model=%s file=generation_config.json unread=\"%s\"", m->id,
+               tt_buf_text(&unread));
+    tt_buf_free(&unread);
+    tt_config_close(c);
+    return s ? tt_context(e, s, "generation_config.json of '%.80s'", m->folder) : TT_OK;
+}
+
+static void fingerprint(served *m)
+{
+    XXH3_state_t *x = XXH3_createState();
+    tt_tensor t;
+    const char *name;
+    XXH3_128bits_reset(x);
+    XXH3_128bits_update(x, m->pub.info.architecture, strlen(m->pub.info.architecture));
+    for (size_t i = 0; (name = tt_weights_name(m->weights, i, &t)); i++) {
+        XXH3_128bits_update(x, name, strlen(name));
+        XXH3_128bits_update(x, t.dim, sizeof t.dim);
+        size_t bytes = (size_t)tt_tensor_count(&t) * tt_dtype_size(t.dtype);
+        XXH3_128bits_update(x, t.data, bytes < 256 ? bytes : 256);
+    }
+    XXH128_hash_t h = XXH3_128bits_digest(x);
+    XXH3_freeState(x);
+    snprintf(m->pub.digest, sizeof m->pub.digest, "%016llx%016llx", (unsigned long long)h.high64,
+             (unsigned long long)h.low64);
+}
+
+static int64_t written(const char *folder)
+{
+    static const char *const file[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[4096];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/%s", folder, file[i]);
+        if (!stat(path, &st))
+            return (int64_t)st.st_mtime;
+    }
+    return 0;
+}
+
+static void report_unread(const served *m)
+{
+    tt_buf unread = {0};
+    if (tt_config_unread(m->config, &unread))
+        tt_log(TT_LOG_WARN, "config", "model=%s file=config.json unread=\"%s\"", m->id,
+               tt_buf_text(&unread));
+    tt_buf_free(&unread);
+}
+
+static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
+                      void (*progress)(void *, double), void *arg, tt_err *e)
+{
+    pthread_mutex_lock(&g->device);
+    tt_status s = tt_model_open(&m->model, &m->weights, &m->config, g->stream, m->folder, mode,
+                                progress, arg, e);
+    pthread_mutex_unlock(&g->device);
+    if (s)
+        return s;
+    report_unread(m);
+    if ((s = open_tokenizer(m, e)) || (s = find_chat(m, e)))
+        return s;
+    find_stops(m);
+    if ((s = read_defaults(m, e)))
+        return s;
+    m->pub.created = written(m->folder);
+    fingerprint(m);
+    return TT_OK;
+}
+
+tt_status tt_engine_add_model(tt_engine *g, const char *id, const char *folder,
+                              tt_weights_mode mode, void (*progress)(void *arg, double done),
+                              void *arg, tt_err *e)
+{
+    if (!*id || strlen(id) > 200)
+        return tt_fail(e, TT_EINVAL, "model id of %zu characters", strlen(id));
+    if (tt_engine_find(g, id))
+        return tt_fail(e, TT_EINVAL, "a model '%.100s' is open already", id);
+    if (g->models == MAX_MODELS)
+        return tt_fail(e, TT_EUNSUP, "more than %d models", MAX_MODELS);
+    served *m = calloc(1, sizeof *m);
+    if (m) {
+        m->id = strdup(id);
+        m->folder = strdup(folder);
+    }
+    if (!m || !m->id || !m->folder) {
+        served_free(m);
+        return tt_fail(e, TT_ENOMEM, "no memory for a model");
+    }
+    m->pub.id = m->id;
+    m->pub.folder = m->folder;
+    tt_status s = load(g, m, mode, progress, arg, e);
+    if (s) {
+        pthread_mutex_lock(&g->device);
+        served_free(m);
+        pthread_mutex_unlock(&g->device);
+        return s;
+    }
+    g->model[g->models] = m;
+    g->models++;
+    return TT_OK;
+}
+
+const tt_served *tt_engine_find(const tt_engine *g, const char *id)
+{
+    for (size_t i = 0; i < g->models; i++)
+        if (!strcmp(g->model[i]->id, id))
+            return &g->model[i]->pub;
+    return NULL;
+}
+
+size_t tt_engine_models(const tt_engine *g) { return g->models; }
+
+const tt_served *tt_engine_model(const tt_engine *g, size_t i)
+{
+    return i < g->models ? &g->model[i]->pub : NULL;
+}
+
+void tt_engine_describe(const tt_engine *g, char *text, size_t size)
+{
+    char device[200];
+    g->stream->op.describe(g->stream, device, sizeof device);
+    snprintf(text, size, "%s: %s", g->stream->op.name, device);
+}
+
+/* --- jobs --- */
+
+/* Opens a run and closes it again, so that a parameter the sampler refuses is answered at once
+ * instead of from the queue. */
+static tt_status try_sampler(const tt_job *j, tt_err *e)
+{
+    const tt_job_spec *p = &j->spec;
+    tt_run run;
+    tt_run_spec spec = {.sampler = p->sampler, .model = tt_served_model(p->model),
+                        .params = &p->params, .id = p->id, .open = p->open,
+                        .columns = p->columns, .prompt = p->prompt,
+                        .vocab = (int32_t)p->model->info.vocab, .bias = p->bias,
+                        .n_bias = p->n_bias, .n_top = p->n_top};
+    tt_status s = tt_run_open(&run, &spec, e);
+    if (!s)
+        tt_run_close(&run);
+    return s;
+}
+
+tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
+                           int64_t *retry_after_ms, tt_err *e)
+{
+    *out = NULL;
+    tt_job *j;
+    tt_status s = tt_job_open(&j, spec, g->o.max_rows, e);
+    if (s)
+        return s;
+    s = try_sampler(j, e);
+    if (!s)
+        s = tt_scheduler_submit(g->scheduler, j, retry_after_ms, e);
+    if (s) {
+        j->wake = NULL;
+        tt_job_drop(j);
+        tt_job_drop(j);
+        return s;
+    }
+    *out = j;
+    return TT_OK;
+}
+
+void tt_engine_get_stats(tt_engine *g, tt_engine_stats *out)
+{
+    tt_scheduler_stats(g->scheduler, out);
+}

@@ -1,0 +1,58 @@
+/* job.h - a validated job and its published state; shared by the engine's files only.
+ *
+ * A job has two owners: whoever submitted it and the engine. The engine's thread writes, readers
+ * copy under the job's lock. */
+#ifndef TT_JOB_H
+#define TT_JOB_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "server/engine.h"
+
+/* One of the n generations of a job. */
+typedef struct {
+    tt_view seen;       /* what readers get; its arrays belong to the job */
+    bool started;       /* engine's thread alone */
+    atomic_bool stop;   /* the reader has enough */
+} tt_sample;
+
+struct tt_job {
+    tt_job_spec spec; /* pointers inside lead to the copies below */
+    int32_t *id;
+    uint8_t *open;
+    tt_id_value *bias;
+    tt_sample *sample;
+    size_t bytes; /* host memory of the whole job while it runs */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int owners;          /* under lock */
+    int32_t unfinished;  /* samples; under lock */
+    int64_t submitted_ns, started_ns, ended_ns;
+    atomic_bool cancel;
+
+    pthread_mutex_t wake_lock; /* held while wake runs, so that release can wait for it */
+    void (*wake)(void *arg);
+
+    /* Engine's: queue order and progress. */
+    tt_job *next;
+    uint64_t number;
+    int32_t to_start; /* next sample to start */
+    atomic_int ahead;
+};
+
+/* Checks the spec against the model and copies it. TT_EINVAL names the field. */
+tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e);
+void tt_job_drop(tt_job *j); /* one owner less; the last one frees */
+
+/* Publishes the run's canvas as sample i's state. */
+void tt_job_publish(tt_job *j, int32_t i, const tt_seq *q, int32_t nfe);
+/* Ends sample i. end: first column that is no answer. error: for TT_FINISH_ERROR. */
+void tt_job_finish(tt_job *j, int32_t i, tt_finish why, int32_t end, const tt_err *error);
+void tt_job_wake(tt_job *j);
+
+/* The model behind a served entry (engine.c). */
+tt_model *tt_served_model(const tt_served *m);
+
+#endif

@@ -1,0 +1,493 @@
+/* scheduler.c - see scheduler.h. */
+#include "server/scheduler.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+
+typedef struct {
+    tt_run run;
+    tt_job *job;
+    int32_t sample;
+    uint64_t turn; /* of the last pass it took part in */
+} active;
+
+struct tt_scheduler {
+    tt_scheduler_options o;
+    pthread_t thread;
+    pthread_mutex_t lock; /* queue, quit, stats */
+    pthread_cond_t work;
+    tt_job *queue; /* by priority, then arrival; jobs leave when their last sample started */
+    int queued;
+    uint64_t numbers;
+    bool quit;
+    tt_engine_stats stats;
+
+    /* The thread's own. */
+    active **list;
+    int running;
+    tt_run **pick;
+    active **picked;
+    tt_batch batch;
+    uint64_t turn;
+};
+
+/* --- queue --- */
+
+static void count_ahead(tt_scheduler *s)
+{
+    int n = 0;
+    for (tt_job *j = s->queue; j; j = j->next)
+        j->ahead = n++;
+}
+
+static bool before(const tt_job *a, const tt_job *b)
+{
+    return a->spec.priority != b->spec.priority ? a->spec.priority < b->spec.priority
+                                                : a->number < b->number;
+}
+
+static void enqueue(tt_scheduler *s, tt_job *j)
+{
+    j->number = s->numbers++;
+    tt_job **at = &s->queue;
+    while (*at && before(*at, j))
+        at = &(*at)->next;
+    j->next = *at;
+    *at = j;
+    s->queued++;
+    count_ahead(s);
+}
+
+static void dequeue(tt_scheduler *s, tt_job *j)
+{
+    tt_job **at = &s->queue;
+    while (*at != j)
+        at = &(*at)->next;
+    *at = j->next;
+    j->next = NULL;
+    j->ahead = 0;
+    s->queued--;
+    count_ahead(s);
+}
+
+/* A guess from what passes cost so far: every queued job runs once through the batch. */
+static int64_t guess_wait_ms(const tt_scheduler *s)
+{
+    int64_t jobs = 0;
+    for (int i = 0; i <= TT_FINISH_ERROR; i++)
+        jobs += s->stats.finished[i];
+    double per_job = jobs ? s->stats.pass_seconds * 1000 / (double)jobs : 100;
+    double ms = per_job * (s->queued + 1);
+    return ms < 50 ? 50 : ms > 60000 ? 60000 : (int64_t)ms;
+}
+
+tt_status tt_scheduler_submit(tt_scheduler *s, tt_job *j, int64_t *retry_after_ms, tt_err *e)
+{
+    tt_status st = TT_OK;
+    if (j->bytes > s->o.max_bytes)
+        return tt_fail(e, TT_ENOMEM, "the job needs %zu MiB; this server gives jobs %zu",
+                       j->bytes >> 20, s->o.max_bytes >> 20);
+    pthread_mutex_lock(&s->lock);
+    /* What can start at the next turn does not count as waiting. */
+    bool full = s->queued >= s->o.max_queue && s->stats.running >= s->o.max_running;
+    if (s->quit)
+        st = tt_fail(e, TT_ECANCEL, "the server is shutting down");
+    else if (full || s->queued >= s->o.max_queue + s->o.max_running)
+        st = tt_fail(e, TT_EBUSY, "%d jobs are waiting already", s->queued);
+    if (st == TT_EBUSY && retry_after_ms)
+        *retry_after_ms = guess_wait_ms(s);
+    if (!st) {
+        enqueue(s, j);
+        pthread_cond_signal(&s->work);
+    }
+    s->stats.waiting = s->queued;
+    pthread_mutex_unlock(&s->lock);
+    return st;
+}
+
+/* --- starting and ending --- */
+
+/* Counts first, so that whoever sees the job finished sees its memory free. */
+static void end_sample(tt_scheduler *s, tt_job *j, int32_t i, tt_finish why, int32_t end,
+                       const tt_err *error)
+{
+    bool last = j->unfinished == 1; /* only this thread changes it */
+    pthread_mutex_lock(&s->lock);
+    s->stats.finished[why]++;
+    s->stats.bytes_used -= last && j->started_ns ? (int64_t)j->bytes : 0;
+    pthread_mutex_unlock(&s->lock);
+    tt_job_finish(j, i, why, end, error);
+    if (last || j->spec.wake_steps)
+        tt_job_wake(j);
+    if (last)
+        tt_job_drop(j);
+}
+
+static void end_active(tt_scheduler *s, int at, tt_finish why, int32_t end, const tt_err *error)
+{
+    active *a = s->list[at];
+    s->list[at] = s->list[--s->running];
+    pthread_mutex_lock(&s->lock);
+    s->stats.running = s->running;
+    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(s->o.device);
+    tt_run_close(&a->run);
+    pthread_mutex_unlock(s->o.device);
+    end_sample(s, a->job, a->sample, why, end, error);
+    free(a);
+}
+
+static tt_finish overdue(const tt_job *j, int64_t now)
+{
+    if (j->cancel)
+        return TT_FINISH_CANCELLED;
+    if (j->spec.deadline_ms > 0 && now - j->submitted_ns > j->spec.deadline_ms * 1000000)
+        return TT_FINISH_DEADLINE;
+    return TT_FINISH_NONE;
+}
+
+static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
+{
+    const tt_job_spec *p = &j->spec;
+    const tt_model_info *info = &p->model->info;
+    int32_t tokens = p->model->tok ? tt_tok_vocab(p->model->tok) : (int32_t)info->vocab;
+    tt_run_spec spec = {.sampler = p->sampler,
+                        .model = tt_served_model(p->model),
+                        .params = &p->params,
+                        .id = p->id,
+                        .open = p->open,
+                        .columns = p->columns,
+                        .prompt = p->prompt,
+                        .vocab = tokens < info->vocab ? tokens : (int32_t)info->vocab,
+                        .noise = {.kind = TT_NOISE_PHILOX, .seed = p->seed,
+                                  .sample = (uint32_t)i},
+                        .bias = p->bias,
+                        .n_bias = p->n_bias,
+                        .n_top = p->n_top};
+    tt_err e = {0};
+    active *a = calloc(1, sizeof *a);
+    tt_status st = a ? tt_run_open(&a->run, &spec, &e) : tt_fail(&e, TT_ENOMEM, "no memory");
+    if (st) {
+        free(a);
+        end_sample(s, j, i, TT_FINISH_ERROR, p->columns, &e);
+        return;
+    }
+    a->job = j;
+    a->sample = i;
+    s->list[s->running++] = a;
+    pthread_mutex_lock(&s->lock);
+    s->stats.running = s->running;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Queued jobs that were cancelled or ran out of time leave at once. */
+static tt_job *take_overdue(tt_scheduler *s, int64_t now, tt_finish *why)
+{
+    for (tt_job *j = s->queue; j; j = j->next)
+        if ((*why = overdue(j, now))) {
+            dequeue(s, j);
+            return j;
+        }
+    return NULL;
+}
+
+/* The next sample to start, or NULL when the batch, memory or the queue is at its end. */
+static tt_job *take_next(tt_scheduler *s, int32_t *sample)
+{
+    tt_job *j = s->queue;
+    if (!j || s->running >= s->o.max_running)
+        return NULL;
+    if (!j->started_ns) {
+        if (s->stats.bytes_used + (int64_t)j->bytes > (int64_t)s->o.max_bytes)
+            return NULL;
+        s->stats.bytes_used += (int64_t)j->bytes;
+        pthread_mutex_lock(&j->lock);
+        j->started_ns = tt_now_ns();
+        pthread_mutex_unlock(&j->lock);
+    }
+    *sample = j->to_start++;
+    if (j->to_start == j->spec.samples)
+        dequeue(s, j);
+    return j;
+}
+
+static void admit(tt_scheduler *s)
+{
+    for (;;) {
+        tt_finish why = TT_FINISH_NONE;
+        int32_t i = 0;
+        pthread_mutex_lock(&s->lock);
+        tt_job *late = take_overdue(s, tt_now_ns(), &why);
+        tt_job *j = late ? late : take_next(s, &i);
+        s->stats.waiting = s->queued;
+        pthread_mutex_unlock(&s->lock);
+        if (!j)
+            return;
+        if (!late) {
+            start_sample(s, j, i);
+            continue;
+        }
+        /* Its samples that did not start end here; finishing the last one may free the job. */
+        for (int32_t k = j->to_start, n = j->spec.samples; k < n; k++)
+            end_sample(s, j, k, why, j->spec.columns, NULL);
+    }
+}
+
+/* --- one pass --- */
+
+static bool is_stop(const tt_job *j, int32_t id)
+{
+    for (int k = 0; k < j->spec.model->stop_ids; k++)
+        if (j->spec.model->stop_id[k] == id)
+            return true;
+    return false;
+}
+
+/* The column of the first generated stop id, if nothing before it is open; else -1. */
+static int32_t stop_column(const active *a)
+{
+    const tt_seq *q = &a->run.seq;
+    for (int32_t c = 0; c < q->columns; c++) {
+        if (q->fixed[c])
+            continue;
+        if (tt_seq_open_at(q, c))
+            return -1;
+        if (is_stop(a->job, q->id[c]))
+            return c;
+    }
+    return -1;
+}
+
+/* Publishes what the pass changed; true when the run is over, with the reason. */
+static bool settle(active *a, tt_finish *why, int32_t *end)
+{
+    tt_job *j = a->job;
+    tt_run *r = &a->run;
+    *end = r->seq.columns;
+    if (r->failed) {
+        *why = TT_FINISH_ERROR;
+        return true;
+    }
+    tt_job_publish(j, a->sample, &r->seq, r->nfe);
+    int32_t stop = j->spec.ban_stops ? -1 : stop_column(a);
+    if (stop >= 0 && (j->spec.stop_early || r->done)) {
+        *why = TT_FINISH_STOP;
+        *end = stop;
+        return true;
+    }
+    *why = TT_FINISH_LENGTH;
+    return r->done;
+}
+
+/* Fills s->pick with runs of one model, those that waited longest first. */
+static int64_t choose(tt_scheduler *s)
+{
+    int64_t n = 0, rows = 0;
+    const tt_model *model = NULL;
+    for (;;) {
+        active *oldest = NULL;
+        for (int i = 0; i < s->running; i++) {
+            active *a = s->list[i];
+            bool fits = !a->run.failed && a->turn < s->turn &&
+                        (!model || a->run.model == model);
+            if (fits && (!oldest || a->turn < oldest->turn))
+                oldest = a;
+        }
+        if (!oldest || (n && rows + tt_run_rows(&oldest->run) > s->o.max_rows))
+            return n;
+        model = oldest->run.model;
+        rows += tt_run_rows(&oldest->run);
+        oldest->turn = s->turn;
+        s->picked[n] = oldest;
+        s->pick[n++] = &oldest->run;
+    }
+}
+
+static int bucket(double ms)
+{
+    int b = 0;
+    for (double limit = 0.25; b < 15 && ms > limit; limit *= 2)
+        b++;
+    return b;
+}
+
+static void count_pass(tt_scheduler *s, int64_t n, int64_t ns)
+{
+    double ms = (double)ns / 1e6;
+    pthread_mutex_lock(&s->lock);
+    s->stats.passes++;
+    s->stats.rows += s->batch.rows;
+    s->stats.wants += s->batch.wants;
+    s->stats.pass_seconds += ms / 1000;
+    s->stats.step_bucket[bucket(ms)]++;
+    for (int64_t i = 0; i < n; i++) {
+        s->stats.committed += s->pick[i]->seq.committed;
+        s->stats.revised += s->pick[i]->seq.revised;
+        s->pick[i]->seq.committed = s->pick[i]->seq.revised = 0;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int index_of(const tt_scheduler *s, const active *a)
+{
+    int i = 0;
+    while (s->list[i] != a)
+        i++;
+    return i;
+}
+
+static void run_pass(tt_scheduler *s)
+{
+    tt_err e = {0};
+    s->turn++;
+    int64_t n = choose(s), start = tt_now_ns();
+    if (!n)
+        return;
+    pthread_mutex_lock(s->o.device);
+    tt_status st = tt_batch_step(&s->batch, s->pick, n, &e);
+    pthread_mutex_unlock(s->o.device);
+    if (st)
+        tt_log(TT_LOG_ERROR, "pass", "sequences=%lld error=\"%s\"", (long long)n, e.text);
+    else
+        count_pass(s, n, tt_now_ns() - start);
+    for (int64_t i = 0; i < n; i++) {
+        active *a = s->picked[i];
+        tt_finish why = TT_FINISH_ERROR;
+        int32_t end = a->run.seq.columns;
+        if (st) {
+            end_active(s, index_of(s, a), why, end, &e);
+        } else if (settle(a, &why, &end)) {
+            tt_err error = a->run.error;
+            end_active(s, index_of(s, a), why, end, &error);
+        } else if (a->job->spec.wake_steps) {
+            tt_job_wake(a->job);
+        }
+    }
+}
+
+/* --- the loop --- */
+
+static void drop_ended(tt_scheduler *s)
+{
+    int64_t now = tt_now_ns();
+    for (int i = 0; i < s->running;) {
+        active *a = s->list[i];
+        tt_finish why = overdue(a->job, now);
+        if (!why && a->job->sample[a->sample].stop)
+            why = TT_FINISH_STOP;
+        if (why)
+            end_active(s, i, why, a->run.seq.columns, NULL);
+        else
+            i++;
+    }
+}
+
+static void plan_all(tt_scheduler *s)
+{
+    for (int i = 0; i < s->running;) {
+        active *a = s->list[i];
+        if (!a->run.planned) {
+            pthread_mutex_lock(s->o.device); /* a plan may open a store */
+            tt_run_plan(&a->run);
+            pthread_mutex_unlock(s->o.device);
+        }
+        if (a->run.failed) {
+            tt_err error = a->run.error;
+            end_active(s, i, TT_FINISH_ERROR, a->run.seq.columns, &error);
+        } else {
+            i++;
+        }
+    }
+}
+
+static void cancel_all(tt_scheduler *s)
+{
+    while (s->running)
+        end_active(s, 0, TT_FINISH_CANCELLED, s->list[0]->run.seq.columns, NULL);
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        tt_job *j = s->queue;
+        if (j)
+            dequeue(s, j);
+        pthread_mutex_unlock(&s->lock);
+        if (!j)
+            return;
+        for (int32_t k = j->to_start, n = j->spec.samples; k < n; k++)
+            end_sample(s, j, k, TT_FINISH_CANCELLED, j->spec.columns, NULL);
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    tt_scheduler *s = arg;
+    pthread_setname_np(pthread_self(), "tutti-engine");
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        while (!s->quit && !s->queue && !s->running)
+            pthread_cond_wait(&s->work, &s->lock);
+        bool quit = s->quit;
+        pthread_mutex_unlock(&s->lock);
+        if (quit)
+            break;
+        drop_ended(s);
+        admit(s);
+        plan_all(s);
+        run_pass(s);
+    }
+    cancel_all(s);
+    return NULL;
+}
+
+tt_status tt_scheduler_open(tt_scheduler **out, const tt_scheduler_options *o, tt_err *e)
+{
+    *out = NULL;
+    tt_scheduler *s = calloc(1, sizeof *s);
+    if (!s)
+        return tt_fail(e, TT_ENOMEM, "no memory for a scheduler");
+    s->o = *o;
+    s->stats.bytes_limit = (int64_t)o->max_bytes;
+    size_t n = (size_t)o->max_running;
+    s->list = calloc(n, sizeof *s->list);
+    s->pick = calloc(n, sizeof *s->pick);
+    s->picked = calloc(n, sizeof *s->picked);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->work, NULL);
+    if (!s->list || !s->pick || !s->picked ||
+        pthread_create(&s->thread, NULL, thread_main, s)) {
+        free(s->list);
+        free(s->pick);
+        free(s->picked);
+        free(s);
+        return tt_fail(e, TT_ENOMEM, "cannot start the engine's thread");
+    }
+    *out = s;
+    return TT_OK;
+}
+
+void tt_scheduler_close(tt_scheduler *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->quit = true;
+    pthread_cond_signal(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    tt_batch_free(&s->batch);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->work);
+    free(s->list);
+    free(s->pick);
+    free(s->picked);
+    free(s);
+}
+
+void tt_scheduler_stats(tt_scheduler *s, tt_engine_stats *out)
+{
+    pthread_mutex_lock(&s->lock);
+    *out = s->stats;
+    pthread_mutex_unlock(&s->lock);
+}
