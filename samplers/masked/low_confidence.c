@@ -35,7 +35,9 @@ static tt_status lc_open(tt_seq *q, void *memory, tt_err *e)
     if (!tt_block_find(q, 0, &s->block))
         return tt_fail(e, TT_EINVAL, "the canvas has nothing to fill");
     s->total_open = tt_count_open(q, q->prompt, q->columns);
-    s->total_steps = q->params->steps ? q->params->steps : s->total_open;
+    /* A step that commits nothing would change nothing: more steps than columns are left out. */
+    bool fewer = q->params->steps && q->params->steps < s->total_open;
+    s->total_steps = fewer ? q->params->steps : s->total_open;
     int32_t blocks = tt_block_count(q);
     if (s->total_steps < blocks)
         return tt_fail_param(e, "steps", "invalid_value",
