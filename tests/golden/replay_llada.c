@@ -325,32 +325,55 @@ static void set_noise(bench *b, trial *t, const cJSON *c, int row, int rows)
 {
     if (!has(c, "noise_seed"))
         return;
-    uint64_t columns = (uint64_t)t->spec.columns, vocab = (uint64_t)b->model->info.vocab;
+    uint64_t padding = (uint64_t)left_padding(c, row), vocab = (uint64_t)b->model->info.vocab;
+    uint64_t columns = (uint64_t)t->spec.columns + padding;
     uint64_t draws = t->params.temperature > 0 ? (uint64_t)rows * columns * vocab : 0;
     bool random = t->params.remask == TT_REMASK_RANDOM;
     t->spec.noise = (tt_noise){.kind = TT_NOISE_SPLITMIX,
                                .seed = (uint64_t)number(c, "noise_seed", 0),
-                               .draw_base = (uint64_t)row * columns * vocab,
-                               .conf_base = draws + (uint64_t)row * columns,
+                               .draw_base = ((uint64_t)row * columns + padding) * vocab,
+                               .conf_base = draws + (uint64_t)row * columns + padding,
                                .stride = draws + (random ? (uint64_t)rows * columns : 0)};
 }
 
-static int32_t *canvas(const cJSON *row, int32_t columns)
+/* The row's columns from `skip` on. */
+static int32_t *canvas(const cJSON *row, int32_t skip, int32_t columns)
 {
-    int32_t *id = calloc((size_t)columns, sizeof *id), i = 0;
+    int32_t *id = calloc((size_t)columns, sizeof *id), i = -skip;
     const cJSON *j;
-    cJSON_ArrayForEach(j, row) if (i < columns) id[i++] = (int32_t)j->valuedouble;
+    cJSON_ArrayForEach(j, row)
+    {
+        if (i >= 0 && i < columns)
+            id[i] = (int32_t)j->valuedouble;
+        i++;
+    }
     return id;
 }
 
-static void set_wants(trial *t, const cJSON *steps, int row, bool distinct)
+/* Columns of left padding in the batch's canvases; we run rows without padding. */
+static int32_t left_padding(const cJSON *c, int row)
+{
+    const cJSON *mask = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "attention_mask"),
+                                           row);
+    const cJSON *j;
+    int32_t n = 0;
+    cJSON_ArrayForEach(j, mask)
+    {
+        if (j->valuedouble != 0)
+            break;
+        n++;
+    }
+    return n;
+}
+
+static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bool distinct)
 {
     const cJSON *s;
     t->want = calloc((size_t)cJSON_GetArraySize(steps) + 1, sizeof *t->want);
     const int32_t *before = t->id;
     cJSON_ArrayForEach(s, steps)
     {
-        int32_t *c = canvas(cJSON_GetArrayItem(s, row), t->spec.columns);
+        int32_t *c = canvas(cJSON_GetArrayItem(s, row), padding, t->spec.columns);
         /* These samplers advance a batch in lockstep: a row that has nothing to do waits. */
         if (distinct && !memcmp(c, before, (size_t)t->spec.columns * sizeof *c)) {
             free(c);
@@ -380,7 +403,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
                             .params = &t->params, .columns = given + fresh,
                             .prompt = fresh ? given : 0, .vocab = (int32_t)b->model->info.vocab};
-    t->id = canvas(prompt, t->spec.columns);
+    t->id = canvas(prompt, 0, t->spec.columns);
     t->open = calloc((size_t)t->spec.columns, 1);
     for (int32_t i = 0; i < t->spec.columns; i++) {
         t->id[i] = i < given ? t->id[i] : b->model->info.mask_id;
@@ -391,7 +414,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
     t->eot_id = (int32_t)number(params, "eot_id", b->model->info.eot_id);
     set_noise(b, t, c, row, rows);
-    set_wants(t, cJSON_GetObjectItemCaseSensitive(c, "steps"), row,
+    set_wants(t, cJSON_GetObjectItemCaseSensitive(c, "steps"), row, left_padding(c, row),
               !strncmp(upstream->valuestring, "dllm_", 5));
     return true;
 }
