@@ -35,6 +35,8 @@ typedef struct {
     /* Working memory, grown to the largest pass seen. */
     void *space;
     size_t space_bytes;
+    int32_t *map; /* host: row -> its place among the rows the head needs, or -1 */
+    int64_t map_rows;
 } tt_trunk;
 
 /* Picks arithmetic for a weights mode, given how this checkpoint stores its matrices. */

@@ -57,6 +57,7 @@ void tt_trunk_close(tt_trunk *t)
         s->op.matrix_close(s, t->head);
     s->op.matrix_close(s, t->table);
     s->op.release(s, t->space);
+    free(t->map);
 }
 
 static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t n, tt_err *e)
