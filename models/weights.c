@@ -129,6 +129,10 @@ static tt_status read_entry(const cJSON *j, const char *data, size_t data_bytes,
         return tt_fail(e, TT_EFORMAT, "tensor '%.80s' occupies %llu bytes, its shape needs %llu",
                        name, (unsigned long long)(end - begin), (unsigned long long)need);
     t.data = data + begin;
+    if ((uintptr_t)t.data % tt_dtype_size(t.dtype))
+        return tt_fail(e, TT_EFORMAT,
+                       "tensor '%.80s' is not aligned to its element size; a current safetensors "
+                       "library writes it right", name);
     *out = (entry){.tensor = t, .begin = begin, .end = end};
     out->name = strdup(name);
     return out->name ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a tensor's name");
