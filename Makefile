@@ -17,6 +17,7 @@ LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c mo
              tokenizers/*.c tokenizers/text/*.c samplers/*.c samplers/masked/*.c)
 SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c))
 SRV_ASM := $(wildcard server/http/*.S)
+WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)
 SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(SRV_ASM:%.S=$(B)/%.o)
 TEST    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
@@ -83,6 +84,12 @@ $(B)/%.o: %.c
 $(B)/%.o: %.S
 	@mkdir -p $(@D)
 	$(CC) -I. -MMD -MP -c -o $@ $<
+# The page's files are bytes in the program; the list of them is made here.
+%/server/http/assets.inc: $(WEB) Makefile
+	@mkdir -p $(@D)
+	@printf '    asset "%s"\n' $(notdir $(WEB)) >$@
+%/server/http/assets.o: server/http/assets.S %/server/http/assets.inc
+	$(CC) -I. -I$(@D) -c -o $@ $<
 # Faster versions for newer processors, chosen when the program starts.
 %/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma -mf16c
 %/kernels/cpu/avx512.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma

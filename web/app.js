@@ -23,7 +23,8 @@ const can = what => (model()?.tutti?.capabilities ?? []).includes(what);
 function request() {
   const m = model();
   const options = { sampler: $('sampler').value, stream_mode: 'delta', ...form.changed() };
-  const body = { model: m.id, seed: Number($('seed').value), stream: true, tutti: options };
+  const body = { model: m.id, seed: Number($('seed').value), stream: true,
+    stream_options: { include_usage: true }, tutti: options };
   const text = $('prompt').value, length = Number($('max-tokens').value);
   if (chat) {
     const messages = [...turns, { role: 'user', content: text }];
@@ -32,7 +33,7 @@ function request() {
   }
   const segments = holes(text);
   if (segments) {
-    return { path: 'v1/infill',
+    return { path: 'v1/infill', whole: true, // the given text comes back as columns
              parts: segments.map(s => s.hole ? { open: s.hole } : s),
              body: { ...body, segments: segments.map(s => s.hole ? { hole: { max: s.hole } } : s) } };
   }
@@ -47,11 +48,14 @@ function curl({ path, body }) {
 
 // --- playing what came ---
 
+/** Control tokens, as models write them: <|endoftext|>, </s>, [PAD]. */
+const isSpecial = c => c.text === '' || /^(<\|.*\|>|<\/?[a-z_]+>|\[[A-Z]+\])$/.test(c.text);
+
 class Run {
   constructor(ask) {
     this.ask = ask;
     this.board = new Board(ask.parts);
-    this.view = new BoardView($('canvas'), this.board, c => c.special || c.text === '');
+    this.view = new BoardView($('canvas'), this.board, isSpecial);
     this.steps = 1;
     this.live = true;    // the stream goes on
     this.playing = true; // the view moves towards the newest frame by itself
@@ -60,9 +64,17 @@ class Run {
   }
 
   add(frame) {
+    if (frame.canvas) this.lay(frame.canvas);
     this.board.add(frame);
     this.steps = Math.max(this.steps, frame.step);
     this.tick();
+  }
+
+  /** The first frame knows how many columns there are. */
+  lay(canvas) {
+    const given = this.ask.whole ? [] : this.ask.parts.filter(p => !p.open);
+    this.board.lay([...given, { open: canvas }]);
+    this.view.rebuild();
   }
 
   /** Shows the next frame now and again after the pace chosen, until the newest is shown. */
@@ -152,7 +164,7 @@ const ENDS = { stop: 'end token', length: 'full canvas', cancelled: 'you', error
 function take(chunk) {
   const choice = chunk.choices?.[0];
   const t = choice?.tutti ?? chunk.tutti;
-  if (t?.events?.length) run.add({ step: t.step, of: t.of, events: t.events });
+  if (t?.events?.length) run.add({ step: t.step, of: t.of, canvas: t.canvas, events: t.events });
   if (choice?.finish_reason) run.finish = choice.finish_reason;
   if (t?.text !== undefined) run.text = t.text;
   if (chunk.usage) run.usage = chunk.usage;
@@ -160,7 +172,7 @@ function take(chunk) {
 }
 
 function report() {
-  const r = run.result ?? {}, seconds = (r.time?.run_ms ?? performance.now() - run.started) / 1000;
+  const r = run.result ?? {}, seconds = (r.time?.denoise_ms ?? performance.now() - run.started) / 1000;
   const tokens = run.usage?.completion_tokens ?? run.board.columns.length - run.board.open;
   stat('steps', r.steps ?? run.steps);
   stat('tokens', tokens);
@@ -184,6 +196,7 @@ async function generate() {
   run.draw();
   controls();
   remember();
+  if (innerWidth <= 860) $('stage').scrollIntoView({ behavior: 'smooth' });
   try {
     await api.stream(ask.path, ask.body, { signal: mine.abort.signal, onFrame: take });
   } catch (e) {
@@ -222,8 +235,9 @@ function showTurns() {
 function hint() {
   const segments = chat ? null : holes($('prompt').value);
   $('max-tokens').disabled = Boolean(segments);
+  const n = segments?.filter(s => s.hole).length;
   $('prompt-hint').textContent = segments
-    ? `${segments.filter(s => s.hole).length} hole(s), ${columns(segments)} tokens to fill`
+    ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill`
     : chat ? '' : 'no hole: the text is continued';
 }
 

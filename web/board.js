@@ -1,15 +1,20 @@
 // board.js - the canvas: columns of tokens, filled by frames of events, at any step of its history.
 //
-// A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob }] }. The board
-// keeps every frame, so it can show the state after any of them.
+// A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob, given }] }; the
+// first one also says how many columns there are (canvas). The board keeps every frame, so it can
+// show the state after any of them.
 
 const OPEN = { open: true };
 
 export class Board {
-  /** parts: [{ text }] for given text and [{ open: n }] for n columns to fill, in reading order. */
+  /** parts: { text } for text that is no part of the canvas, { open: n } for n columns of it. */
   constructor(parts) {
-    this.parts = parts;
     this.frames = [];
+    this.lay(parts);
+  }
+
+  lay(parts) {
+    this.parts = parts;
     this.shown = 0; // frames applied
     this.columns = this.start();
   }
@@ -35,7 +40,8 @@ export class Board {
 
   apply(frame, touched) {
     for (const e of frame.events) {
-      const token = { id: e.id, text: e.text, logprob: e.logprob, step: frame.step, revised: e.op === 'revise' };
+      const token = { id: e.id, text: e.text, logprob: e.logprob, given: e.given, step: frame.step,
+        revised: e.op === 'revise' };
       if (e.op === 'insert') this.columns.splice(e.pos, 0, token);
       else if (e.op === 'delete') this.columns.splice(e.pos, 1);
       else this.columns[e.pos] = e.op === 'mask' ? OPEN : token;
@@ -50,16 +56,29 @@ export const probability = column =>
   typeof column.logprob === 'number' ? Math.exp(Math.min(0, column.logprob)) : 1;
 
 function describe(column, pos) {
-  if (column.open) return `position ${pos}: still open`;
+  if (column.open) return `position ${pos}: open`;
+  if (column.given) return `position ${pos}: ${JSON.stringify(column.text)}, given`;
   const sure = typeof column.logprob === 'number' ? `, ${(100 * probability(column)).toFixed(1)} % sure` : '';
   return `position ${pos}: ${JSON.stringify(column.text)}, token ${column.id}, step ${column.step}${sure}` +
     (column.revised ? ', revised' : '');
+}
+
+function span(name, text = '') {
+  const el = document.createElement('span');
+  el.className = name;
+  el.textContent = text;
+  return el;
 }
 
 function fill(cell, column, pos, special) {
   cell.className = 'cell';
   cell.title = describe(column, pos);
   cell.replaceChildren();
+  if (column.given) {
+    cell.className = 'given';
+    cell.textContent = column.text;
+    return;
+  }
   if (column.open) {
     cell.classList.add('open');
     return;
@@ -70,15 +89,14 @@ function fill(cell, column, pos, special) {
     cell.textContent = column.text;
     return;
   }
-  column.text.split('\n').forEach((line, i) => {
-    if (i) {
-      const nl = document.createElement('span');
-      nl.className = 'nl';
-      nl.textContent = '↵';
-      cell.append(nl, '\n');
-    }
-    cell.append(line);
+  // A leading blank stays outside the coloured part, so that lines break before a word.
+  const blank = /^ +(?=\S)/.exec(column.text)?.[0] ?? '';
+  const ink = span('ink');
+  column.text.slice(blank.length).split('\n').forEach((line, i) => {
+    if (i) ink.append(span('nl', '↵'), '\n');
+    ink.append(line);
   });
+  cell.append(blank, ink);
 }
 
 /** Draws a board into an element and keeps it up to date. */
@@ -96,14 +114,11 @@ export class BoardView {
     let pos = 0;
     for (const part of this.board.parts) {
       if (!part.open) {
-        const given = document.createElement('span');
-        given.className = 'given';
-        given.textContent = part.text;
-        nodes.push(given);
+        nodes.push(span('given', part.text));
         continue;
       }
       for (let i = 0; i < part.open; i++, pos++) {
-        const cell = document.createElement('span');
+        const cell = span('cell');
         fill(cell, this.board.columns[pos], pos, this.special);
         this.cells.push(cell);
         nodes.push(cell);
@@ -122,7 +137,7 @@ export class BoardView {
       const cell = this.cells[pos], column = this.board.columns[pos];
       if (!cell) continue;
       fill(cell, column, pos, this.special);
-      if (column.open) continue;
+      if (column.open || column.given) continue;
       void cell.offsetWidth; // restart the animation when a token is revised
       cell.classList.add('set');
     }
@@ -135,7 +150,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 export function drawScore(svg, board, steps) {
   const last = new Map();
   board.frames.forEach((f, i) => f.events.forEach(e => {
-    if (e.op !== 'mask') last.set(e.pos, { ...e, step: f.step, frame: i });
+    if (e.op !== 'mask' && !e.given) last.set(e.pos, { ...e, step: f.step, frame: i });
   }));
   const width = Math.max(1, board.columns.length), height = Math.max(1, steps);
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);

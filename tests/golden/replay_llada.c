@@ -319,22 +319,6 @@ static void set_params(trial *t, const cJSON *params)
         p->remask = TT_REMASK_RANDOM;
 }
 
-/* Columns of left padding in the batch's canvases; we run rows without padding. */
-static int32_t left_padding(const cJSON *c, int row)
-{
-    const cJSON *mask = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "attention_mask"),
-                                           row);
-    const cJSON *j;
-    int32_t n = 0;
-    cJSON_ArrayForEach(j, mask)
-    {
-        if (j->valuedouble != 0)
-            break;
-        n++;
-    }
-    return n;
-}
-
 /* The reference draws rows x columns x vocab values a step, row-major over the batch, and for a
  * random order rows x columns more. */
 static void set_noise(bench *b, trial *t, const cJSON *c, int row, int rows)
@@ -364,6 +348,22 @@ static int32_t *canvas(const cJSON *row, int32_t skip, int32_t columns)
         i++;
     }
     return id;
+}
+
+/* Columns of left padding in the batch's canvases; we run rows without padding. */
+static int32_t left_padding(const cJSON *c, int row)
+{
+    const cJSON *mask = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "attention_mask"),
+                                           row);
+    const cJSON *j;
+    int32_t n = 0;
+    cJSON_ArrayForEach(j, mask)
+    {
+        if (j->valuedouble != 0)
+            break;
+        n++;
+    }
+    return n;
 }
 
 static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bool distinct)

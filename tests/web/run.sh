@@ -1,0 +1,31 @@
+#!/bin/sh
+# The demo page in a browser: starts the server on a free port and runs test_page.mjs against it.
+# Ends with "N passed, N failed"; a missing browser or package is a failure, named.
+cd "$(dirname "$0")/../.." || exit 1
+program=${B:-build/release}/tutti
+fail() { echo "$1"; echo "0 passed, 1 failed"; exit 1; }
+
+[ -x "$program" ] || fail "$program is not built: run make"
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
+    fail "no chromium here: apt-get install chromium"
+command -v npm >/dev/null 2>&1 || fail "no npm here: apt-get install npm"
+if [ ! -d tests/web/node_modules/playwright-core ]; then
+    (cd tests/web && npm ci --no-audit --no-fund --loglevel=error) ||
+        fail "npm ci in tests/web did not succeed"
+fi
+
+log=build/web/server.log
+mkdir -p build/web
+"$program" serve --port 0 >"$log" 2>&1 &
+server=$!
+trap 'kill $server 2>/dev/null; wait $server 2>/dev/null' EXIT
+url=
+for _ in $(seq 300); do
+    url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$log" | head -n 1)
+    [ -z "$url" ] || break
+    kill -0 $server 2>/dev/null || break
+    sleep 0.1
+done
+[ -n "$url" ] || { cat "$log"; fail "the server did not start"; }
+
+URL=$url BROWSER=$browser OUT=build/web timeout -k 5 300 node tests/web/test_page.mjs
