@@ -59,8 +59,8 @@ static void reads_what_is_there(void **state)
     tt_tensor t;
     assert_int_equal(open_image("{\"__metadata__\":{\"format\":\"pt\"},"
                                 "\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
-                                "\"b\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[24,26]}}",
-                                26, &w, &e), TT_OK);
+                                "\"b\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[24,28]}}",
+                                28, &w, &e), TT_OK);
     assert_int_equal(tt_weights_count(w), 2);
     assert_int_equal(tt_weights_get(w, "a", 2, (int64_t[]){2, -1}, &t, &e), TT_OK);
     assert_int_equal(((const unsigned char *)t.data)[23], 23);
@@ -134,6 +134,15 @@ static void header_lengths_beyond_the_file_are_refused(void **state)
     char *bytes = image("{}", 2, 0, &size);
     for (size_t n = 0; n < size; n++) /* every truncation */
         assert_int_equal(tt_weights_open_memory(&w, bytes + size - n, n, &e), TT_EFORMAT);
+}
+
+static void misaligned_data_is_refused(void **state)
+{
+    (void)state;
+    refuse("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+           "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[1,5]},"
+           "\"c\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[5,7]}}",
+           7, "'b' is not aligned");
 }
 
 static void deep_nesting_is_no_crash(void **state)
@@ -257,6 +266,7 @@ int main(void)
         cmocka_unit_test(lying_headers_are_refused),
         cmocka_unit_test(overlaps_gaps_and_doubles_are_refused),
         cmocka_unit_test(header_lengths_beyond_the_file_are_refused),
+        cmocka_unit_test(misaligned_data_is_refused),
         cmocka_unit_test(deep_nesting_is_no_crash),
         cmocka_unit_test(int8_matrices_need_their_scales),
         cmocka_unit_test_setup_teardown(shards_are_joined, make_folder, remove_folder),
