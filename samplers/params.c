@@ -6,6 +6,7 @@
 #include <string.h>
 
 const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "random", NULL};
+const char *const tt_cache_names[] = {"none", "prefix", "dual", "free", NULL};
 
 static const tt_param table[] = {
 #define ENTRY(member, t, n, lo, hi, def, ch, h)                                                    \

@@ -15,6 +15,7 @@
 typedef enum { TT_PARAM_INT, TT_PARAM_FLOAT, TT_PARAM_BOOL, TT_PARAM_CHOICE } tt_param_type;
 
 typedef enum { TT_REMASK_CONFIDENCE, TT_REMASK_MARGIN, TT_REMASK_ENTROPY, TT_REMASK_RANDOM } tt_remask;
+typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt_cache_kind;
 
 /* X(member, type, name, min, max, default, choices, help) */
 #define TT_PARAMS(X)                                                                               \
@@ -38,11 +39,13 @@ typedef enum { TT_REMASK_CONFIDENCE, TT_REMASK_MARGIN, TT_REMASK_ENTROPY, TT_REM
       "commit the n best while (n + 1) * (1 - probability of the n-th) < factor")                  \
     X(factor_compat, BOOL, "factor_compat", 0, 1, 0, NULL,                                         \
       "follow the released Fast-dLLM code, which commits all when only the last fails")            \
+    X(cache, CHOICE, "cache", 0, 3, TT_CACHE_NONE, tt_cache_names,                                 \
+      "keys and values kept from earlier passes: none; prefix: of columns before the block; dual: of all outside the block; free: of finished blocks, never refreshed") \
     X(logits_eos_inf, BOOL, "logits_eos_inf", 0, 1, 0, NULL, "never produce the end token")        \
     X(confidence_eos_eot_inf, BOOL, "confidence_eos_eot_inf", 0, 1, 0, NULL,                       \
       "commit end tokens last")
 
-extern const char *const tt_remask_names[]; /* NULL-terminated */
+extern const char *const tt_remask_names[], *const tt_cache_names[]; /* NULL-terminated */
 
 #define TT_PARAM_CTYPE_INT int32_t
 #define TT_PARAM_CTYPE_FLOAT double

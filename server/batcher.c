@@ -46,10 +46,11 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
 
 void tt_run_close(tt_run *r)
 {
-    tt_kv_close(r->kv);
+    tt_kv_close(r->kv[0]);
+    tt_kv_close(r->kv[1]);
     tt_arena_close(&r->life);
     tt_arena_close(&r->step);
-    r->kv = NULL;
+    r->kv[0] = r->kv[1] = NULL;
 }
 
 void tt_run_plan(tt_run *r)
@@ -59,8 +60,9 @@ void tt_run_plan(tt_run *r)
     tt_arena_rewind(&r->step, 0);
     r->plan = (tt_plan){.arena = &r->step};
     r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
-    if (!r->failed && r->plan.keep && !r->kv)
-        r->failed = tt_kv_open(&r->kv, r->model, r->seq.columns, &r->error);
+    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++)
+        if (!r->kv[twin])
+            r->failed = tt_kv_open(&r->kv[twin], r->model, r->seq.columns, &r->error);
     r->planned = !r->failed;
 }
 
@@ -129,7 +131,7 @@ static void add_rows(tt_batch *b, const tt_run *r, bool twin)
                                       .see_end = p->see_end,
                                       .see = p->see,
                                       .block = p->block,
-                                      .kv = p->keep ? r->kv : NULL};
+                                      .kv = p->keep ? r->kv[twin] : NULL};
     for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
         b->id[b->rows] = twin && q->fixed[c] ? q->mask_id : q->id[c];
         b->position[b->rows] = b->column[b->rows] = c;

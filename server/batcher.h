@@ -31,7 +31,7 @@ typedef struct {
     bool planned, done;
     tt_status failed; /* of plan or apply; error has the sentence */
     tt_err error;
-    tt_kv *kv;        /* opened when a plan first asks for it */
+    tt_kv *kv[2];     /* of the rows and of their unconditional twin; opened when first asked for */
     int32_t nfe;      /* passes taken part in */
     int64_t row, want; /* where its part of the present pass begins */
 } tt_run;

@@ -7,6 +7,7 @@
 
 typedef struct {
     tt_rules rules;
+    tt_cache cache;
     tt_block block;
     int32_t steps_left;   /* of the block */
     int32_t extra;        /* steps that still get one more */
@@ -51,7 +52,7 @@ static tt_status lc_open(tt_seq *q, void *memory, tt_err *e)
 static tt_status lc_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
     state *s = memory;
-    return tt_ask_open(q, &s->rules, 0, s->block.end, plan, e);
+    return tt_cache_ask(&s->cache, q, &s->rules, &s->block, plan, e);
 }
 
 static tt_status lc_apply(tt_seq *q, void *memory, const tt_result *r, bool *done, tt_err *e)
@@ -76,7 +77,7 @@ static tt_status lc_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
     return st;
 }
 
-static const char *const params[] = {TT_MASKED_PARAMS, "steps", "remask", NULL};
+static const char *const params[] = {TT_MASKED_PARAMS, "steps", "remask", "cache", NULL};
 
 extern const tt_sampler tt_sampler_low_confidence;
 const tt_sampler tt_sampler_low_confidence = {

@@ -39,6 +39,17 @@ tt_status tt_rules_begin(tt_rules *r, tt_seq *q, tt_err *e);
 tt_status tt_ask_open(const tt_seq *q, const tt_rules *rules, int32_t begin, int32_t end,
                       tt_plan *plan, tt_err *e);
 
+/* Which rows a step feeds (masked/cache.c). Zero is the start state. */
+typedef struct {
+    bool filled;         /* the store holds every column */
+    int32_t fresh_block; /* 1 + begin of the block for which it was refreshed last */
+} tt_cache;
+
+/* As tt_ask_open for the open columns up to the block's end, with rows and store as the `cache`
+ * parameter says. */
+tt_status tt_cache_ask(tt_cache *c, const tt_seq *q, const tt_rules *rules, const tt_block *b,
+                       tt_plan *plan, tt_err *e);
+
 /* What orders commits: the answer's confidence under q->params->remask. Higher commits first. */
 float tt_confidence(const tt_seq *q, const tt_result *r, int32_t i);
 

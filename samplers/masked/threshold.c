@@ -1,4 +1,4 @@
-/* threshold.c - Fast-dLLM's parallel decoding (arXiv 2505.22618) without a cache: each step
+/* threshold.c - Fast-dLLM's parallel decoding (arXiv 2505.22618): each step
  * commits every token that is sure enough, so easy text takes few steps. Two rules:
  *   threshold: probability >= threshold, the best one always
  *   factor:    the n best while (n + 1) (1 - probability of the n-th) < factor, at least one */
@@ -6,6 +6,7 @@
 
 typedef struct {
     tt_rules rules;
+    tt_cache cache;
     tt_block block;
 } state;
 
@@ -24,7 +25,7 @@ static tt_status th_open(tt_seq *q, void *memory, tt_err *e)
 static tt_status th_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
     state *s = memory;
-    return tt_ask_open(q, &s->rules, 0, s->block.end, plan, e);
+    return tt_cache_ask(&s->cache, q, &s->rules, &s->block, plan, e);
 }
 
 /* How many of the confidences, sorted descending, pass the factor rule. The released code stops
@@ -89,8 +90,8 @@ static tt_status factor_apply(tt_seq *q, void *memory, const tt_result *r, bool 
     return commit_sure(q, memory, r, factor_count, done, e);
 }
 
-static const char *const threshold_params[] = {TT_MASKED_PARAMS, "threshold", NULL};
-static const char *const factor_params[] = {TT_MASKED_PARAMS, "factor", "factor_compat", NULL};
+static const char *const threshold_params[] = {TT_MASKED_PARAMS, "threshold", "cache", NULL};
+static const char *const factor_params[] = {TT_MASKED_PARAMS, "factor", "factor_compat", "cache", NULL};
 
 extern const tt_sampler tt_sampler_threshold, tt_sampler_factor;
 const tt_sampler tt_sampler_threshold = {

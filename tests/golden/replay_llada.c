@@ -293,7 +293,9 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
 {
     if (!strcmp(upstream, "llada"))
         return "low_confidence";
-    if (!strcmp(upstream, "fastdllm_none"))
+    if (!strcmp(upstream, "freecache_llada"))
+        return "low_confidence";
+    if (!strncmp(upstream, "fastdllm_", 9))
         return has(params, "threshold") ? "threshold" : has(params, "factor") ? "factor"
                                                                               : "low_confidence";
     if (!strcmp(upstream, "dllm_infill") || !strcmp(upstream, "dllm_sample"))
@@ -301,7 +303,8 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
     return NULL;
 }
 
-static void set_params(trial *t, const cJSON *params)
+/* cache: the part of the upstream sampler's name that says so, or NULL. */
+static void set_params(trial *t, const cJSON *params, const char *cache)
 {
     tt_params *p = &t->params;
     tt_params_default(p);
@@ -314,9 +317,28 @@ static void set_params(trial *t, const cJSON *params)
     p->factor_compat = true;
     p->logits_eos_inf = number(params, "logits_eos_inf", 0) != 0;
     p->confidence_eos_eot_inf = number(params, "confidence_eos_eot_inf", 0) != 0;
+    for (int32_t i = 0; cache && tt_cache_names[i]; i++)
+        if (!strcmp(tt_cache_names[i], cache))
+            p->cache = i;
     const cJSON *remask = cJSON_GetObjectItemCaseSensitive(params, "remasking");
     if (cJSON_IsString(remask) && !strcmp(remask->valuestring, "random"))
         p->remask = TT_REMASK_RANDOM;
+}
+
+/* Columns of left padding in the batch's canvases; we run rows without padding. */
+static int32_t left_padding(const cJSON *c, int row)
+{
+    const cJSON *mask = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "attention_mask"),
+                                           row);
+    const cJSON *j;
+    int32_t n = 0;
+    cJSON_ArrayForEach(j, mask)
+    {
+        if (j->valuedouble != 0)
+            break;
+        n++;
+    }
+    return n;
 }
 
 /* The reference draws rows x columns x vocab values a step, row-major over the batch, and for a
@@ -350,22 +372,6 @@ static int32_t *canvas(const cJSON *row, int32_t skip, int32_t columns)
     return id;
 }
 
-/* Columns of left padding in the batch's canvases; we run rows without padding. */
-static int32_t left_padding(const cJSON *c, int row)
-{
-    const cJSON *mask = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(c, "attention_mask"),
-                                           row);
-    const cJSON *j;
-    int32_t n = 0;
-    cJSON_ArrayForEach(j, mask)
-    {
-        if (j->valuedouble != 0)
-            break;
-        n++;
-    }
-    return n;
-}
-
 static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bool distinct)
 {
     const cJSON *s;
@@ -397,7 +403,9 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     }
     if (!known_parameters(params, t->why, sizeof t->why))
         return false;
-    set_params(t, params);
+    bool fast = !strncmp(upstream->valuestring, "fastdllm_", 9);
+    set_params(t, params, fast ? upstream->valuestring + 9
+                          : !strcmp(upstream->valuestring, "freecache_llada") ? "free" : NULL);
     int32_t given = cJSON_GetArraySize(prompt);
     int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
     t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
