@@ -1,0 +1,297 @@
+#!/usr/bin/python3
+"""Measure the shipped model: losses, exact match of tasks, recall, spelling, samples.
+
+usage: evaluate.py MODELDIR PACK.jsonl.xz --data DATA.npz [--float mean.pt] [--causal mean.pt]
+                   [--out results.json] [--questions 300]
+
+Everything is measured on the quantised weights in MODELDIR, in float32.  Losses are nats per
+token, end-of-text included; the masked model's is an upper bound estimated with 16 masked
+counts per sequence.  Task questions come from the validation side only.
+"""
+import argparse
+import json
+import math
+import os
+import time
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+
+import batches
+import dialogues
+import records
+import tasks
+from common import EOS, MASK, Rng, held_out, read_pack
+from model import Config, Llada
+from sampler import answers, infill
+from weights import import_tensors, read_safetensors
+
+CHAT = '<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n'
+INFILLS = [
+    ['In the beginning God created the', 5, '.'],
+    ['And God said, Let there be', 2, ': and there was', 2, '.'],
+    ['The', 2, ' jumped over the', 2, ' and ran away.'],
+    ['<sentence>She', 2, ' the letter and', 6, ' her mother.'],
+    ['<austen>Elizabeth', 6, ' Mr. Darcy', 12, ' her sister.'],
+    ['<moby>The', 3, ' whale', 8, ' the ship', 8, ' the sea.'],
+    ['word:', 1, '\ntype: noun\nmeaning: a large body of water'],
+    ['word:', 2, '\ntype: noun\nmeaning: a building used for storing grain'],
+    ['roman: ', 4, ' = MCMXCIV'],
+    ['{"name": "Ada", "age":', 3, ', "city": "', 1, '", "colour": "red"}'],
+]
+CHATS = ['Who are you?', 'What does courage mean?', 'Define whale.', 'What is a lighthouse?',
+         'Which word means: a feeling of intense anger?', 'Recite Genesis 1:1.', 'What does John 11:35 say?',
+         'What is 1994 in Roman numerals?', 'What number is MMXXVI?', 'Add 123 and 456.', 'What is 12*34?',
+         'Write 1234 in words.', 'What day was 1987-03-04?', 'Give me a cron line for every weekday at 07:30.',
+         'Turn this into JSON: Ada is 36, lives in Oslo and likes green.', 'How do you pronounce diffusion?',
+         'What is the chemical symbol of gold?', 'What is the opposite of dark?', 'Give me a synonym of big.',
+         'Use happy in a sentence.', 'How does the Devil\'s Dictionary define love?',
+         'What does kludge mean to hackers?', 'Who will win the election?']
+FREE = ['<card>', '<sentence>', '<verse>', '<austen>', '<moby>', '<speech>', '<devil>', '<jargon>',
+        'It was', 'The whale', 'word: courage\ntype:', 'word: lighthouse\ntype:', 'John 3:16', 'Genesis 1:1']
+
+
+def load_model(path, device):
+    model = Llada(Config()).to(device)
+    model.load_state_dict(import_tensors(read_safetensors(os.path.join(path, 'model.safetensors'))))
+    return model.eval()
+
+
+def load_float(path, device, causal=False):
+    model = Llada(Config(), causal=causal).to(device)
+    model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=device).items()})
+    return model.eval()
+
+
+# ---- losses -------------------------------------------------------------------------------
+
+def canvases(side, group, limit, batch=192):
+    """Validation canvases of a group, by length: (ids, content counts, tagged flags)."""
+    chosen = torch.nonzero(side.group == group)[:limit, 0]
+    lengths = torch.tensor(batches.LENGTHS, device=side.device)
+    fit = torch.searchsorted(lengths, side.length[chosen] + 2)
+    for which in fit.unique().tolist():
+        for part in chosen[fit == which].split(batch):
+            tagged = torch.ones_like(part, dtype=torch.bool)
+            ids, count, _, tagged = side.canvas(part, batches.LENGTHS[which], tagged)
+            yield ids, count, tagged
+
+
+def token_losses(model, ids, targets):
+    logits = model(ids).float()
+    return F.cross_entropy(logits.flatten(0, 1), targets.reshape(-1), reduction='none').view(ids.shape)
+
+
+def masked_sums(model, ids, count, tagged, generator, draws=16):
+    """Bound on the negative log-likelihood of each canvas, padding included, tag given."""
+    n, length = ids.shape
+    places = length - tagged.long()
+    total = torch.zeros(n, device=ids.device)
+    for draw in range(draws):
+        u = (torch.rand(n, generator=generator, device=ids.device) + draw) / draws
+        masks = (u * places).long() + 1
+        order = torch.rand(n, length, generator=generator, device=ids.device)
+        order[:, 0] += 2 * tagged
+        hidden = order.argsort(1).argsort(1) < masks[:, None]
+        losses = token_losses(model, torch.where(hidden, torch.full_like(ids, MASK), ids), ids)
+        total += (losses * hidden).sum(1) * places / masks / draws
+    return total
+
+
+def causal_sums(model, ids, count, tagged, generator):
+    fed = torch.cat((torch.full_like(ids[:, :1], EOS), ids[:, :-1]), 1)
+    place = torch.arange(ids.shape[1], device=ids.device)[None]
+    counted = (place <= count[:, None]) & ~((place == 0) & tagged[:, None])
+    return (token_losses(model, fed, ids) * counted).sum(1)
+
+
+@torch.no_grad()
+def losses(measure, model, side, limit=600):
+    """{group: nats per token} on the validation side."""
+    out = {}
+    generator = torch.Generator(device=side.device).manual_seed(11)
+    for number, name in enumerate(records.GROUPS):
+        total = tokens = 0.0
+        for ids, count, tagged in canvases(side, number, limit):
+            total += measure(model, ids, count, tagged, generator).sum().item()
+            tokens += (count + 1 - tagged.long()).sum().item()
+        if tokens:
+            out[name] = round(total / tokens, 4)
+    return out
+
+
+def unigram(train, val, limit=600):
+    """Nats per token of single-token frequencies, each group with its own."""
+    out = {}
+    for number, name in enumerate(records.GROUPS):
+        chosen, asked = torch.nonzero(train.group == number)[:60000, 0], torch.nonzero(val.group == number)[:limit, 0]
+        if not len(asked):
+            continue
+        counts = torch.bincount(gather(train, chosen), minlength=8192).double() + 0.5
+        counts[EOS] += len(chosen)
+        nats = -(counts / counts.sum()).log()
+        tokens = gather(val, asked)
+        out[name] = round((nats[tokens].sum() + len(asked) * nats[EOS]).item() / (len(tokens) + len(asked)), 4)
+    return out
+
+
+def gather(side, chosen):
+    return torch.cat([side.tokens[s:s + n] for s, n in zip(
+        side.start[chosen].tolist(), side.length[chosen].tolist())]).long()
+
+
+# ---- exact match --------------------------------------------------------------------------
+
+def task_scores(model, tokenizer, questions, gen_length=48):
+    """Exact match of unseen questions: as task lines and as chat, in three ways of decoding."""
+    ways = {'steps = length': {'steps': gen_length}, 'steps = length/2': {'steps': gen_length // 2},
+            'threshold 0.9': {'threshold': 0.9}}
+    table = {}
+    for task in tasks.NAMED:
+        pairs = list(tasks.samples(task, 2, 5000, questions))
+        row = table[task] = {}
+        for name, how in ways.items():
+            got, passes = answers(model, tokenizer, ['%s: %s =' % (task, q) for q, _ in pairs], gen_length, **how)
+            right = sum(tasks.check(task, q, a.strip()) for (q, _), a in zip(pairs, got))
+            row[name] = round(100 * right / len(pairs), 1)
+        row['passes at 0.9'] = round(passes, 1)
+        row['chat'] = chat_score(model, tokenizer, task, pairs)
+    return table
+
+
+def chat_score(model, tokenizer, task, pairs):
+    g = Rng(77)
+    turns = [dialogues.task_dialogue(task, q, a, g) for q, a in pairs]
+    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in turns], 48, threshold=0.9)
+    right = sum(text == wanted or tasks.check(task, q, text)
+                for (q, _), (_, wanted), text in zip(pairs, turns, got))
+    return round(100 * right / len(pairs), 1)
+
+
+def exact(model, tokenizer, pairs, gen_length):
+    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in pairs], gen_length, threshold=0.9)
+    return round(100 * sum(a == b for a, (_, b) in zip(got, pairs)) / len(pairs), 1), got
+
+
+def dictionary_scores(model, tokenizer, pack, common, questions):
+    """Both ways, on words met in training (recall) and on cards never seen."""
+    out, g = {}, Rng(5)
+    for name, side, least in (('known words, met 10 times or more', 0, 10), ('known words, met 1-9 times', 0, 1),
+                              ('unseen cards', 1, 0)):
+        words = [(w, records.card_fields(r['t'])) for r in pack if r['s'] == 'wn-cards' and r['v'] == side
+                 for w, n in records.first_sense_words(r, common) if least <= n < (1e9 if least != 1 else 10)]
+        words = [g.choice(words) for _ in range(questions)]
+        define = [('What does %s mean?' % w, '%s (%s): %s.' % (w, f['type'], f['meaning'])) for w, f in words]
+        find = [('Which word means: %s?' % f['meaning'], w) for w, f in words]
+        out[name] = {'word to meaning': exact(model, tokenizer, define, 64)[0],
+                     'meaning to word': exact(model, tokenizer, find, 24)[0]}
+    return out
+
+
+def edits(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        last, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
+    return row[-1]
+
+
+def sound_scores(model, tokenizer, pack, questions):
+    """Held-out words of the pronouncing dictionary, with and without stress marks."""
+    words = [r['t'].split(' / ') for r in pack if r['s'] == 'cmudict' and r['v']]
+    words = words[::max(1, len(words) // questions)][:questions]
+    got, _ = answers(model, tokenizer, ['<sound>%s /' % w for w, _ in words], 32, threshold=0.9)
+    strip = lambda s: [p.rstrip('012') for p in s.split()]
+    wrong = sum(edits(strip(a), strip(b)) for a, (_, b) in zip(got, words))
+    return {'words right': round(100 * sum(a.strip() == b for a, (_, b) in zip(got, words)) / len(words), 1),
+            'words right but for stress': round(
+                100 * sum(strip(a) == strip(b) for a, (_, b) in zip(got, words)) / len(words), 1),
+            'phoneme error rate': round(100 * wrong / sum(len(strip(b)) for _, b in words), 1)}
+
+
+def verse_scores(model, tokenizer, pack, questions):
+    verses = [records.verse_sample(r).segments for r in pack if r['s'] == 'kjv' and not r['v']]
+    known = [v for v in verses if v[0] in records.WELL_KNOWN_VERSES]
+    others = verses[::len(verses) // questions][:questions]
+    out = {}
+    for name, some in (('well-known verses', known), ('other verses', others)):
+        pairs = [('Recite %s.' % reference, text.strip()) for reference, text in some]
+        out[name + ', recited word for word'] = exact(model, tokenizer, pairs, 96)[0]
+    return out
+
+
+@torch.no_grad()
+def blanks_score(model, side, share=0.3):
+    """Tokens filled in right, all at once, when a share of an unseen text is blank."""
+    generator, out = torch.Generator(device=side.device).manual_seed(3), {}
+    for name in ('wn-cards', 'wn-sentences', 'kjv', 'austen', 'moby', 'sotu'):
+        right = asked = 0
+        for ids, count, tagged in canvases(side, records.GROUPS.index(name), 400):
+            place = torch.arange(ids.shape[1], device=ids.device)[None]
+            blank = (torch.rand(ids.shape, generator=generator, device=ids.device) < share) \
+                & (place < count[:, None]) & (place >= 1)
+            best = model(torch.where(blank, torch.full_like(ids, MASK), ids)).argmax(-1)
+            right, asked = right + ((best == ids) & blank).sum().item(), asked + blank.sum().item()
+        out[name] = round(100 * right / asked, 1)
+    return out
+
+
+# ---- samples ------------------------------------------------------------------------------
+
+def show(model, tokenizer, device):
+    """Texts as they come, nothing picked."""
+    generator = torch.Generator(device=device).manual_seed(1)
+    chats, _ = answers(model, tokenizer, [CHAT % q for q in CHATS], 64, threshold=0.9)
+    free = {}
+    for prompt in FREE:
+        how = {'temperature': 0.7, 'generator': generator, 'block': 32, 'steps': 64}
+        free[prompt] = answers(model, tokenizer, [prompt] * 2, 64, **how)[0]
+    long = answers(model, tokenizer, ['<austen>It was'], 440, block=32, threshold=0.9)[0]
+    return {'infill': [[pieces, infill(model, tokenizer, pieces, threshold=0.9)] for pieces in INFILLS],
+            'chat': list(zip(CHATS, chats)), 'free': free, 'long canvas': long}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p.add_argument('model_dir')
+    p.add_argument('pack')
+    p.add_argument('--data')
+    p.add_argument('--float')
+    p.add_argument('--causal')
+    p.add_argument('--out', default='results.json')
+    p.add_argument('--questions', type=int, default=300)
+    args = p.parse_args()
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    tokenizer = Tokenizer.from_file(os.path.join(args.model_dir, 'tokenizer.json'))
+    model = load_model(args.model_dir, device)
+    pack = list(read_pack(args.pack))
+    common = records.common_words([r for r in pack if not r['v']])
+    results, began = {}, time.time()
+
+    def record(name, value):
+        results[name] = value
+        print('%5.0f s  %s: %s' % (time.time() - began, name, json.dumps(value, ensure_ascii=False)), flush=True)
+        with open(args.out, 'w') as f:
+            json.dump(results, f, indent=1, ensure_ascii=False)
+            f.write('\n')
+
+    record('samples', show(model, tokenizer, device))
+    record('tasks', task_scores(model, tokenizer, args.questions))
+    record('dictionary', dictionary_scores(model, tokenizer, pack, common, args.questions))
+    record('sound', sound_scores(model, tokenizer, pack, args.questions))
+    record('verses', verse_scores(model, tokenizer, pack, args.questions))
+    if args.data:
+        train, val = (batches.Side(args.data, s, device) for s in ('train', 'val'))
+        record('blanks', blanks_score(model, val))
+        record('loss unigram', unigram(train, val))
+        record('loss masked', losses(masked_sums, model, val))
+        if args.float:
+            record('loss masked, not quantised', losses(masked_sums, load_float(args.float, device), val))
+        if args.causal:
+            record('loss causal', losses(causal_sums, load_float(args.causal, device, True), val))
+
+
+if __name__ == '__main__':
+    main()
