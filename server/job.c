@@ -123,6 +123,13 @@ static void job_free(tt_job *j)
     free(j);
 }
 
+/* Keys and values of one sample, its unconditional twin included. */
+static size_t store_bytes(const tt_job_spec *s)
+{
+    size_t one = (size_t)s->columns * s->model->info.kv_bytes_per_column;
+    return s->params.cache == TT_CACHE_NONE ? 0 : s->params.cfg_scale > 0 ? 2 * one : one;
+}
+
 tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e)
 {
     *out = NULL;
@@ -159,7 +166,8 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, t
     }
     j->spec.id = j->id;
     j->spec.open = j->open;
-    j->bytes = (size_t)s.samples * tt_run_bytes(s.sampler, s.columns, s.n_top, j->spec.n_bias);
+    j->bytes = (size_t)s.samples * (tt_run_bytes(s.sampler, s.columns, s.n_top, j->spec.n_bias) +
+                                    store_bytes(&s));
     *out = j;
     return TT_OK;
 }
