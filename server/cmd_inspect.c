@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/base/log.h"
 #include "models/model.h"
 #include "samplers/sampler.h"
 #include "server/cmd.h"
@@ -101,9 +102,12 @@ static void print_range(const tt_param *p)
             printf("%s%s", i ? "|" : "", p->choices[i]);
         printf(", default %s", p->choices[(int)p->fallback]);
         break;
-    default:
-        printf("%s %g..%g, default %g", p->type == TT_PARAM_INT ? "whole" : "number", p->min,
-               p->max, p->fallback);
+    case TT_PARAM_INT:
+        printf("whole %.0f..%.0f, default %.0f", p->min, p->max, p->fallback);
+        break;
+    case TT_PARAM_FLOAT:
+        printf("number %g..%g, default %g", p->min, p->max, p->fallback);
+        break;
     }
 }
 
@@ -265,6 +269,7 @@ static int inspect(const inspect_args *a)
 int tt_cmd_inspect(int argc, char **argv)
 {
     inspect_args a = {0};
+    tt_log_set_level(TT_LOG_WARN);
     argp_parse(&inspect_argp, argc, argv, 0, NULL, &a);
     if (a.list) {
         list_families();

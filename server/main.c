@@ -1,4 +1,5 @@
 /* main.c - `tutti COMMAND ...`: picks the subcommand, answers --version and --help. */
+#include <argp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +44,7 @@ static int run(const command *c, int argc, char **argv)
 {
     char title[32];
     snprintf(title, sizeof title, "%s", c->title);
+    argp_program_version = "tutti " TT_VERSION;
     argv[0] = title;
     return c->run(argc, argv);
 }

@@ -7,10 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server/cmd.h"
-
-const char *argp_program_version = "tutti " TT_VERSION;
-
 enum { MAX_THREADS = 1024 };
 enum { KEY_DEVICE = 0x100, KEY_THREADS, KEY_WEIGHTS };
 

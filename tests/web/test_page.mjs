@@ -1,0 +1,189 @@
+// test_page.mjs - what could go wrong with the page: nothing streams, tokens only come from left to
+// right, given text is lost, a setting is not sent, an error is not shown, a link forgets, a button
+// does nothing, the page overflows a phone.
+import { check, desk, phone, run, shot, test, url } from './harness.mjs';
+
+const open = async (page, hash = '') => {
+  await page.goto(`${url}/${hash}`);
+  await page.waitForSelector('.server.up');
+};
+const value = (page, id) => page.inputValue(`#${id}`);
+const done = page => page.waitForFunction(() =>
+  !document.querySelector('#go').disabled &&
+  document.querySelector('#play').textContent !== '❚❚', null, { timeout: 60000 });
+const canvasText = page => page.locator('#canvas').innerText();
+
+/** Notes every state of the canvas as a string: 'o' an open column, 'x' a filled one. */
+const watch = page => page.evaluate(() => {
+  const canvas = document.querySelector('#canvas');
+  const states = window.seenStates = [];
+  new MutationObserver(() => {
+    const cells = [...canvas.querySelectorAll('.cell')];
+    const state = cells.map(c => c.classList.contains('open') ? 'o' : 'x').join('');
+    if (state !== states.at(-1)) states.push(state);
+  }).observe(canvas, { childList: true, subtree: true, attributes: true });
+});
+const seen = page => page.evaluate(() => window.seenStates);
+
+async function generate(page, prompt, { tokens, seed = 7, pace = '60' } = {}) {
+  await page.fill('#prompt', prompt);
+  if (tokens) await page.fill('#max-tokens', String(tokens));
+  await page.fill('#seed', String(seed));
+  await page.selectOption('#pace', pace, { force: true }).catch(() => {});
+  await page.click('#go');
+}
+
+test('the page loads with a model, its samplers and parameters', async page => {
+  await open(page);
+  await shot(page, 'start');
+  check((await value(page, 'model')).length > 0, 'no model is chosen');
+  check(await page.locator('#sampler option').count() > 1, 'fewer than two samplers');
+  await page.click('#more summary');
+  check(await page.locator('#params .param').count() > 3, 'fewer than four parameters');
+  check(await page.locator('#examples button').count() > 3, 'fewer than four examples');
+  const help = await page.locator('#params .param').first().getAttribute('title');
+  check(help.length > 10, `the first parameter says '${help}' about itself`);
+  await shot(page, 'parameters');
+});
+
+test('a completion fills in out of order', async page => {
+  await open(page);
+  await watch(page);
+  await page.evaluate(() => { document.querySelector('#pace').value = '60'; });
+  await generate(page, await value(page, 'prompt'), { tokens: 32 });
+  await page.waitForFunction(() => window.seenStates.some(s => /o.*x|x.*o/.test(s)));
+  await shot(page, 'filling');
+  await done(page);
+  await shot(page, 'done');
+  const states = await seen(page);
+  check(states.some(s => s.includes('o') && s.includes('x')), `no state in between: ${states}`);
+  check(states.some(s => /ox/.test(s)), `never a token after an open column: ${states}`);
+  check((await page.textContent('#stat-tokens')).match(/^\d+$/), 'no count of tokens');
+  check((await page.textContent('#stat-end')) !== '–', 'no reason of ending');
+  const text = await canvasText(page);
+  const prompt = await value(page, 'prompt');
+  check(text.length > prompt.length, `nothing was added: ${text}`);
+});
+
+test('holes are filled and the given text stays', async page => {
+  await open(page);
+  await page.fill('#prompt', '');
+  await page.focus('#prompt');
+  await page.keyboard.type('In the beginning ');
+  await page.click('#hole');
+  await page.keyboard.type(' the earth.');
+  check((await value(page, 'prompt')) === 'In the beginning [[8]] the earth.',
+    `the button made '${await value(page, 'prompt')}'`);
+  check(await page.isDisabled('#max-tokens'), 'a length is asked for though the holes have theirs');
+  await watch(page);
+  await page.keyboard.press('Control+Enter');
+  await page.waitForFunction(() => window.seenStates?.some(s => s.includes('x')));
+  await done(page);
+  await shot(page, 'holes');
+  const text = await canvasText(page);
+  check(text.startsWith('In the beginning '), `the beginning is lost: ${text}`);
+  check(text.endsWith(' the earth.'), `the end is lost: ${text}`);
+  check(await page.locator('#canvas .cell').count() === 8, 'not eight cells');
+  check(await page.locator('#canvas .cell.open').count() === 0, 'cells are still open');
+});
+
+test('the same seed gives the same text, through a link too', async (page, { context }) => {
+  await open(page);
+  await page.click('#more summary');
+  await page.fill('#param-temperature', '0.7');
+  await generate(page, 'verse: ', { tokens: 24, seed: 11, pace: '0' });
+  await done(page);
+  const first = await canvasText(page);
+  await page.click('#go');
+  await done(page);
+  check(await canvasText(page) === first, 'the second run differs');
+  const other = await context.newPage();
+  await other.goto(page.url());
+  await other.waitForSelector('.server.up');
+  check(await other.inputValue('#param-temperature') === '0.7', 'the link lost the temperature');
+  check(await other.inputValue('#seed') === '11', 'the link lost the seed');
+  await other.click('#go');
+  await done(other);
+  check(await canvasText(other) === first, 'the link gives another text');
+});
+
+test('a refused request is shown with its field', async (page, { expectNoise }) => {
+  await open(page);
+  await generate(page, 'x', { tokens: 4000 });
+  await page.waitForSelector('#error:not([hidden])');
+  check((await page.textContent('#error')).includes('max_tokens'), 'the field is not named');
+  check(await page.getAttribute('#max-tokens', 'aria-invalid') === 'true', 'it is not marked');
+  check(!await page.isDisabled('#go'), 'the form is stuck');
+  await shot(page, 'refused');
+  expectNoise(/status of 400/); // the browser's own note about the answer
+});
+
+test('stop ends a request', async page => {
+  await open(page);
+  await page.evaluate(() => { document.querySelector('#pace').value = '0'; });
+  const room = await page.evaluate(async () =>
+    (await (await fetch('v1/models')).json()).data[0].tutti.context);
+  await generate(page, 'a', { tokens: room - 16 });
+  await page.waitForSelector('#canvas .cell:not(.open)');
+  if (await page.isEnabled('#stop')) await page.keyboard.press('Escape');
+  await done(page);
+  const end = await page.textContent('#stat-end');
+  check(end === 'you', `it ended by '${end}'`);
+  await page.waitForFunction(async () =>
+    /tutti_requests_running\S* 0\b|num_requests_running\S* 0\b/.test(
+      await (await fetch('metrics')).text()));
+});
+
+test('the history can be walked back and forth', async page => {
+  await open(page);
+  await generate(page, 'the sea [[12]] the sky', { pace: '0' });
+  await done(page);
+  const text = await canvasText(page);
+  await page.locator('#scrub').fill('1');
+  check(await page.locator('#canvas .cell.open').count() > 0, 'step 1 shows no open column');
+  await page.locator('#scrub').fill(await page.getAttribute('#scrub', 'max'));
+  check(await canvasText(page) === text, 'the last step shows another text');
+  await page.click('#play');
+  await done(page);
+  check(await canvasText(page) === text, 'playing again ends in another text');
+  check(await page.locator('#score rect').count() === 12, 'the score has not twelve marks');
+});
+
+test('chat answers and remembers', async page => {
+  await open(page);
+  check(await page.isEnabled('#tab-chat'), 'the model cannot chat');
+  await page.focus('#tab-text');
+  await page.keyboard.press('ArrowRight');
+  check(await page.getAttribute('#tab-chat', 'aria-selected') === 'true', 'arrow keys do nothing');
+  await page.fill('#prompt', 'Hello');
+  await page.click('#go');
+  await page.waitForFunction(() => document.querySelectorAll('#talk li').length === 2);
+  await done(page);
+  await shot(page, 'chat');
+  const answer = await page.locator('#talk li').nth(1).innerText();
+  check(answer.trim().length > 1, 'the answer is empty');
+  await page.click('#forget');
+  check(await page.locator('#talk li').count() === 0, 'the conversation is still there');
+});
+
+test('dark', async page => {
+  await open(page);
+  await generate(page, await value(page, 'prompt'), { tokens: 32 });
+  await done(page);
+  await shot(page, 'dark');
+  const dark = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  check(dark.match(/\d+/g).slice(0, 3).every(c => Number(c) < 60), `the background is ${dark}`);
+}, { ...desk, colorScheme: 'dark' });
+
+test('a phone needs no sideways scrolling', async page => {
+  await open(page);
+  await generate(page, await value(page, 'prompt'), { tokens: 32 });
+  await done(page);
+  const [wide, has] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  check(wide <= has, `${wide} pixels on a screen of ${has}`);
+  const top = await page.evaluate(() => document.querySelector('#canvas').getBoundingClientRect().top);
+  check(top < 844, 'the canvas is out of sight after asking');
+  await shot(page, 'phone');
+}, phone);
+
+await run();
