@@ -19,7 +19,7 @@ SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c serv
 SRV_ASM := $(wildcard server/http/*.S)
 WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)
-SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(SRV_ASM:%.S=$(B)/%.o)
+SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(SRV_ASM:%=$(B)/%.o)
 TEST    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
 BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
 REPLAY  := $(if $(wildcard tests/golden/*.c),$(B)/tests/golden/replay)
@@ -81,14 +81,11 @@ $(B)/libserver.a: $(SRV)
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC_ALL) $(CPPFLAGS) -c -o $@ $<
-$(B)/%.o: %.S
-	@mkdir -p $(@D)
-	$(CC) -I. -MMD -MP -c -o $@ $<
 # The page's files are bytes in the program; the list of them is made here.
 %/server/http/assets.inc: $(WEB) Makefile
 	@mkdir -p $(@D)
 	@printf '    asset "%s"\n' $(notdir $(WEB)) >$@
-%/server/http/assets.o: server/http/assets.S %/server/http/assets.inc
+%/server/http/assets.S.o: server/http/assets.S %/server/http/assets.inc
 	$(CC) -I. -I$(@D) -c -o $@ $<
 # Faster versions for newer processors, chosen when the program starts.
 %/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma -mf16c
@@ -111,7 +108,7 @@ FUZZ_CC     ?= clang-14
 FUZZ_SECONDS ?= 60
 FUZZ        := $(patsubst tests/%.c,$(F)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SAN    := address,undefined -fno-sanitize-recover=undefined
-FUZZ_OBJ    := $(LIB_SRC:%.c=$(F)/%.o) $(SRV_SRC:%.c=$(F)/%.o) $(SRV_ASM:%.S=$(F)/%.o)
+FUZZ_OBJ    := $(LIB_SRC:%.c=$(F)/%.o) $(SRV_SRC:%.c=$(F)/%.o) $(SRV_ASM:%=$(F)/%.o)
 
 fuzz: ## build tests/fuzz/fuzz_*.c with clang-14, run each FUZZ_SECONDS (60)
 	@tests/packages.sh fuzz
@@ -120,9 +117,6 @@ fuzz: ## build tests/fuzz/fuzz_*.c with clang-14, run each FUZZ_SECONDS (60)
 $(F)/%.o: %.c
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(NEEDED) $(LEVEL) -O1 -g -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -c -o $@ $<
-$(F)/%.o: %.S
-	@mkdir -p $(@D)
-	$(FUZZ_CC) -I. -MMD -MP -c -o $@ $<
 $(F)/libfuzzed.a: $(FUZZ_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
