@@ -172,6 +172,12 @@ const char *tt_config_text(tt_config *c, const char *key, const char *fallback)
     return j->valuestring;
 }
 
+bool tt_config_has(const tt_config *c, const char *key)
+{
+    const cJSON *j = cJSON_GetObjectItemCaseSensitive(c->root, key);
+    return j && !cJSON_IsNull(j);
+}
+
 const char *tt_config_architecture(tt_config *c)
 {
     const cJSON *j = take(c, "architectures");

@@ -31,6 +31,8 @@ bool tt_config_bool(tt_config *c, const char *key, bool fallback);
 const char *tt_config_text(tt_config *c, const char *key, const char *fallback);
 /* As above, but absence is an error. */
 int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t max);
+/* True when the key is there and not null; does not count as reading it. */
+bool tt_config_has(const tt_config *c, const char *key);
 /* First entry of "architectures"; "" when there is none. */
 const char *tt_config_architecture(tt_config *c);
 /* Marks keys that are known and have no effect at inference ("dropout", ...). NULL-terminated. */

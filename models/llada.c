@@ -102,9 +102,9 @@ static tt_status bind_layer(tt_trunk *t, const tt_weights *w, int64_t i, tt_err 
                  part[n]);
     tt_trunk_layer *l = &t->layer[i];
     int64_t d = t->width, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
-    tt_trunk_part qkv[] = {{name[Q], q}, {name[K], kv}, {name[V], kv}};
-    tt_trunk_part gate_up[] = {{name[GATE], t->ff}, {name[UP], t->ff}};
-    tt_trunk_part out = {name[ATTN_OUT], d}, down = {name[DOWN], d};
+    tt_trunk_part qkv[] = {{name[Q], q, NULL}, {name[K], kv, NULL}, {name[V], kv, NULL}};
+    tt_trunk_part gate_up[] = {{name[GATE], t->ff, NULL}, {name[UP], t->ff, NULL}};
+    tt_trunk_part out = {name[ATTN_OUT], d, NULL}, down = {name[DOWN], d, NULL};
     tt_status s = tt_trunk_vector(t, &l->norm1, w, name[ATTN_NORM], d, e);
     if (!s)
         s = tt_trunk_matrix(t, &l->qkv, w, qkv, 3, d, TT_MATRIX_LINEAR, e);
@@ -121,8 +121,8 @@ static tt_status bind_layer(tt_trunk *t, const tt_weights *w, int64_t i, tt_err 
 
 static tt_status bind_ends(tt_trunk *t, const tt_weights *w, bool tied, tt_err *e)
 {
-    tt_trunk_part table = {"model.transformer.wte.weight", t->vocab};
-    tt_trunk_part head = {"model.transformer.ff_out.weight", t->vocab};
+    tt_trunk_part table = {"model.transformer.wte.weight", t->vocab, NULL};
+    tt_trunk_part head = {"model.transformer.ff_out.weight", t->vocab, NULL};
     /* Tied weights share one matrix unless rounding makes the two uses differ. */
     bool share = tied && !t->quantise;
     tt_status s = tt_trunk_vector(t, &t->norm, w, "model.transformer.ln_f.weight", t->width, e);
@@ -142,27 +142,6 @@ static void llada_close(tt_model *base)
     llada *m = (llada *)base;
     tt_trunk_close(&m->trunk);
     free(m);
-}
-
-static void fill_info(llada *m, const tt_weights *w, tt_dtype stored)
-{
-    tt_trunk *t = &m->trunk;
-    tt_model_info *info = &m->base.info;
-    info->family = m->base.def->family;
-    info->architecture = m->base.def->architectures[0];
-    info->kinds = m->base.def->kinds;
-    info->layers = t->layers;
-    info->width = t->width;
-    info->heads = t->heads;
-    info->kv_heads = t->kv_heads;
-    info->head_dim = t->head_dim;
-    info->vocab = t->vocab;
-    info->parameters = tt_weights_elements(w);
-    info->block_length = 32;
-    info->weight_bytes = tt_weights_bytes(w);
-    info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
-                                tt_dtype_size(t->stream->act);
-    info->compute = tt_trunk_compute_text(t, stored);
 }
 
 static tt_status llada_open(tt_model **out, tt_stream *stream, const tt_weights *w, tt_config *c,
@@ -200,7 +179,8 @@ static tt_status llada_open(tt_model **out, tt_stream *stream, const tt_weights 
         llada_close(&m->base);
         return s;
     }
-    fill_info(m, w, first.dtype);
+    m->base.info.block_length = 32;
+    tt_trunk_info(&m->trunk, &m->base, w, first.dtype);
     *out = &m->base;
     return TT_OK;
 }

@@ -75,6 +75,8 @@ typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, vocab, context; /* context: columns at most */
     int64_t parameters;
     int32_t mask_id, eos_id, eot_id; /* -1: none */
+    int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
+                          autoregressive ones, else 0 */
     int32_t block_length;            /* default of the block_length parameter */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;

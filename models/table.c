@@ -3,7 +3,10 @@
 
 #include "models/model.h"
 
-#define TT_MODELS(X) X(llada)
+#define TT_MODELS(X) \
+    X(llada)         \
+    X(dream)         \
+    X(arlm)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

@@ -53,6 +53,25 @@ void tt_run_close(tt_run *r)
     r->kv[0] = r->kv[1] = NULL;
 }
 
+/* Where a column's distribution comes from: its own row, or the one before it. Column 0 of a
+ * shifted model has no row before it and takes its own. */
+static int32_t source_column(const tt_run *r, int32_t column)
+{
+    int32_t shift = r->model->info.row_shift;
+    return column >= shift ? column - shift : column;
+}
+
+/* A shifted model needs the row left of the first column asked for. */
+static void feed_left_neighbour(tt_run *r)
+{
+    tt_plan *p = &r->plan;
+    for (int32_t i = 0; i < p->asks; i++) {
+        int32_t c = source_column(r, p->ask[i].column);
+        if (c < p->row_begin)
+            p->row_begin = c;
+    }
+}
+
 void tt_run_plan(tt_run *r)
 {
     if (r->planned || r->done || r->failed)
@@ -63,6 +82,7 @@ void tt_run_plan(tt_run *r)
     for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++)
         if (!r->kv[twin])
             r->failed = tt_kv_open(&r->kv[twin], r->model, r->seq.columns, &r->error);
+    feed_left_neighbour(r);
     r->planned = !r->failed;
 }
 
@@ -144,7 +164,7 @@ static void add_wants(tt_batch *b, tt_run *r)
     int64_t rows = p->row_end - p->row_begin;
     r->want = b->wants;
     for (int32_t i = 0; i < p->asks; i++) {
-        int64_t row = r->row + p->ask[i].column - p->row_begin;
+        int64_t row = r->row + source_column(r, p->ask[i].column) - p->row_begin;
         b->want[b->wants++] = (tt_want){.row = row,
                                         .uncond = p->cfg_scale > 0 ? row + rows : -1,
                                         .cfg_scale = p->cfg_scale,

@@ -41,8 +41,9 @@ typedef struct {
 
 /* Picks arithmetic for a weights mode, given how this checkpoint stores its matrices. */
 void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored);
-/* Text for tt_model_info.compute. */
-const char *tt_trunk_compute_text(const tt_trunk *t, tt_dtype stored);
+/* Fills in what the shape, the definition and the checkpoint tell: all of m->info but the ids, the
+ * context, the block length and the row shift. */
+void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w, tt_dtype stored);
 
 /* Allocates the layer list; the shape must be set. */
 tt_status tt_trunk_begin(tt_trunk *t, tt_err *e);
@@ -54,6 +55,7 @@ tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const c
 typedef struct {
     const char *name;
     int64_t n;
+    const char *bias; /* tensor [n], or NULL */
 } tt_trunk_part;
 tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
                           const tt_trunk_part *part, int parts, int64_t k, unsigned flags,

@@ -23,12 +23,31 @@ void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored)
     t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
 }
 
-const char *tt_trunk_compute_text(const tt_trunk *t, tt_dtype stored)
+static const char *compute_text(const tt_trunk *t, tt_dtype stored)
 {
     bool narrow = t->compute == TT_COMPUTE_BF16;
     if (t->quantise || stored == TT_I8)
         return narrow ? "int8 weights, bf16 products" : "int8 weights widened to f32";
     return narrow ? "bf16" : "f32";
+}
+
+void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w, tt_dtype stored)
+{
+    tt_model_info *info = &m->info;
+    info->family = m->def->family;
+    info->architecture = m->def->architectures[0];
+    info->kinds = m->def->kinds;
+    info->layers = t->layers;
+    info->width = t->width;
+    info->heads = t->heads;
+    info->kv_heads = t->kv_heads;
+    info->head_dim = t->head_dim;
+    info->vocab = t->vocab;
+    info->parameters = tt_weights_elements(w);
+    info->weight_bytes = tt_weights_bytes(w);
+    info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
+                                tt_dtype_size(t->stream->act);
+    info->compute = compute_text(t, stored);
 }
 
 tt_status tt_trunk_begin(tt_trunk *t, tt_err *e)
@@ -132,6 +151,37 @@ static tt_status quantise_part(tt_weight *part, tt_err *e)
     return TT_OK;
 }
 
+/* The parts' biases one after the other, zeros where a part has none; *out stays NULL when none
+ * has. To be freed. */
+static tt_status read_bias(float **out, const tt_weights *w, const tt_trunk_part *part, int parts,
+                           tt_err *e)
+{
+    int64_t n = 0, at = 0;
+    bool any = false;
+    *out = NULL;
+    for (int i = 0; i < parts; i++) {
+        n += part[i].n;
+        any |= part[i].bias != NULL;
+    }
+    if (!any)
+        return TT_OK;
+    float *bias = calloc((size_t)n, sizeof *bias);
+    if (!bias)
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld biases", (long long)n);
+    *out = bias;
+    for (int i = 0; i < parts; at += part[i++].n) {
+        tt_tensor t;
+        if (!part[i].bias)
+            continue;
+        tt_status s = tt_weights_get(w, part[i].bias, 1, (int64_t[]){part[i].n}, &t, e);
+        if (!s)
+            s = tt_to_f32(bias + at, &t, 0, part[i].n, e);
+        if (s)
+            return s;
+    }
+    return TT_OK;
+}
+
 enum { MAX_PARTS = 8 };
 
 tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
@@ -140,6 +190,7 @@ tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
 {
     tt_weight list[MAX_PARTS] = {0};
     int rounded = 0;
+    float *bias = NULL;
     tt_status s = parts <= MAX_PARTS ? TT_OK : tt_fail(e, TT_EINVAL, "matrix of %d parts", parts);
     for (int i = 0; i < parts && !s; i++)
         s = tt_weights_matrix(w, part[i].name, part[i].n, k, &list[i], e);
@@ -151,7 +202,10 @@ tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
             rounded = s ? rounded : rounded | 1 << i;
         }
     if (!s)
-        s = t->stream->op.matrix_open(t->stream, out, list, parts, NULL, t->compute, flags, e);
+        s = read_bias(&bias, w, part, parts, e);
+    if (!s)
+        s = t->stream->op.matrix_open(t->stream, out, list, parts, bias, t->compute, flags, e);
+    free(bias);
     if (s)
         tt_context(e, s, "tensor '%.80s'", part[0].name);
     for (int i = 0; i < parts; i++)

@@ -26,6 +26,11 @@ static void llada(const char *dir, totals *t)
     tt_replay_llada(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void dream(const char *dir, totals *t)
+{
+    tt_replay_dream(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -39,6 +44,7 @@ static const struct {
     {"text-tokenizers", text_tokenizers},
     {"masked-diffusion", container},
     {"masked-diffusion/llada", llada},
+    {"masked-diffusion/dream", dream},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */

@@ -7,120 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/kv.h"
 #include "server/batcher.h"
+#include "tests/golden/bench.h"
 #include "tests/golden/replay.h"
 
-typedef struct {
-    const char *dir, *glob;
-    tt_stream *stream;
-    tt_model *model;
-    tt_weights *weights, *expected;
-    tt_config *config;
-    int passed, failed;
-} bench;
-
-static void report(bench *b, const char *name, bool ok, const char *why)
-{
-    if (ok) {
-        b->passed++;
-    } else {
-        b->failed++;
-        printf("FAIL %s/%s: %s\n", b->dir, name, why);
-    }
-}
-
 /* --- tensors --- */
-
-static double relative_l2(const float *have, const float *want, int64_t n)
-{
-    double diff = 0, norm = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)have[i] - want[i];
-        diff += isfinite(d) ? d * d : INFINITY;
-        norm += (double)want[i] * want[i];
-    }
-    return sqrt(diff / norm);
-}
-
-static const float *expect(bench *b, const char *name, int64_t *n)
-{
-    tt_tensor t = {0};
-    const char *have;
-    for (size_t i = 0; (have = tt_weights_name(b->expected, i, &t)); i++)
-        if (!strcmp(have, name))
-            break;
-    if (!have)
-        return NULL;
-    *n = tt_tensor_count(&t);
-    return t.data;
-}
-
-static void compare(bench *b, const char *name, const float *have)
-{
-    int64_t n = 0;
-    const float *want = expect(b, name, &n);
-    char why[100] = "is missing in expected.safetensors";
-    double error = want ? relative_l2(have, want, n) : INFINITY;
-    if (want)
-        snprintf(why, sizeof why, "relative L2 error %.3g, allowed 1e-5", error);
-    report(b, name, error < 1e-5, why);
-}
-
-static const int64_t *integers(bench *b, const char *name, int64_t *n)
-{
-    return (const int64_t *)(const void *)expect(b, name, n);
-}
-
-/* One pass over given columns of one sequence, with every row's logits. */
-static tt_status forward(bench *b, const int64_t *ids, int32_t begin, int32_t end, int32_t see_begin,
-                         int32_t see_end, tt_kv *kv, float *logits, float *hidden, tt_err *e)
-{
-    int32_t n = end - begin;
-    int32_t *id = calloc((size_t)n * 2, sizeof *id), *column = id + n;
-    tt_want *want = calloc((size_t)n, sizeof *want);
-    tt_row_stats *stats = calloc((size_t)n, sizeof *stats);
-    for (int32_t i = 0; i < n; i++) {
-        id[i] = (int32_t)ids[begin + i];
-        column[i] = begin + i;
-        want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.target = -1}};
-    }
-    tt_pass_seq seq = {.rows = n, .see_begin = see_begin, .see_end = see_end, .kv = kv};
-    tt_pass pass = {.rows = n, .id = id, .position = column, .column = column, .seqs = 1,
-                    .seq = &seq, .wants = n, .want = want, .stats = stats, .logits = logits,
-                    .hidden = hidden};
-    tt_status s = tt_model_run(b->model, &pass, e);
-    free(id);
-    free(want);
-    free(stats);
-    return s;
-}
-
-static void full_tensors(bench *b)
-{
-    int64_t n = 0;
-    tt_err e;
-    const int64_t *ids = integers(b, "full.input_ids", &n);
-    const tt_model_info *m = &b->model->info;
-    if (!ids) {
-        report(b, "full.input_ids", false, "is missing in expected.safetensors");
-        return;
-    }
-    float *logits = calloc((size_t)(n * m->vocab), sizeof *logits);
-    float *hidden = calloc((size_t)((m->layers + 1) * n * m->width), sizeof *hidden);
-    if (forward(b, ids, 0, (int32_t)n, 0, (int32_t)n, NULL, logits, hidden, &e)) {
-        report(b, "full", false, e.text);
-    } else {
-        compare(b, "full.logits", logits);
-        for (int64_t i = 0; i <= m->layers; i++) {
-            char name[40];
-            snprintf(name, sizeof name, "full.hidden.%lld", (long long)i);
-            compare(b, name, hidden + i * n * m->width);
-        }
-    }
-    free(logits);
-    free(hidden);
-}
 
 /* Left-padded rows: padding columns are fed but seen by nobody. */
 static void padded_tensors(bench *b)
@@ -140,8 +31,9 @@ static void padded_tensors(bench *b)
         int32_t first = 0;
         while (first < columns && !mask[r * columns + first])
             first++;
-        ok &= !forward(b, ids + r * columns, 0, columns, first, columns, NULL,
-                       logits + r * columns * b->model->info.vocab, NULL, &e);
+        forward_spec f = {.ids = ids + r * columns, .end = columns, .see_begin = first,
+                          .see_end = columns};
+        ok &= !forward(b, &f, logits + r * columns * b->model->info.vocab, NULL, &e);
     }
     if (ok)
         compare(b, "padded.logits", logits);
@@ -186,53 +78,13 @@ static void compare_store(bench *b, const tt_kv *kv)
     free(v);
 }
 
-/* A full pass fills the store; part of the columns then change against stale others. */
-static void cache_tensors(bench *b)
-{
-    int64_t n = 0, m = 0, two = 0;
-    tt_err e;
-    const int64_t *ids = integers(b, "full.input_ids", &n);
-    const int64_t *edited = integers(b, "cache.edited_ids", &m);
-    const int64_t *block = integers(b, "cache.block", &two);
-    if (!ids || !edited || !block || n != m || two != 2) {
-        report(b, "cache", false, "inputs are missing in expected.safetensors");
-        return;
-    }
-    int32_t columns = (int32_t)n, begin = (int32_t)block[0], end = (int32_t)block[1];
-    float *logits = calloc((size_t)(n * b->model->info.vocab), sizeof *logits);
-    for (int dual = 0; dual < 2; dual++) {
-        tt_kv *kv;
-        int32_t to = dual ? end : columns;
-        const char *name = dual ? "cache.dual_logits" : "cache.prefix_logits";
-        if (tt_kv_open(&kv, b->model, columns, &e) ||
-            forward(b, ids, 0, columns, 0, columns, kv, logits, NULL, &e)) {
-            report(b, name, false, e.text);
-        } else {
-            if (!dual)
-                compare_store(b, kv);
-            if (forward(b, edited, begin, to, 0, columns, kv, logits, NULL, &e))
-                report(b, name, false, e.text);
-            else
-                compare(b, name, logits);
-        }
-        tt_kv_close(kv);
-    }
-    free(logits);
-}
-
 static void replay_tensors(bench *b)
 {
-    char path[4096];
-    tt_err e;
-    snprintf(path, sizeof path, "%s/expected.safetensors", b->dir);
-    if (tt_weights_open_file(&b->expected, path, &e)) {
-        report(b, "expected.safetensors", false, e.text);
+    if (!bench_expect(b))
         return;
-    }
     full_tensors(b);
     padded_tensors(b);
-    cache_tensors(b);
-    tt_weights_close(b->expected);
+    cache_tensors(b, compare_store);
 }
 
 /* --- traces --- */
@@ -573,27 +425,9 @@ static void replay_trials(bench *b, trial *all, int n)
         free_trial(&strangers[i]);
 }
 
-static cJSON *read_json(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return NULL;
-    fseek(f, 0, SEEK_END);
-    long size = ftell(f);
-    rewind(f);
-    char *text = calloc((size_t)size + 1, 1);
-    size_t n = fread(text, 1, (size_t)size, f);
-    fclose(f);
-    cJSON *root = n == (size_t)size ? cJSON_Parse(text) : NULL;
-    free(text);
-    return root;
-}
-
 static void replay_traces(bench *b, const char *file, bool required)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", b->dir, file);
-    cJSON *root = read_json(path);
+    cJSON *root = read_json(b, file);
     if (!root) {
         if (required)
             report(b, file, false, "cannot be read");
@@ -629,25 +463,16 @@ int tt_replay_llada(const char *dir, const char *case_glob, const char *device, 
                     int *failed)
 {
     bench b = {.dir = dir, .glob = case_glob};
-    tt_err e;
-    tt_status s = tt_stream_open(&b.stream, device, 1, &e);
-    if (!s)
-        s = tt_model_open(&b.model, &b.weights, &b.config, b.stream, dir, TT_WEIGHTS_F32, NULL,
-                          NULL, &e);
-    if (s) {
-        report(&b, "model", false, e.text);
-    } else {
-        if (!fnmatch(case_glob, "tensors", 0))
-            replay_tensors(&b);
+    bool open = bench_open(&b, device);
+    if (open && !fnmatch(case_glob, "tensors", 0))
+        replay_tensors(&b);
+    if (open) {
         replay_traces(&b, "traces.json", true);
         replay_traces(&b, "extra_traces.json", false);
         replay_traces(&b, "freecache_traces.json", false);
     }
-    tt_model_close(b.model);
-    tt_weights_close(b.weights);
-    tt_config_close(b.config);
-    tt_stream_close(b.stream);
+    bench_close(&b);
     *passed += b.passed;
     *failed += b.failed;
-    return s ? -1 : 0;
+    return open ? 0 : -1;
 }

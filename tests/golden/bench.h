@@ -1,0 +1,51 @@
+/* bench.h - one golden folder of a text model under test: its model, expected tensors, counts. */
+#ifndef TT_GOLDEN_BENCH_H
+#define TT_GOLDEN_BENCH_H
+
+#include "models/kv.h"
+
+typedef struct {
+    const char *dir, *glob;
+    tt_stream *stream;
+    tt_model *model;
+    tt_weights *weights, *expected;
+    tt_config *config;
+    int passed, failed;
+} bench;
+
+/* Opens dir's model in float32 on the device; a failure is reported as a failed case. */
+bool bench_open(bench *b, const char *device);
+/* Opens DIR/expected.safetensors. */
+bool bench_expect(bench *b);
+void bench_close(bench *b);
+
+/* Counts one case. */
+void report(bench *b, const char *name, bool ok, const char *why);
+/* An expected tensor, or NULL. */
+const float *expect(bench *b, const char *name, int64_t *n);
+const int64_t *integers(bench *b, const char *name, int64_t *n);
+/* One case: relative L2 distance to the expected tensor of this name below 1e-5. */
+void compare(bench *b, const char *name, const float *have);
+
+/* One pass over columns [begin, end) of a sequence, with every row's logits. */
+typedef struct {
+    const int64_t *ids; /* of the whole sequence */
+    int32_t begin, end, see_begin, see_end;
+    tt_see see;
+    tt_kv *kv;
+    const int64_t *position; /* NULL: the column */
+} forward_spec;
+tt_status forward(bench *b, const forward_spec *f, float *logits, float *hidden, tt_err *e);
+
+/* Cases full.logits and full.hidden.N of full.input_ids. */
+void full_tensors(bench *b);
+/* Cases cache.prefix_logits and cache.dual_logits; filled (may be NULL) sees the store after the
+ * full pass. */
+void cache_tensors(bench *b, void (*filled)(bench *b, const tt_kv *kv));
+
+/* A JSON file of the folder, or NULL. */
+struct cJSON *read_json(const bench *b, const char *file);
+/* Fails every case of a trace file whose sampler nobody replays yet. */
+void fail_traces(bench *b, const char *file);
+
+#endif
