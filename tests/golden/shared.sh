@@ -6,8 +6,8 @@
 folder=$1
 replay=${B:-build/release}/tests/golden/replay
 
-masked_cases='tensors llada/* fastdllm/none_* dllm/*'
-supported='text-tokenizers masked-diffusion masked-diffusion/llada'
+masked_cases='tensors llada/* fastdllm/* dllm/* freecache_llada/*'
+supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream'
 
 passed=0 failed=0
 run() { # NAME CASE FOLDER
@@ -34,6 +34,7 @@ for c in $masked_cases; do
     run masked-diffusion/llada "$c" "$folder/masked-diffusion/llada"
 done
 set +f
+run masked-diffusion/dream tensors "$folder/masked-diffusion/dream"
 
 find "$folder" -name golden.json | sort | while read -r file; do
     name=${file#"$folder"/}
@@ -45,5 +46,6 @@ find "$folder" -name golden.json | sort | while read -r file; do
 done
 # Cases of a supported folder whose samplers are still to come.
 echo "not yet replayed: masked-diffusion/llada: other cases than $masked_cases"
+echo "not yet replayed: masked-diffusion/dream: its traces"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
