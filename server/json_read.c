@@ -183,8 +183,13 @@ static tt_status unique(const cJSON *node, tt_err *e)
 {
     tt_status s = cJSON_IsObject(node) ? unique_keys(node, e) : TT_OK;
     const cJSON *m;
-    if (cJSON_IsObject(node) || cJSON_IsArray(node))
-        cJSON_ArrayForEach(m, node) if (!s) s = unique(m, e);
+    if (!cJSON_IsObject(node) && !cJSON_IsArray(node))
+        return TT_OK;
+    cJSON_ArrayForEach(m, node)
+    {
+        if (!s)
+            s = unique(m, e);
+    }
     return s;
 }
 

@@ -1,0 +1,394 @@
+/* fields.c - see fields.h: the tables, then the code that walks them. */
+#include "server/api/fields.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define CO TT_ON_COMPLETIONS
+#define CH TT_ON_CHAT
+#define IN TT_ON_INFILL
+#define FI TT_ON_FIM
+#define LL TT_ON_LLAMA
+#define TK TT_ON_TOKENIZE
+#define DT TT_ON_DETOKENIZE
+#define GEN TT_ON_GENERATE
+
+#define READ(n, where, t, lo, hi, h)                                                               \
+    {.name = n, .on = where, .type = TT_FIELD_##t, .min = lo, .max = hi, .help = h}
+#define TOLERATED(n, where, t)                                                                     \
+    {.name = n, .on = where, .type = TT_FIELD_##t, .use = TT_FIELD_TOLERATED,                      \
+     .help = "accepted, has no effect"}
+#define NEUTRAL(n, where, t, same)                                                                 \
+    {.name = n, .on = where, .type = TT_FIELD_##t, .use = TT_FIELD_NEUTRAL, .neutral = same,       \
+     .help = "not supported: only the value that changes nothing is accepted"}
+
+#define INT32 2147483647.0
+#define SEED 9007199254740992.0
+
+static const tt_field fields[] = {
+    READ("model", GEN | TK | DT, TEXT, 0, 0, "id of the model, as listed by /v1/models"),
+    READ("prompt", CO | FI | LL | TK, PROMPT, 0, 0, "text, token ids, or a list of either"),
+    READ("suffix", CO | FI, TEXT, 0, 0,
+         "text after the answer: the answer fills the gap between prompt and suffix"),
+    READ("messages", CH | TK, ARRAY, 0, 0, "the conversation so far"),
+    READ("segments", IN, ARRAY, 0, 0,
+         "pieces of a text in order: {\"text\": ...} or {\"hole\": {\"id\", \"max\"}}"),
+    READ("input_prefix", LL, TEXT, 0, 0, "text before the gap"),
+    READ("input_suffix", LL, TEXT, 0, 0, "text after the gap"),
+    READ("input_extra", LL, ARRAY, 0, 0, "other files: accepted, not used, noted in the answer"),
+    READ("n_predict", LL, INT, -1, INT32, "tokens of the gap; -1: the default"),
+    READ("content", TK, TEXT, 0, 0, "the text to tokenize"),
+    READ("add_special", TK, BOOL, 0, 0, "add the tokens that begin and end a text; default true"),
+    READ("add_special_tokens", TK, BOOL, 0, 0, "the same under vLLM's name"),
+    READ("parse_special", TK, BOOL, 0, 0, "special tokens written in the text become their ids"),
+    READ("with_pieces", TK, BOOL, 0, 0, "answer with the text of every token"),
+    READ("return_token_strs", TK, BOOL, 0, 0, "the same under vLLM's name"),
+    READ("tokens", DT, ARRAY, 0, 0, "the token ids"),
+    READ("skip_special_tokens", DT, BOOL, 0, 0, "leave special tokens out; default false"),
+
+    READ("max_tokens", CO | CH | FI, INT, 1, INT32, "tokens of the answer's canvas"),
+    READ("max_completion_tokens", CH, INT, 1, INT32, "the same; wins over max_tokens"),
+    READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
+    READ("seed", GEN, INT, -SEED, SEED,
+         "start of the random numbers; same seed, same answer. Random when absent"),
+    READ("stop", CO | CH | FI | LL, TEXTS, 0, 4, "up to 4 strings that end the answer"),
+    READ("stream", GEN, BOOL, 0, 0, "answer in pieces, as server-sent events"),
+    READ("stream_options", CO | CH | IN | FI, OBJECT, 0, 0,
+         "{\"include_usage\": true} sends token counts before the end"),
+    READ("echo", CO, BOOL, 0, 0, "put the prompt in front of the answer"),
+    READ("logprobs", CO, INT, 0, 5, "alternatives per token in the answer's logprobs object"),
+    READ("logprobs", CH, BOOL, 0, 0, "log-probabilities of the answer's tokens"),
+    READ("top_logprobs", CH, INT, 0, 20, "alternatives per token; needs logprobs"),
+    READ("logit_bias", CO | CH | FI | LL | IN, OBJECT, 0, 0,
+         "token id -> -100..100, added to its logit; -100 bans it"),
+    READ("temperature", GEN, NUMBER, 0, 100,
+         "0 takes the most likely token. When absent, the model's own default applies"),
+    READ("top_p", GEN, NUMBER, 0, 1, "draw only from the top probability mass"),
+    READ("tutti", GEN, OBJECT, 0, 0, "how to sample and stream: see TuttiOptions"),
+
+    /* other names of members of `tutti`; checked where that member is read */
+    READ("top_k", GEN, INT, 0, 1000000, "as tutti.top_k"),
+    READ("min_p", GEN, NUMBER, 0, 1, "as tutti.min_p"),
+    READ("block_length", GEN, INT, 0, 65536, "as tutti.block_length"),
+    READ("num_denoising_steps", GEN, INT, 0, 65536, "as tutti.steps"),
+    READ("num_inference_steps", GEN, INT, 0, 65536, "as tutti.steps"),
+    READ("max_nfe", GEN, INT, 0, 65536, "as tutti.steps"),
+    READ("guidance_scale", GEN, NUMBER, 0, 100, "as tutti.cfg_scale"),
+    READ("confidence_metric", GEN, TEXT, 0, 0,
+         "top1_prob or entropy_inverse: as tutti.remask confidence or entropy"),
+    READ("stream_mode", GEN, TEXT, 0, 0, "as tutti.stream_mode"),
+    READ("priority", GEN, INT, -1000000, 1000000, "as tutti.priority"),
+    READ("diffusing", CO | CH | IN | FI, BOOL, 0, 0,
+         "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
+
+    NEUTRAL("negative_prompt", GEN, ANY, "\"\""),
+    NEUTRAL("best_of", CO, ANY, "1"),
+    NEUTRAL("presence_penalty", GEN, ANY, "0"),
+    NEUTRAL("frequency_penalty", GEN, ANY, "0"),
+    NEUTRAL("repetition_penalty", GEN, ANY, "1"),
+    NEUTRAL("repeat_penalty", GEN, ANY, "1"),
+    NEUTRAL("use_beam_search", GEN, ANY, "false"),
+    NEUTRAL("ignore_eos", GEN, ANY, "false"),
+    NEUTRAL("response_format", CO | CH, ANY, "{\"type\":\"text\"}"),
+    NEUTRAL("tools", CH, ANY, "[]"),
+    NEUTRAL("tool_choice", CH, ANY, "\"none\"|\"auto\""),
+    NEUTRAL("functions", CH, ANY, "[]"),
+    NEUTRAL("function_call", CH, ANY, "\"none\"|\"auto\""),
+    NEUTRAL("prediction", CH, ANY, ""),
+    NEUTRAL("audio", CH, ANY, ""),
+    NEUTRAL("modalities", CH, ANY, "[\"text\"]"),
+    NEUTRAL("web_search_options", CH, ANY, ""),
+    NEUTRAL("grammar", GEN, ANY, "\"\""),
+    NEUTRAL("json_schema", GEN, ANY, "{}"),
+
+    TOLERATED("store", GEN, ANY),
+    TOLERATED("metadata", GEN, ANY),
+    TOLERATED("service_tier", GEN, ANY),
+    TOLERATED("parallel_tool_calls", CH, ANY),
+    TOLERATED("user", GEN, ANY),
+    TOLERATED("safety_identifier", GEN, ANY),
+    TOLERATED("prompt_cache_key", GEN, ANY),
+    TOLERATED("prompt_cache_retention", GEN, ANY),
+    TOLERATED("reasoning_effort", CH, ANY),
+    TOLERATED("verbosity", CH, ANY),
+    TOLERATED("cache_prompt", LL, ANY),
+    TOLERATED("id_slot", LL, ANY),
+    TOLERATED("n_indent", LL, ANY),
+    TOLERATED("response_fields", LL, ANY),
+    TOLERATED("samplers", LL, ANY),
+    TOLERATED("t_max_predict_ms", LL, ANY),
+    TOLERATED("t_max_prompt_ms", LL, ANY),
+    TOLERATED("timings_per_token", LL, ANY),
+
+    {.name = NULL},
+};
+
+static const tt_field extension[] = {
+    READ("sampler", GEN, TEXT, 0, 0,
+         "which step rule fills the canvas. Default: the model's own; 'infill' where text follows "
+         "the columns to fill"),
+    READ("stream_mode", GEN, TEXT, 0, 0,
+         "committed: text deltas that never change; snapshot: the whole text every time; "
+         "delta: events per token"),
+    READ("stream_interval_ms", GEN, INT, 0, 60000, "least time between two frames; default 0"),
+    READ("placeholder", GEN, TEXT, 0, 16,
+         "what an open position looks like in snapshots; default U+2591"),
+    READ("special_tokens", GEN, BOOL, 0, 0,
+         "special tokens written in the prompt become their ids; default false"),
+    READ("deadline_ms", GEN, INT, 0, 86400000, "give up after this time; 0: never"),
+    READ("priority", GEN, INT, -1000000, 1000000, "lower runs first"),
+    READ("trace", GEN, BOOL, 0, 0, "answer with step and log-probability of every token"),
+    {.name = NULL},
+};
+
+static const tt_alias aliases[] = {
+    {"temperature", "temperature", "OpenAI"},
+    {"top_p", "top_p", "OpenAI"},
+    {"top_k", "top_k", "vLLM"},
+    {"min_p", "min_p", "vLLM"},
+    {"block_length", "block_length", "dlmserve"},
+    {"num_denoising_steps", "steps", "dlmserve"},
+    {"num_inference_steps", "steps", "vllm-omni"},
+    {"max_nfe", "steps", "Diffulex"},
+    {"guidance_scale", "cfg_scale", "vllm-omni"},
+    {"confidence_metric", "remask", "dlmserve"},
+    {"stream_mode", "stream_mode", "Diffulex"},
+    {"priority", "priority", "vLLM"},
+    {NULL, NULL, NULL},
+};
+
+const tt_field *tt_fields(void) { return fields; }
+const tt_field *tt_extension_fields(void) { return extension; }
+const tt_alias *tt_aliases(void) { return aliases; }
+
+/* --- checking --- */
+
+static const tt_field *find_field(const char *name, unsigned endpoint)
+{
+    for (const tt_field *f = fields; f->name; f++)
+        if ((f->on & endpoint) && !strcmp(f->name, name))
+            return f;
+    return NULL;
+}
+
+static tt_status unknown(const char *path, const char *hint, tt_err *e)
+{
+    return tt_fail_param(e, path, "unknown_parameter", "unknown parameter '%s'%s", path, hint);
+}
+
+/* A string or an array of strings, none empty. */
+static tt_status check_texts(const cJSON *node, const tt_field *f, const char *path, tt_err *e)
+{
+    const char *text;
+    if (!cJSON_IsArray(node))
+        return tt_json_text(node, path, &text, e);
+    if (f->max > 0 && cJSON_GetArraySize(node) > (int)f->max)
+        return tt_fail_param(e, path, "invalid_value", "'%s' has %d elements, at most %g are allowed",
+                             path, cJSON_GetArraySize(node), f->max);
+    int i = 0;
+    const cJSON *m;
+    cJSON_ArrayForEach(m, node)
+    {
+        tt_status s = tt_json_text(m, tt_json_element(path, i++).text, &text, e);
+        if (s)
+            return s;
+    }
+    return TT_OK;
+}
+
+static tt_status check_prompt(const cJSON *node, const char *path, tt_err *e)
+{
+    if (cJSON_IsString(node) || cJSON_IsArray(node))
+        return TT_OK; /* elements are looked at when read: they need the vocabulary */
+    return tt_fail_param(e, path, "invalid_value", "'%s' is %s, must be a string or an array",
+                         path, tt_json_kind(node));
+}
+
+static tt_status check_value(const cJSON *node, const tt_field *f, const char *path, tt_err *e)
+{
+    const char *text;
+    int64_t whole;
+    double number;
+    bool truth;
+    switch (f->type) {
+    case TT_FIELD_TEXT:
+        return tt_json_text(node, path, &text, e);
+    case TT_FIELD_INT:
+        return tt_json_int(node, path, (int64_t)f->min, (int64_t)f->max, &whole, e);
+    case TT_FIELD_NUMBER:
+        return tt_json_number(node, path, f->min, f->max, &number, e);
+    case TT_FIELD_BOOL:
+        return tt_json_bool(node, path, &truth, e);
+    case TT_FIELD_ARRAY:
+        return tt_json_is_array(node, path, e);
+    case TT_FIELD_OBJECT:
+        return tt_json_is_object(node, path, e);
+    case TT_FIELD_TEXTS:
+        return check_texts(node, f, path, e);
+    case TT_FIELD_PROMPT:
+        return check_prompt(node, path, e);
+    case TT_FIELD_ANY:
+        return TT_OK;
+    }
+    return TT_OK;
+}
+
+/* True when the node equals one of the values of the list. */
+static bool is_neutral(const cJSON *node, const char *values)
+{
+    while (*values) {
+        size_t n = strcspn(values, "|");
+        cJSON *same = cJSON_ParseWithLength(values, n);
+        bool equal = same && cJSON_Compare(same, node, 1);
+        cJSON_Delete(same);
+        if (equal)
+            return true;
+        values += n + (values[n] == '|');
+    }
+    return false;
+}
+
+static tt_status check_member(const cJSON *node, unsigned endpoint, bool strict, tt_err *e)
+{
+    const tt_field *f = find_field(node->string, endpoint);
+    if (!f)
+        return unknown(node->string, "", e);
+    if (f->use == TT_FIELD_TOLERATED)
+        return strict ? unknown(node->string, " (strict mode)", e) : TT_OK;
+    if (cJSON_IsNull(node))
+        return TT_OK;
+    if (f->use == TT_FIELD_NEUTRAL)
+        return is_neutral(node, f->neutral)
+                   ? TT_OK
+                   : tt_fail_param(e, f->name, "unsupported_parameter",
+                                   "'%s' is not supported by this server", f->name);
+    return check_value(node, f, f->name, e);
+}
+
+static tt_status check_extension(const cJSON *tutti, tt_err *e)
+{
+    const cJSON *m;
+    cJSON_ArrayForEach(m, tutti)
+    {
+        tt_json_path path = tt_json_member("tutti", m->string);
+        const tt_field *f = extension;
+        while (f->name && strcmp(f->name, m->string))
+            f++;
+        if (!f->name && !tt_param_find(m->string))
+            return unknown(path.text, "", e);
+        if (f->name && !cJSON_IsNull(m)) {
+            tt_status s = check_value(m, f, path.text, e);
+            if (s)
+                return s;
+        }
+    }
+    return TT_OK;
+}
+
+tt_status tt_fields_check(const cJSON *body, unsigned endpoint, bool strict, tt_err *e)
+{
+    if (!cJSON_IsObject(body))
+        return tt_fail_param(e, "", "invalid_json", "the body is %s, must be an object",
+                             tt_json_kind(body));
+    const cJSON *m;
+    cJSON_ArrayForEach(m, body)
+    {
+        tt_status s = check_member(m, endpoint, strict, e);
+        if (s)
+            return s;
+    }
+    return check_extension(tt_json_get(body, "tutti"), e);
+}
+
+/* --- the extension object and its aliases --- */
+
+tt_status tt_extension_find(const cJSON *body, const char *member, const cJSON **node,
+                            tt_json_path *path, tt_err *e)
+{
+    *node = tt_json_get(tt_json_get(body, "tutti"), member);
+    if (*node)
+        *path = tt_json_member("tutti", member);
+    for (const tt_alias *a = aliases; a->alias; a++) {
+        const cJSON *other = strcmp(a->member, member) ? NULL : tt_json_get(body, a->alias);
+        if (!other)
+            continue;
+        if (*node && !cJSON_Compare(*node, other, 1))
+            return tt_fail_param(e, a->alias, "invalid_value",
+                                 "'%s' and '%s' mean the same and have different values", a->alias,
+                                 path->text);
+        if (!*node) {
+            *node = other;
+            *path = tt_json_member("", a->alias);
+        }
+    }
+    return TT_OK;
+}
+
+/* dlmserve's names of the orders. */
+static const char *remask_name(const char *given)
+{
+    return !strcmp(given, "top1_prob")         ? "confidence"
+           : !strcmp(given, "entropy_inverse") ? "entropy"
+                                               : given;
+}
+
+static tt_status set_param(tt_params *p, const tt_param *param, const cJSON *node,
+                           const char *path, tt_err *e)
+{
+    tt_status s;
+    const char *text;
+    double number;
+    bool truth;
+    if (param->type == TT_PARAM_CHOICE) {
+        s = tt_json_text(node, path, &text, e);
+        if (!s)
+            s = tt_params_set_text(p, param, remask_name(text), e);
+    } else if (param->type == TT_PARAM_BOOL) {
+        s = tt_json_bool(node, path, &truth, e);
+        if (!s)
+            s = tt_params_set(p, param, truth, e);
+    } else {
+        s = tt_json_number(node, path, -1e308, 1e308, &number, e);
+        if (!s)
+            s = tt_params_set(p, param, number, e);
+    }
+    if (s && e)
+        snprintf(e->param, sizeof e->param, "%s", path);
+    return s;
+}
+
+tt_status tt_params_read(const cJSON *body, tt_params *p, tt_err *e)
+{
+    size_t n;
+    const tt_param *all = tt_param_all(&n);
+    for (size_t i = 0; i < n; i++) {
+        const cJSON *node;
+        tt_json_path path;
+        tt_status s = tt_extension_find(body, all[i].name, &node, &path, e);
+        if (!s && node)
+            s = set_param(p, &all[i], node, path.text, e);
+        if (s)
+            return s;
+    }
+    return TT_OK;
+}
+
+/* --- getters --- */
+
+const char *tt_field_text(const cJSON *body, const char *name, const char *fallback)
+{
+    const cJSON *m = tt_json_get(body, name);
+    return m ? m->valuestring : fallback;
+}
+
+int64_t tt_field_int(const cJSON *body, const char *name, int64_t fallback)
+{
+    const cJSON *m = tt_json_get(body, name);
+    return m ? (int64_t)m->valuedouble : fallback;
+}
+
+bool tt_field_bool(const cJSON *body, const char *name, bool fallback)
+{
+    const cJSON *m = tt_json_get(body, name);
+    return m ? cJSON_IsTrue(m) : fallback;
+}

@@ -1,0 +1,341 @@
+/* gen.c - the life of a generation request: see gen.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "kernels/base/clock.h"
+#include "server/api/gen_parts.h"
+
+/* --- reading --- */
+
+static void make_id(char *out, size_t size, const char *prefix)
+{
+    unsigned char r[12] = {0};
+    if (getrandom(r, sizeof r, 0) != (ssize_t)sizeof r) {
+        int64_t now = tt_now_ns();
+        memcpy(r, &now, sizeof now);
+    }
+    int n = snprintf(out, size, "%s", prefix);
+    for (size_t i = 0; i < sizeof r; i++)
+        n += snprintf(out + n, size - (size_t)n, "%02x", r[i]);
+}
+
+tt_status tt_api_find_model(const tt_api *api, const char *id, bool needed, const tt_served **out,
+                            tt_err *e)
+{
+    bool loading = atomic_load(&api->state) == TT_API_LOADING;
+    size_t models = api->engine ? tt_engine_models(api->engine) : 0;
+    *out = id ? models ? tt_engine_find(api->engine, id) : NULL
+              : !needed && models ? tt_engine_model(api->engine, 0) : NULL;
+    if (*out)
+        return TT_OK;
+    if (!id && needed)
+        return tt_fail_param(e, "model", "missing_required_parameter", "'model' is missing");
+    if (loading)
+        return tt_fail_param(e, "model", "model_loading", "the models are still being loaded");
+    return tt_fail_param(e, "model", "model_not_found",
+                         "the model '%.80s' does not exist; GET /v1/models lists those that do",
+                         id ? id : "");
+}
+
+/* Text comes before this hole, so a leading blank of its first token belongs to the text. */
+static bool continues(const tt_gen *g, const tt_part *hole)
+{
+    return hole->begin > 0 && g->endpoint->on != TT_ON_CHAT;
+}
+
+static tt_status open_choice(tt_gen *g, tt_choice *c, tt_err *e)
+{
+    c->out = calloc((size_t)c->canvas->holes, sizeof *c->out);
+    if (!c->out)
+        return tt_fail(e, TT_ENOMEM, "no memory for the answer");
+    int k = 0;
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->hole)
+            continue;
+        c->out[k++] = (tt_text_out){
+            .tok = g->model->tok,
+            .begin = p->begin,
+            .end = p->end,
+            .continues = continues(g, p),
+            .stop_id = g->model->stop_id,
+            .stop_ids = g->stop_early ? g->model->stop_ids : 0,
+            .stop = g->stop,
+            .stops = g->stops,
+        };
+    }
+    return TT_OK;
+}
+
+static tt_status open_choices(tt_gen *g, tt_err *e)
+{
+    g->choices = g->canvases * g->n;
+    g->choice = calloc((size_t)g->choices, sizeof *g->choice);
+    if (!g->choice) {
+        g->choices = 0;
+        return tt_fail(e, TT_ENOMEM, "no memory for the answer");
+    }
+    for (int i = 0; i < g->choices; i++) {
+        tt_choice *c = &g->choice[i];
+        c->canvas = &g->canvas[i / g->n];
+        c->sample = i % g->n;
+        c->index = i;
+        tt_status s = open_choice(g, c, e);
+        if (s)
+            return s;
+    }
+    return TT_OK;
+}
+
+static tt_status read_body(tt_gen *g, const char *text, size_t bytes, tt_err *e)
+{
+    cJSON *body;
+    tt_status s = tt_json_parse(&body, text, bytes, e);
+    if (!s)
+        s = tt_fields_check(body, g->endpoint->on, g->api->strict, e);
+    bool needed = g->endpoint->on != TT_ON_LLAMA;
+    if (!s)
+        s = tt_api_find_model(g->api, tt_field_text(body, "model", NULL), needed, &g->model, e);
+    if (!s)
+        s = tt_gen_read_common(g, body, e);
+    if (!s)
+        s = g->endpoint->read(g, body, e);
+    if (!s)
+        s = open_choices(g, e);
+    cJSON_Delete(body);
+    return s;
+}
+
+tt_status tt_gen_read(tt_gen **out, tt_api *api, const tt_endpoint *endpoint, const char *body,
+                      size_t bytes, int64_t arrived_ns, tt_err *e)
+{
+    tt_err local = {0};
+    e = e ? e : &local;
+    *out = NULL;
+    if (atomic_load(&api->state) == TT_API_DRAINING)
+        return tt_fail_param(e, "", "draining", "the server is shutting down");
+    tt_gen *g = calloc(1, sizeof *g);
+    if (!g)
+        return tt_fail(e, TT_ENOMEM, "no memory for the request");
+    g->api = api;
+    g->endpoint = endpoint;
+    g->arrived_ns = arrived_ns;
+    g->created = (int64_t)time(NULL);
+    g->first_draft = g->first_text = -1;
+    make_id(g->id, sizeof g->id, endpoint->id_prefix);
+    tt_status s = read_body(g, body, bytes, e);
+    g->read_ns = tt_now_ns();
+    if (s)
+        tt_gen_free(g);
+    else
+        *out = g;
+    return s;
+}
+
+void tt_gen_free(tt_gen *g)
+{
+    if (!g)
+        return;
+    for (int i = 0; i < g->choices; i++) {
+        tt_choice *c = &g->choice[i];
+        for (int k = 0; c->out && k < c->canvas->holes; k++)
+            tt_text_out_free(&c->out[k]);
+        free(c->out);
+        free(c->shown);
+        tt_view_free(&c->view);
+    }
+    for (int i = 0; i < g->canvases; i++)
+        tt_canvas_free(&g->canvas[i]);
+    free(g->canvas);
+    free(g->choice);
+    free(g->bias);
+    tt_gen_owned_free(g);
+    free(g);
+}
+
+bool tt_gen_streams(const tt_gen *g) { return g->stream; }
+
+/* --- running --- */
+
+tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *retry_after_ms,
+                        tt_err *e)
+{
+    for (int i = 0; i < g->canvases; i++) {
+        tt_canvas *c = &g->canvas[i];
+        tt_job_spec spec = {
+            .model = g->model,
+            .sampler = g->sampler,
+            .params = g->params,
+            .id = c->ids.id,
+            .open = (const uint8_t *)c->open.data,
+            .columns = (int32_t)c->ids.count,
+            .prompt = c->prompt,
+            .samples = g->n,
+            .seed = (uint64_t)g->seed,
+            .bias = g->bias,
+            .n_bias = g->n_bias,
+            .stop_early = g->stop_early,
+            .ban_stops = g->ban_stops,
+            .n_top = g->n_top,
+            .deadline_ms = g->deadline_ms,
+            .priority = g->priority,
+            .wake = wake,
+            .wake_arg = arg,
+            .wake_steps = g->stream || g->stops > 0,
+        };
+        tt_status s = tt_engine_submit(g->api->engine, &spec, &c->job, retry_after_ms, e);
+        if (s) {
+            tt_gen_cancel(g);
+            return s;
+        }
+    }
+    return TT_OK;
+}
+
+void tt_gen_cancel(tt_gen *g)
+{
+    for (int i = 0; i < g->canvases; i++)
+        if (g->canvas[i].job)
+            tt_job_cancel(g->canvas[i].job);
+}
+
+void tt_gen_fail(tt_gen *g, const tt_err *e)
+{
+    if (g->failure.status)
+        return;
+    g->failure = *e;
+    g->ended_ns = tt_now_ns();
+    tt_gen_cancel(g);
+}
+
+/* --- following the jobs --- */
+
+static void fail_by_finish(tt_gen *g, const tt_view *v)
+{
+    tt_err e = {0};
+    if (v->finish == TT_FINISH_ERROR)
+        e = v->error;
+    else if (v->finish == TT_FINISH_DEADLINE)
+        tt_fail_param(&e, "tutti.deadline_ms", "deadline_exceeded",
+                      "the deadline of %lld ms passed before the answer was complete",
+                      (long long)g->deadline_ms);
+    else
+        tt_fail(&e, TT_ECANCEL, "the request was cancelled");
+    if (!e.status)
+        tt_fail(&e, TT_EFORMAT, "generation failed");
+    tt_gen_fail(g, &e);
+}
+
+/* The choice is complete when all its holes are; how it ended is how the first unusual one did. */
+static void close_choice(tt_gen *g, tt_choice *c)
+{
+    tt_finish finish = TT_FINISH_LENGTH;
+    for (int k = 0; k < c->canvas->holes; k++) {
+        const tt_text_out *o = &c->out[k];
+        if (!o->finish)
+            return;
+        if (o->finish > TT_FINISH_LENGTH) {
+            fail_by_finish(g, &c->view);
+            return;
+        }
+        if (o->finish == TT_FINISH_STOP)
+            finish = TT_FINISH_STOP;
+    }
+    c->finish = finish;
+}
+
+static bool anything_committed(const tt_choice *c)
+{
+    for (int32_t i = 0; i < c->view.columns; i++)
+        if (c->view.step[i] > 0)
+            return true;
+    return false;
+}
+
+static double since_arrival(const tt_gen *g)
+{
+    return (double)(tt_now_ns() - g->arrived_ns) * 1e-9;
+}
+
+void tt_choice_update(tt_gen *g, tt_choice *c)
+{
+    if (c->finish || g->failure.status || !tt_job_view(c->canvas->job, c->sample, &c->view))
+        return;
+    if (g->first_draft < 0 && anything_committed(c))
+        g->first_draft = since_arrival(g);
+    for (int k = 0; k < c->canvas->holes; k++) {
+        tt_err e = {0};
+        if (tt_text_out_feed(&c->out[k], &c->view, &e)) {
+            tt_gen_fail(g, &e);
+            return;
+        }
+        if (c->out[k].hit_stop)
+            tt_job_stop(c->canvas->job, c->sample); /* harmless when repeated */
+    }
+    close_choice(g, c);
+}
+
+static bool all_closed(const tt_gen *g)
+{
+    for (int i = 0; i < g->choices; i++)
+        if (!g->choice[i].finish)
+            return false;
+    return true;
+}
+
+bool tt_gen_poll(tt_gen *g)
+{
+    for (int i = 0; i < g->choices; i++)
+        tt_choice_update(g, &g->choice[i]);
+    bool over = g->failure.status || all_closed(g);
+    if (over && !g->ended_ns)
+        g->ended_ns = tt_now_ns();
+    return over;
+}
+
+void tt_gen_answer(tt_gen *g, tt_reply *r)
+{
+    if (g->failure.status) {
+        tt_reply_error(r, &g->failure);
+        return;
+    }
+    if (g->first_text < 0)
+        g->first_text = since_arrival(g);
+    tt_json w = {.out = &r->body};
+    tt_gen_write_answer(g, &w);
+    r->status = 200;
+}
+
+void tt_gen_record(const tt_gen *g, tt_request_record *r)
+{
+    *r = (tt_request_record){.model = g->model->id,
+                             .first_draft = g->first_draft,
+                             .first_text = g->first_text,
+                             .queue = -1,
+                             .run = -1};
+    int64_t end = g->ended_ns ? g->ended_ns : tt_now_ns();
+    r->end_to_end = (double)(end - g->arrived_ns) * 1e-9;
+    for (int i = 0; i < g->canvases; i++) {
+        r->prompt_tokens += g->canvas[i].given;
+        if (!g->canvas[i].job)
+            continue;
+        tt_job_times t = tt_job_get_times(g->canvas[i].job);
+        r->queue = t.queue_ms * 1e-3 > r->queue ? t.queue_ms * 1e-3 : r->queue;
+        r->run = t.run_ms * 1e-3 > r->run ? t.run_ms * 1e-3 : r->run;
+    }
+    for (int i = 0; i < g->choices; i++) {
+        const tt_choice *c = &g->choice[i];
+        r->nfe += c->view.nfe;
+        for (int k = 0; k < c->canvas->holes; k++)
+            r->generation_tokens += c->out[k].tokens;
+        tt_finish f = c->finish              ? c->finish
+                      : g->failure.status == TT_OK || g->failure.status == TT_ECANCEL
+                          ? TT_FINISH_CANCELLED
+                      : c->view.finish == TT_FINISH_DEADLINE ? TT_FINISH_DEADLINE
+                                                             : TT_FINISH_ERROR;
+        r->finished[f]++;
+    }
+}

@@ -1,0 +1,172 @@
+/* gen_parts.h - the inside of a tt_gen, shared by the files that read and write it.
+ *
+ * A canvas is one prompt's row of columns, submitted as one job with n samples. Its text is a
+ * list of parts, literal text and holes. A choice is one sample of one canvas: an answer. */
+#ifndef TT_GEN_PARTS_H
+#define TT_GEN_PARTS_H
+
+#include "server/api/fields.h"
+#include "server/api/gen.h"
+#include "server/json_write.h"
+#include "server/text_out.h"
+
+typedef struct {
+    bool hole;
+    const char *text; /* literal */
+    size_t bytes;
+    int32_t begin, end; /* hole: its columns */
+    const char *id;     /* hole of an infill request */
+} tt_part;
+
+typedef struct {
+    tt_ids ids;
+    tt_buf open;    /* a byte per column */
+    int32_t prompt; /* as in tt_job_spec */
+    int32_t given;  /* fixed columns */
+    tt_part *part;
+    int parts, holes;
+    tt_job *job;
+} tt_canvas;
+
+typedef struct {
+    tt_canvas *canvas;
+    int32_t sample; /* of the canvas */
+    int index;      /* in the answer */
+    tt_view view;
+    tt_text_out *out; /* one per hole, in order */
+    tt_finish finish; /* TT_FINISH_NONE while its text may grow */
+
+    /* streaming */
+    int part;            /* first part not sent completely */
+    size_t sent;         /* bytes of that part sent */
+    int32_t told;        /* tokens of that part reported with their log-probabilities */
+    size_t text_sent;    /* bytes sent in all */
+    bool begun, closed;  /* first and last chunk were sent */
+    int64_t next_ms;     /* not before this time: stream_interval_ms */
+    int64_t emitted_ns;  /* time of the last emission of committed text */
+    uint64_t shown_version;
+    int32_t *shown; /* delta mode: ids the client knows, by column */
+} tt_choice;
+
+typedef enum { TT_STREAM_COMMITTED, TT_STREAM_SNAPSHOT, TT_STREAM_DELTA } tt_stream_mode;
+
+typedef struct tt_owned tt_owned; /* memory that lives as long as the request */
+
+struct tt_gen {
+    tt_api *api;
+    const tt_endpoint *endpoint;
+    const tt_served *model;
+    tt_owned *owned;
+    char id[48];
+    int64_t created, arrived_ns, read_ns; /* read_ns: when reading was done */
+
+    /* request */
+    const tt_sampler *sampler;
+    tt_params params;
+    int32_t n;
+    int64_t seed;
+    const char *stop[4];
+    int stops;
+    tt_id_value *bias;
+    int32_t n_bias;
+    bool logprobs, echo, trace, special_tokens;
+    int32_t n_top;
+    bool stop_early, ban_stops;
+    int64_t deadline_ms;
+    int32_t priority;
+    bool stream, include_usage;
+    tt_stream_mode mode;
+    int64_t interval_ms;
+    const char *placeholder;
+    const char *warning[8];
+    int warnings;
+
+    /* work */
+    tt_canvas *canvas;
+    int canvases;
+    tt_choice *choice;
+    int choices;
+    tt_err failure; /* status TT_OK while all is well */
+    double first_draft, first_text;
+    int64_t ended_ns;
+};
+
+/* What a chunk of a stream carries for one choice. */
+typedef struct {
+    const char *text;
+    size_t bytes;
+    bool first; /* opens the choice (chat: the role) */
+    bool last;  /* closes it; no text */
+    const tt_text_out *tokens; /* with log-probabilities: tokens [from, to) of this hole */
+    int32_t from, to;
+    size_t offset; /* where that hole's text begins in the whole */
+} tt_piece;
+
+struct tt_endpoint {
+    unsigned on; /* TT_ON_ */
+    const char *id_prefix, *object, *chunk_object;
+    /* Makes the canvases from what only this endpoint has in its body. */
+    tt_status (*read)(tt_gen *g, const cJSON *body, tt_err *e);
+    /* Writes the members of a finished choice, and of a piece of one. */
+    void (*choice)(const tt_gen *g, const tt_choice *c, tt_json *w);
+    void (*delta)(const tt_gen *g, const tt_choice *c, const tt_piece *p, tt_json *w);
+    /* Writes the whole answer when its shape is not OpenAI's; may be NULL. */
+    void (*answer)(const tt_gen *g, tt_json *w);
+};
+
+/* --- gen_read.c: what all endpoints have in common --- */
+
+tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e);
+/* A copy that lives as long as the request; NULL when memory is out. */
+char *tt_gen_keep(tt_gen *g, const char *bytes, size_t n);
+void tt_gen_owned_free(tt_gen *g);
+void tt_gen_warn(tt_gen *g, const char *text);
+
+/* --- canvas.c: building canvases --- */
+
+/* A new, empty canvas; NULL with *e set when there are too many or memory is out. */
+tt_canvas *tt_gen_add_canvas(tt_gen *g, tt_err *e);
+/* Fixed columns: the ids of a text; TT_TOK_ADD_SPECIAL may be among the flags. path: the field the
+ * text came from. */
+tt_status tt_canvas_add_text(const tt_gen *g, tt_canvas *c, const char *text, unsigned flags,
+                             const char *path, tt_err *e);
+tt_status tt_canvas_add_ids(const tt_gen *g, tt_canvas *c, const int32_t *id, size_t n,
+                            const char *path, tt_err *e);
+/* Open columns. */
+tt_status tt_canvas_add_hole(const tt_gen *g, tt_canvas *c, int64_t tokens, const char *id,
+                             const char *path, tt_err *e);
+/* Text of the answer that has no columns of its own, or whose columns were added already. */
+tt_status tt_canvas_add_literal(tt_canvas *c, const char *text, size_t bytes, tt_err *e);
+/* Columns the model's context has left. */
+int64_t tt_canvas_room(const tt_gen *g, const tt_canvas *c);
+void tt_canvas_free(tt_canvas *c);
+
+/* One canvas per prompt of a `prompt` member: only the fixed columns. echo: a literal of the same
+ * text comes first. */
+tt_status tt_gen_read_prompts(tt_gen *g, const cJSON *prompt, bool echo, tt_err *e);
+
+/* --- write.c: answers --- */
+
+/* "stop", "length"; NULL while running. */
+const char *tt_finish_text(tt_finish f);
+/* The whole text of a finished choice. */
+void tt_choice_text(const tt_choice *c, tt_buf *out);
+void tt_gen_write_answer(const tt_gen *g, tt_json *w);
+void tt_gen_write_usage(const tt_gen *g, tt_json *w);         /* the value */
+void tt_gen_write_extras(const tt_gen *g, tt_json *w);        /* members of `tutti` */
+void tt_choice_write_trace(const tt_choice *c, tt_json *w); /* the value */
+
+/* --- logprobs.c --- */
+
+/* Tokens [from, to) of a hole as the legacy object and as chat's. offset: as in tt_piece. */
+void tt_write_legacy_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_out *o,
+                              int32_t from, int32_t to, size_t offset, tt_json *w);
+void tt_write_chat_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_out *o,
+                            int32_t from, int32_t to, tt_json *w);
+
+/* --- gen.c --- */
+
+/* Brings a choice up to date with its job. */
+void tt_choice_update(tt_gen *g, tt_choice *c);
+
+#endif

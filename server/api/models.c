@@ -1,0 +1,132 @@
+/* models.c - GET /v1/models and /v1/models/{id}: what can be asked of which model. */
+#include "server/api/api.h"
+#include "server/json_write.h"
+
+static void put_value(const tt_param *p, const char *key, double v, tt_json *w)
+{
+    if (p->type == TT_PARAM_CHOICE)
+        tt_json_text_member(w, key, p->choices[(int)v]);
+    else if (p->type == TT_PARAM_BOOL)
+        tt_json_bool_member(w, key, v != 0);
+    else
+        tt_json_float_member(w, key, v);
+}
+
+static void write_param(const tt_params *defaults, const tt_param *p, tt_json *w)
+{
+    static const char *const types[] = {
+        [TT_PARAM_INT] = "int",
+        [TT_PARAM_FLOAT] = "float",
+        [TT_PARAM_BOOL] = "bool",
+        [TT_PARAM_CHOICE] = "choice",
+    };
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "name", p->name);
+    tt_json_text_member(w, "type", types[p->type]);
+    put_value(p, "default", tt_params_get(defaults, p), w);
+    if (p->type == TT_PARAM_INT || p->type == TT_PARAM_FLOAT) {
+        tt_json_float_member(w, "min", p->min);
+        tt_json_float_member(w, "max", p->max);
+    }
+    if (p->type == TT_PARAM_CHOICE) {
+        tt_json_open_member(w, "choices", '[');
+        for (int i = 0; p->choices[i]; i++)
+            tt_json_put_text(w, p->choices[i]);
+        tt_json_close(w, ']');
+    }
+    tt_json_text_member(w, "help", p->help);
+    tt_json_close(w, '}');
+}
+
+/* Samplers this model can run, each with the parameters it reads and their values here. */
+static void write_samplers(const tt_served *m, tt_json *w)
+{
+    size_t n;
+    const tt_param *all = tt_param_all(&n);
+    tt_json_open_member(w, "samplers", '[');
+    for (const tt_sampler *const *s = tt_sampler_all(); *s; s++) {
+        if ((*s)->needs & ~m->info.kinds)
+            continue;
+        tt_json_open(w, '{');
+        tt_json_text_member(w, "name", (*s)->name);
+        tt_json_text_member(w, "summary", (*s)->summary);
+        tt_json_text_member(w, "source", (*s)->source);
+        tt_json_bool_member(w, "default", *s == m->sampler);
+        tt_json_open_member(w, "parameters", '[');
+        for (size_t i = 0; i < n; i++)
+            if (tt_sampler_reads(*s, &all[i]))
+                write_param(&m->defaults, &all[i], w);
+        tt_json_close(w, ']');
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
+}
+
+static const char *kind(const tt_served *m)
+{
+    return m->info.kinds & TT_KIND_INSERTION ? "insertion" : "mdlm";
+}
+
+static void write_extension(const tt_served *m, tt_json *w)
+{
+    tt_json_open_member(w, "tutti", '{');
+    tt_json_text_member(w, "family", kind(m));
+    tt_json_text_member(w, "architecture", m->info.architecture);
+    tt_json_open_member(w, "capabilities", '[');
+    if (m->tok || m->info.vocab)
+        tt_json_put_text(w, "completion");
+    if (m->chat)
+        tt_json_put_text(w, "chat");
+    if (m->tok)
+        tt_json_put_text(w, "infill");
+    tt_json_close(w, ']');
+    tt_json_int_member(w, "context", m->info.context);
+    tt_json_int_member(w, "vocabulary", m->info.vocab);
+    tt_json_int_member(w, "mask_id", m->info.mask_id);
+    tt_json_int_member(w, "parameters", m->info.parameters);
+    tt_json_int_member(w, "weight_bytes", (int64_t)m->info.weight_bytes);
+    tt_json_text_member(w, "compute", m->info.compute);
+    tt_json_text_member(w, "digest", m->digest);
+    tt_json_text_member(w, "chat_format", m->chat ? tt_chat_name(m->chat) : NULL);
+    tt_json_text_member(w, "default_sampler", m->sampler ? m->sampler->name : NULL);
+    write_samplers(m, w);
+    tt_json_close(w, '}');
+}
+
+static void write_model(const tt_served *m, tt_json *w)
+{
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "id", m->id);
+    tt_json_text_member(w, "object", "model");
+    tt_json_int_member(w, "created", m->created);
+    tt_json_text_member(w, "owned_by", "tutti");
+    tt_json_int_member(w, "max_model_len", m->info.context);
+    write_extension(m, w);
+    tt_json_close(w, '}');
+}
+
+void tt_api_models(const tt_call *c, tt_reply *r)
+{
+    tt_json w = {.out = &r->body};
+    tt_json_open(&w, '{');
+    tt_json_text_member(&w, "object", "list");
+    tt_json_open_member(&w, "data", '[');
+    for (size_t i = 0; i < tt_engine_models(c->api->engine); i++)
+        write_model(tt_engine_model(c->api->engine, i), &w);
+    tt_json_close(&w, ']');
+    tt_json_close(&w, '}');
+    r->status = 200;
+}
+
+void tt_api_model(const tt_call *c, tt_reply *r)
+{
+    tt_err e = {0};
+    const tt_served *m;
+    if (tt_api_find_model(c->api, c->tail, true, &m, &e)) {
+        tt_reply_error(r, &e);
+        return;
+    }
+    tt_json w = {.out = &r->body};
+    write_model(m, &w);
+    r->status = 200;
+}

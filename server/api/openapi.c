@@ -1,0 +1,391 @@
+/* openapi.c - GET /openapi.json: the document of the interface, written from the tables that the
+ * server itself works by (routes, body fields, extension fields, sampling parameters), so that it
+ * cannot say anything else. */
+#include <string.h>
+
+#include "server/api/api.h"
+#include "server/api/fields.h"
+#include "server/api/gen.h"
+#include "server/json_write.h"
+
+static void put_type(tt_json *w, const char *type) { tt_json_text_member(w, "type", type); }
+
+static void put_array_of(tt_json *w, const char *type)
+{
+    tt_json_open(w, '{');
+    put_type(w, "array");
+    tt_json_open_member(w, "items", '{');
+    put_type(w, type);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}
+
+static void put_only_type(tt_json *w, const char *type)
+{
+    tt_json_open(w, '{');
+    put_type(w, type);
+    tt_json_close(w, '}');
+}
+
+static void put_prompt_type(tt_json *w)
+{
+    tt_json_open_member(w, "anyOf", '[');
+    put_only_type(w, "string");
+    put_array_of(w, "string");
+    put_array_of(w, "integer");
+    tt_json_open(w, '{');
+    put_type(w, "array");
+    tt_json_key(w, "items");
+    put_array_of(w, "integer");
+    tt_json_close(w, '}');
+    tt_json_close(w, ']');
+}
+
+static void put_texts_type(const tt_field *f, tt_json *w)
+{
+    tt_json_open_member(w, "anyOf", '[');
+    put_only_type(w, "string");
+    tt_json_open(w, '{');
+    put_type(w, "array");
+    tt_json_open_member(w, "items", '{');
+    put_type(w, "string");
+    tt_json_close(w, '}');
+    if (f->max > 0)
+        tt_json_int_member(w, "maxItems", (int64_t)f->max);
+    tt_json_close(w, '}');
+    tt_json_close(w, ']');
+}
+
+static void put_number_type(const char *type, double min, double max, tt_json *w)
+{
+    put_type(w, type);
+    if (!strcmp(type, "integer")) {
+        tt_json_int_member(w, "minimum", (int64_t)min);
+        tt_json_int_member(w, "maximum", (int64_t)max);
+    } else {
+        tt_json_float_member(w, "minimum", min);
+        tt_json_float_member(w, "maximum", max);
+    }
+}
+
+/* Members whose inside has a schema of its own. */
+static const struct {
+    const char *name, *schema, *items;
+} inner[] = {
+    {"messages", NULL, "Message"},
+    {"segments", NULL, "Segment"},
+    {"tutti", "TuttiOptions", NULL},
+};
+
+static bool put_reference(const tt_field *f, tt_json *w)
+{
+    for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
+        if (strcmp(inner[i].name, f->name))
+            continue;
+        char path[64] = "#/components/schemas/";
+        strcat(path, inner[i].schema ? inner[i].schema : inner[i].items);
+        if (inner[i].items) {
+            put_type(w, "array");
+            tt_json_open_member(w, "items", '{');
+        }
+        tt_json_text_member(w, "$ref", path);
+        if (inner[i].items)
+            tt_json_close(w, '}');
+        return true;
+    }
+    return false;
+}
+
+static void put_field_type(const tt_field *f, tt_json *w)
+{
+    if (put_reference(f, w))
+        return;
+    switch (f->type) {
+    case TT_FIELD_TEXT:
+        put_type(w, "string");
+        break;
+    case TT_FIELD_INT:
+        put_number_type("integer", f->min, f->max, w);
+        break;
+    case TT_FIELD_NUMBER:
+        put_number_type("number", f->min, f->max, w);
+        break;
+    case TT_FIELD_BOOL:
+        put_type(w, "boolean");
+        break;
+    case TT_FIELD_ARRAY:
+        put_type(w, "array");
+        tt_json_open_member(w, "items", '{');
+        tt_json_close(w, '}');
+        break;
+    case TT_FIELD_OBJECT:
+        put_type(w, "object");
+        break;
+    case TT_FIELD_TEXTS:
+        put_texts_type(f, w);
+        break;
+    case TT_FIELD_PROMPT:
+        put_prompt_type(w);
+        break;
+    case TT_FIELD_ANY:
+        break;
+    }
+}
+
+static void put_field(const tt_field *f, tt_json *w)
+{
+    tt_json_open_member(w, f->name, '{');
+    put_field_type(f, w);
+    tt_json_text_member(w, "description", f->help);
+    if (f->use == TT_FIELD_NEUTRAL && !*f->neutral)
+        put_type(w, "null");
+    else if (f->use == TT_FIELD_NEUTRAL) {
+        tt_json_open_member(w, "enum", '[');
+        for (const char *v = f->neutral; *v;) {
+            size_t n = strcspn(v, "|");
+            char one[64] = "";
+            strncat(one, v, n < sizeof one ? n : sizeof one - 1);
+            tt_json_put_raw(w, one);
+            v += n + (v[n] == '|');
+        }
+        tt_json_close(w, ']');
+    }
+    tt_json_close(w, '}');
+}
+
+/* --- schemas --- */
+
+/* Members a body cannot be without. */
+static const struct {
+    unsigned on;
+    const char *name;
+} required[] = {
+    {TT_ON_COMPLETIONS | TT_ON_CHAT | TT_ON_INFILL | TT_ON_FIM, "model"},
+    {TT_ON_COMPLETIONS | TT_ON_FIM, "prompt"},
+    {TT_ON_CHAT, "messages"},
+    {TT_ON_INFILL, "segments"},
+    {TT_ON_DETOKENIZE, "tokens"},
+};
+
+static void put_body(unsigned on, tt_json *w)
+{
+    bool any = false;
+    put_type(w, "object");
+    for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
+        if (!(required[i].on & on))
+            continue;
+        if (!any)
+            tt_json_open_member(w, "required", '[');
+        any = true;
+        tt_json_put_text(w, required[i].name);
+    }
+    if (any)
+        tt_json_close(w, ']');
+    tt_json_open_member(w, "properties", '{');
+    for (const tt_field *f = tt_fields(); f->name; f++)
+        if (f->on & on)
+            put_field(f, w);
+    tt_json_close(w, '}');
+    tt_json_bool_member(w, "additionalProperties", false);
+}
+
+static void put_param(const tt_param *p, tt_json *w)
+{
+    tt_json_open_member(w, p->name, '{');
+    switch (p->type) {
+    case TT_PARAM_BOOL:
+        put_type(w, "boolean");
+        break;
+    case TT_PARAM_CHOICE:
+        put_type(w, "string");
+        tt_json_open_member(w, "enum", '[');
+        for (int i = 0; p->choices[i]; i++)
+            tt_json_put_text(w, p->choices[i]);
+        tt_json_close(w, ']');
+        break;
+    case TT_PARAM_INT:
+        put_number_type("integer", p->min, p->max, w);
+        break;
+    case TT_PARAM_FLOAT:
+        put_number_type("number", p->min, p->max, w);
+        break;
+    }
+    tt_json_text_member(w, "description", p->help);
+    tt_json_close(w, '}');
+}
+
+static void put_extension(tt_json *w)
+{
+    size_t n;
+    const tt_param *all = tt_param_all(&n);
+    tt_json_open_member(w, "TuttiOptions", '{');
+    put_type(w, "object");
+    tt_json_text_member(w, "description",
+                        "How to sample and stream. A sampling parameter that the chosen sampler "
+                        "does not read is refused; GET /v1/models lists which one reads what.");
+    tt_json_open_member(w, "properties", '{');
+    for (const tt_field *f = tt_extension_fields(); f->name; f++)
+        put_field(f, w);
+    for (size_t i = 0; i < n; i++)
+        put_param(&all[i], w);
+    tt_json_close(w, '}');
+    tt_json_bool_member(w, "additionalProperties", false);
+    tt_json_close(w, '}');
+}
+
+/* Schemas whose shape no table of ours holds. */
+static const char fixed_schemas[] =
+    "\"Message\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{"
+    "\"role\":{\"type\":\"string\",\"enum\":[\"system\",\"developer\",\"user\",\"assistant\"]},"
+    "\"content\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":"
+    "\"object\",\"required\":[\"type\",\"text\"],\"properties\":{\"type\":{\"const\":\"text\"},"
+    "\"text\":{\"type\":\"string\"}}}}]},\"name\":{\"type\":\"string\"}}},"
+    "\"Segment\":{\"anyOf\":[{\"type\":\"object\",\"required\":[\"text\"],\"properties\":{\"text\":"
+    "{\"type\":\"string\"}},\"additionalProperties\":false},{\"type\":\"object\",\"required\":"
+    "[\"hole\"],\"properties\":{\"hole\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":"
+    "\"string\"},\"max\":{\"type\":\"integer\",\"minimum\":1,\"description\":\"tokens to fill; "
+    "also called tokens\"},\"tokens\":{\"type\":\"integer\",\"minimum\":1},\"min\":{\"type\":"
+    "\"integer\",\"minimum\":1,\"description\":\"must equal max\"}},\"additionalProperties\":false}},"
+    "\"additionalProperties\":false}]},"
+    "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":"
+    "\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{\"message\":"
+    "{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"],"
+    "\"description\":\"the field at fault, as a JSON path\"},\"code\":{\"type\":[\"string\","
+    "\"null\"]}}}}}";
+
+static void put_schemas(const tt_api *api, tt_json *w)
+{
+    tt_json_open_member(w, "components", '{');
+    if (api->keys_needed) {
+        tt_json_key(w, "securitySchemes");
+        tt_json_put_raw(w, "{\"key\":{\"type\":\"http\",\"scheme\":\"bearer\"}}");
+    }
+    tt_json_open_member(w, "schemas", '{');
+    for (const tt_route *r = tt_routes(); r->method; r++) {
+        if (!r->fields)
+            continue;
+        char name[48] = "Body";
+        for (const char *p = r->path; *p && strlen(name) < sizeof name - 1; p++)
+            if (*p != '/')
+                strncat(name, p, 1);
+        tt_json_open_member(w, name, '{');
+        put_body(r->fields, w);
+        tt_json_close(w, '}');
+    }
+    put_extension(w);
+    tt_buf_putc(w->out, ',');
+    tt_buf_puts(w->out, fixed_schemas);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}
+
+/* --- paths --- */
+
+static void put_operation_id(const tt_route *r, tt_json *w)
+{
+    char id[80] = "";
+    strncat(id, strcmp(r->method, "GET") ? "post" : "get", 8);
+    for (const char *p = r->path; *p && strlen(id) < sizeof id - 1; p++)
+        if (*p == '/' || *p == '.')
+            strcat(id, "_");
+        else if (*p != '{' && *p != '}')
+            strncat(id, p, 1);
+    tt_json_text_member(w, "operationId", id);
+}
+
+static void put_request_body(const tt_route *r, tt_json *w)
+{
+    char path[96] = "#/components/schemas/Body";
+    for (const char *p = r->path; *p && strlen(path) < sizeof path - 1; p++)
+        if (*p != '/')
+            strncat(path, p, 1);
+    tt_json_open_member(w, "requestBody", '{');
+    tt_json_bool_member(w, "required", true);
+    tt_json_open_member(w, "content", '{');
+    tt_json_open_member(w, "application/json", '{');
+    tt_json_open_member(w, "schema", '{');
+    tt_json_text_member(w, "$ref", path);
+    for (int i = 0; i < 4; i++)
+        tt_json_close(w, '}');
+}
+
+static void put_content(const char *type, tt_json *w)
+{
+    tt_json_open_member(w, type, '{');
+    tt_json_open_member(w, "schema", '{');
+    put_type(w, strcmp(type, "application/json") ? "string" : "object");
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}
+
+static void put_responses(const tt_route *r, tt_json *w)
+{
+    tt_json_open_member(w, "responses", '{');
+    tt_json_open_member(w, "200", '{');
+    tt_json_text_member(w, "description",
+                        r->endpoint ? "the answer; server-sent events when 'stream' is true"
+                                    : "the answer");
+    tt_json_open_member(w, "content", '{');
+    put_content(r->flags & TT_ROUTE_METRICS ? "text/plain" : "application/json", w);
+    if (r->endpoint && r->fields != TT_ON_LLAMA)
+        put_content("text/event-stream", w);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+    tt_json_open_member(w, "4XX", '{');
+    tt_json_text_member(w, "description", "the request cannot be answered; 'param' names the field");
+    tt_json_open_member(w, "content", '{');
+    tt_json_open_member(w, "application/json", '{');
+    tt_json_open_member(w, "schema", '{');
+    tt_json_text_member(w, "$ref", "#/components/schemas/Error");
+    for (int i = 0; i < 5; i++)
+        tt_json_close(w, '}');
+}
+
+static void put_route(const tt_api *api, const tt_route *r, tt_json *w)
+{
+    bool open = r->flags & TT_ROUTE_OPEN;
+    tt_json_open_member(w, r->path, '{');
+    tt_json_open_member(w, strcmp(r->method, "GET") ? "post" : "get", '{');
+    put_operation_id(r, w);
+    tt_json_text_member(w, "summary", r->summary);
+    tt_json_open_member(w, "tags", '[');
+    tt_json_put_text(w, r->tag);
+    tt_json_close(w, ']');
+    tt_json_key(w, "security");
+    tt_json_put_raw(w, api->keys_needed && !open ? "[{\"key\":[]}]" : "[]");
+    if (strstr(r->path, "{id}")) {
+        tt_json_key(w, "parameters");
+        tt_json_put_raw(w, "[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"description\":"
+                           "\"may hold slashes\",\"schema\":{\"type\":\"string\"}}]");
+    }
+    if (r->fields)
+        put_request_body(r, w);
+    put_responses(r, w);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}
+
+void tt_api_openapi(const tt_call *c, tt_reply *r)
+{
+    tt_json w = {.out = &r->body};
+    tt_json_open(&w, '{');
+    tt_json_text_member(&w, "openapi", "3.1.0");
+    tt_json_open_member(&w, "info", '{');
+    tt_json_text_member(&w, "title", "Tutti");
+    tt_json_text_member(&w, "version", c->api->version);
+    tt_json_text_member(&w, "summary", "Generation with diffusion language models");
+    tt_json_open_member(&w, "license", '{');
+    tt_json_text_member(&w, "name", "Apache 2.0");
+    tt_json_text_member(&w, "identifier", "Apache-2.0");
+    tt_json_close(&w, '}');
+    tt_json_close(&w, '}');
+    tt_json_key(&w, "servers");
+    tt_json_put_raw(&w, "[{\"url\":\"/\"}]");
+    tt_json_open_member(&w, "paths", '{');
+    for (const tt_route *p = tt_routes(); p->method; p++)
+        put_route(c->api, p, &w);
+    tt_json_close(&w, '}');
+    put_schemas(c->api, &w);
+    tt_json_close(&w, '}');
+    r->status = 200;
+}

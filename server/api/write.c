@@ -1,0 +1,161 @@
+/* write.c - answers as JSON: the frame all endpoints share, counts, and the `tutti` object. */
+#include "server/api/gen_parts.h"
+
+const char *tt_finish_text(tt_finish f)
+{
+    return f == TT_FINISH_STOP ? "stop" : f == TT_FINISH_LENGTH ? "length" : NULL;
+}
+
+void tt_choice_text(const tt_choice *c, tt_buf *out)
+{
+    int k = 0;
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->hole) {
+            tt_buf_add(out, p->text, p->bytes);
+            continue;
+        }
+        const tt_text_out *o = &c->out[k++];
+        if (o->ready)
+            tt_buf_add(out, o->text.data, o->ready);
+    }
+}
+
+static void count(const tt_gen *g, int64_t *given, int64_t *made)
+{
+    *given = *made = 0;
+    for (int i = 0; i < g->canvases; i++)
+        *given += g->canvas[i].given;
+    for (int i = 0; i < g->choices; i++)
+        for (int k = 0; k < g->choice[i].canvas->holes; k++)
+            *made += g->choice[i].out[k].tokens;
+}
+
+void tt_gen_write_usage(const tt_gen *g, tt_json *w)
+{
+    int64_t given, made;
+    count(g, &given, &made);
+    tt_json_open(w, '{');
+    tt_json_int_member(w, "prompt_tokens", given);
+    tt_json_int_member(w, "completion_tokens", made);
+    tt_json_int_member(w, "total_tokens", given + made);
+    tt_json_close(w, '}');
+}
+
+static void write_param(const tt_gen *g, const tt_param *p, tt_json *w)
+{
+    double v = tt_params_get(&g->params, p);
+    if (p->type == TT_PARAM_CHOICE)
+        tt_json_text_member(w, p->name, p->choices[(int)v]);
+    else if (p->type == TT_PARAM_BOOL)
+        tt_json_bool_member(w, p->name, v != 0);
+    else
+        tt_json_float_member(w, p->name, v);
+}
+
+static void write_params(const tt_gen *g, tt_json *w)
+{
+    size_t n;
+    const tt_param *all = tt_param_all(&n);
+    tt_json_open_member(w, "parameters", '{');
+    for (size_t i = 0; i < n; i++)
+        if (tt_sampler_reads(g->sampler, &all[i]))
+            write_param(g, &all[i], w);
+    tt_json_close(w, '}');
+}
+
+/* Jobs of one request run side by side: the longest counts. */
+static void write_time(const tt_gen *g, tt_json *w)
+{
+    double queue = 0, run = 0;
+    for (int i = 0; i < g->canvases; i++) {
+        tt_job_times t = tt_job_get_times(g->canvas[i].job);
+        queue = t.queue_ms > queue ? t.queue_ms : queue;
+        run = t.run_ms > run ? t.run_ms : run;
+    }
+    tt_json_open_member(w, "time", '{');
+    tt_json_float_member(w, "read_ms", (double)(g->read_ns - g->arrived_ns) * 1e-6);
+    tt_json_float_member(w, "queue_ms", queue);
+    tt_json_float_member(w, "run_ms", run);
+    tt_json_close(w, '}');
+}
+
+void tt_gen_write_extras(const tt_gen *g, tt_json *w)
+{
+    int64_t given, made, nfe = 0;
+    int32_t steps = 0, columns = 0;
+    count(g, &given, &made);
+    for (int i = 0; i < g->choices; i++) {
+        const tt_choice *c = &g->choice[i];
+        nfe += c->view.nfe;
+        steps = c->view.now > steps ? c->view.now : steps;
+        int32_t size = (int32_t)c->canvas->ids.count;
+        columns = size > columns ? size : columns;
+    }
+    tt_json_int_member(w, "nfe", nfe);
+    tt_json_int_member(w, "steps", steps);
+    tt_json_float_member(w, "tokens_per_forward", nfe ? (double)made / (double)nfe : 0);
+    tt_json_int_member(w, "canvas", columns);
+    tt_json_int_member(w, "seed", g->seed);
+    tt_json_text_member(w, "sampler", g->sampler->name);
+    write_params(g, w);
+    write_time(g, w);
+    tt_json_open_member(w, "warnings", '[');
+    for (int i = 0; i < g->warnings; i++)
+        tt_json_put_text(w, g->warning[i]);
+    tt_json_close(w, ']');
+}
+
+void tt_choice_write_trace(const tt_choice *c, tt_json *w)
+{
+    int32_t before = 0; /* columns of the holes passed */
+    tt_json_open(w, '[');
+    for (int k = 0; k < c->canvas->holes; before += c->out[k].end - c->out[k].begin, k++)
+        for (int32_t i = c->out[k].begin; i < c->out[k].begin + c->out[k].tokens; i++) {
+            tt_json_open(w, '{');
+            tt_json_int_member(w, "pos", before + i - c->out[k].begin);
+            tt_json_int_member(w, "id", c->view.id[i]);
+            tt_json_int_member(w, "step", c->view.step[i]);
+            tt_json_float_member(w, "logprob", (double)c->view.logprob[i]);
+            tt_json_close(w, '}');
+        }
+    tt_json_close(w, ']');
+}
+
+static void write_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
+{
+    tt_json_open(w, '{');
+    tt_json_int_member(w, "index", c->index);
+    g->endpoint->choice(g, c, w);
+    tt_json_text_member(w, "finish_reason", tt_finish_text(c->finish));
+    if (g->trace) {
+        tt_json_open_member(w, "tutti", '{');
+        tt_json_key(w, "trace");
+        tt_choice_write_trace(c, w);
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, '}');
+}
+
+void tt_gen_write_answer(const tt_gen *g, tt_json *w)
+{
+    if (g->endpoint->answer) {
+        g->endpoint->answer(g, w);
+        return;
+    }
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "id", g->id);
+    tt_json_text_member(w, "object", g->endpoint->object);
+    tt_json_int_member(w, "created", g->created);
+    tt_json_text_member(w, "model", g->model->id);
+    tt_json_open_member(w, "choices", '[');
+    for (int i = 0; i < g->choices; i++)
+        write_choice(g, &g->choice[i], w);
+    tt_json_close(w, ']');
+    tt_json_key(w, "usage");
+    tt_gen_write_usage(g, w);
+    tt_json_open_member(w, "tutti", '{');
+    tt_gen_write_extras(g, w);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}

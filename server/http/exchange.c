@@ -1,0 +1,416 @@
+/* exchange.c - the course of a request: headers, body, work, answer. See exchange.h. */
+#include "server/http/exchange.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+#include "kernels/base/clock.h"
+#include "kernels/base/log.h"
+
+enum { INLINE_BODY = 64 * 1024 }; /* longer bodies are read by a worker */
+
+static const char *header(const tt_exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+/* The client's id when it is harmless, else a new one. */
+static void choose_id(tt_exchange *x)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+    const char *given = header(x, "X-Request-Id");
+    size_t n = given ? strlen(given) : 0;
+    if (n >= 1 && n < sizeof x->id && strspn(given, allowed) == n) {
+        memcpy(x->id, given, n + 1);
+        return;
+    }
+    unsigned char r[12] = {0};
+    if (getrandom(r, sizeof r, 0) != (ssize_t)sizeof r)
+        memcpy(r, &x->arrived_ns, sizeof x->arrived_ns);
+    int at = snprintf(x->id, sizeof x->id, "req_");
+    for (size_t i = 0; i < sizeof r; i++)
+        at += snprintf(x->id + at, sizeof x->id - (size_t)at, "%02x", r[i]);
+}
+
+/* Labels of metrics must be few and must not come from the client. */
+static const char *known_method(const char *method)
+{
+    static const char *const known[] = {"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(known[i], method))
+            return known[i];
+    return "other";
+}
+
+tt_exchange *tt_exchange_open(tt_server *s, struct MHD_Connection *c, const char *method,
+                              const char *path)
+{
+    tt_exchange *x = calloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    char allow[64];
+    const char *tail;
+    x->server = s;
+    x->connection = c;
+    x->references = 1;
+    x->ticket = -1;
+    x->arrived_ns = tt_now_ns();
+    x->method = known_method(method);
+    x->route = tt_route_find(method, path, &tail, allow);
+    x->handler = x->route ? x->route->path : "other";
+    x->tail = strdup(x->route ? tail : "");
+    pthread_mutex_init(&x->lock, NULL);
+    choose_id(x);
+    if (!x->tail) {
+        tt_exchange_release(x);
+        return NULL;
+    }
+    return x;
+}
+
+void tt_exchange_release(tt_exchange *x)
+{
+    if (atomic_fetch_sub(&x->references, 1) > 1)
+        return;
+    pthread_mutex_destroy(&x->lock);
+    tt_buf_free(&x->body);
+    tt_buf_free(&x->out);
+    tt_buf_free(&x->reply.body);
+    free(x->tail);
+    free(x);
+}
+
+/* --- refusing early --- */
+
+static void refuse_method(tt_exchange *x, const char *path)
+{
+    static const char *const lists[] = {"GET", "POST", "GET, POST"};
+    char allow[64];
+    const char *tail;
+    tt_route_find(x->method, path, &tail, allow);
+    if (!*allow) {
+        tt_reply_fail(&x->reply, 404, "invalid_request_error", "not_found", NULL,
+                      "there is nothing at %.100s; GET /openapi.json lists what there is", path);
+        return;
+    }
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        if (!strcmp(lists[i], allow))
+            x->reply.allow = lists[i];
+    tt_reply_fail(&x->reply, 405, "invalid_request_error", "method_not_allowed", NULL,
+                  "%.100s answers %s only", path, allow);
+}
+
+static bool needs_key(const tt_exchange *x)
+{
+    if (x->route->flags & TT_ROUTE_OPEN)
+        return false;
+    return !(x->route->flags & TT_ROUTE_METRICS && x->server->o.open_metrics);
+}
+
+static bool is_json(const char *type)
+{
+    size_t n = type ? strcspn(type, "; \t") : 0;
+    return !type || (n == 16 && !strncasecmp(type, "application/json", 16));
+}
+
+static bool too_large(tt_exchange *x, unsigned long long bytes)
+{
+    if (bytes <= x->server->o.max_body)
+        return false;
+    tt_reply_fail(&x->reply, 413, "invalid_request_error", "request_too_large", NULL,
+                  "the body has more than the %zu bytes allowed", x->server->o.max_body);
+    return true;
+}
+
+/* Sets x->reply when the request cannot succeed whatever its body is. */
+static void check_headers(tt_exchange *x, const char *path)
+{
+    const char *length = header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    if (!x->route) {
+        refuse_method(x, path);
+        return;
+    }
+    if (needs_key(x) && !tt_auth_allows(x->server->auth, header(x, "Authorization"))) {
+        tt_reply_fail(&x->reply, 401, "invalid_request_error", "invalid_api_key", NULL,
+                      "the API key is missing or wrong (Authorization: Bearer KEY)");
+        return;
+    }
+    if (x->route->fields && !is_json(header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
+        tt_reply_fail(&x->reply, 415, "invalid_request_error", "unsupported_media_type", NULL,
+                      "the body must be application/json");
+    else if (length)
+        too_large(x, strtoull(length, NULL, 10));
+}
+
+enum MHD_Result tt_exchange_headers(tt_exchange *x, const char *path)
+{
+    enum MHD_Result result;
+    if (!strcmp(x->method, "OPTIONS"))
+        return tt_exchange_preflight(x);
+    if (!x->route && (!strcmp(x->method, "GET") || !strcmp(x->method, "HEAD")) &&
+        tt_exchange_asset(x, path, &result))
+        return result;
+    check_headers(x, path);
+    if (!x->reply.status)
+        return MHD_YES;
+    /* Answering now spares the client the upload; a small body is swallowed instead, so that the
+     * connection can be used again. */
+    if (header(x, MHD_HTTP_HEADER_EXPECT) || x->reply.status == 413)
+        return tt_exchange_send(x);
+    x->drop = true;
+    return MHD_YES;
+}
+
+enum MHD_Result tt_exchange_body(tt_exchange *x, const char *data, size_t bytes)
+{
+    x->received += bytes;
+    if (!x->drop && too_large(x, x->received)) {
+        x->drop = true;
+        tt_buf_free(&x->body);
+    }
+    if (x->received > 2 * x->server->o.max_body + INLINE_BODY)
+        return MHD_NO; /* enough swallowed: a chunked upload without end */
+    if (!x->drop)
+        tt_buf_add(&x->body, data, bytes);
+    return x->body.failed ? MHD_NO : MHD_YES;
+}
+
+/* --- waiting --- */
+
+void tt_exchange_wake(void *arg)
+{
+    tt_exchange *x = arg;
+    pthread_mutex_lock(&x->lock);
+    x->woken = true;
+    if (x->waiting) {
+        x->waiting = false;
+        atomic_fetch_sub(&x->server->parked, 1);
+        MHD_resume_connection(x->connection);
+    }
+    pthread_mutex_unlock(&x->lock);
+}
+
+bool tt_exchange_park(tt_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    bool stay = !x->woken && (x->phase == TT_X_WORKING || !atomic_load(&x->server->closing));
+    x->woken = false;
+    if (stay) {
+        x->waiting = true;
+        atomic_fetch_add(&x->server->parked, 1);
+        MHD_suspend_connection(x->connection);
+    }
+    pthread_mutex_unlock(&x->lock);
+    return stay;
+}
+
+/* The client went away: on the watch's thread. */
+static void on_lost(void *arg)
+{
+    tt_exchange *x = arg;
+    pthread_mutex_lock(&x->lock);
+    atomic_store(&x->lost, true);
+    tt_gen *g = x->cancelable;
+    pthread_mutex_unlock(&x->lock);
+    if (g)
+        tt_gen_cancel(g); /* freed only after the watch has let go of x */
+    tt_exchange_wake(x);
+}
+
+static void start_watching(tt_exchange *x)
+{
+    static const tt_watch_calls calls = {.lost = on_lost, .due = tt_exchange_wake};
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        x->ticket = tt_watch_add(x->server->watch, info->connect_fd, &calls, x);
+}
+
+/* --- work --- */
+
+/* Reads and submits a generation, or leaves the reason in x->reply. Any thread. */
+static void prepare(tt_exchange *x)
+{
+    tt_err e = {0};
+    int64_t retry_ms = 0;
+    tt_gen *g = NULL;
+    tt_status s = tt_gen_read(&g, x->server->api, x->route->endpoint, tt_buf_text(&x->body),
+                              x->body.size, x->arrived_ns, &e);
+    tt_buf_free(&x->body);
+    if (!s)
+        s = tt_gen_submit(g, tt_exchange_wake, x, &retry_ms, &e);
+    if (s) {
+        tt_gen_free(g);
+        x->reply.retry_after_ms = retry_ms;
+        tt_reply_error(&x->reply, &e);
+        return;
+    }
+    pthread_mutex_lock(&x->lock);
+    x->gen = x->cancelable = g;
+    pthread_mutex_unlock(&x->lock);
+    if (atomic_load(&x->lost))
+        tt_gen_cancel(g);
+}
+
+static void answer_now(tt_exchange *x)
+{
+    tt_call call = {.api = x->server->api, .route = x->route, .tail = x->tail,
+                    .body = tt_buf_text(&x->body), .body_bytes = x->body.size};
+    x->route->answer(&call, &x->reply);
+    tt_buf_free(&x->body);
+}
+
+static void do_work(tt_exchange *x)
+{
+    if (x->route->endpoint)
+        prepare(x);
+    else
+        answer_now(x);
+}
+
+static void on_worker(void *arg)
+{
+    tt_exchange *x = arg;
+    do_work(x);
+    atomic_store(&x->worked, true);
+    tt_exchange_wake(x);
+    tt_exchange_release(x);
+}
+
+static void overloaded(tt_exchange *x)
+{
+    tt_reply_fail(&x->reply, 503, "server_error", "overloaded", NULL,
+                  "too many long requests are waiting to be read");
+    x->reply.retry_after_ms = 1000;
+}
+
+/* The body is complete. True when a worker has taken over. */
+static bool begin_work(tt_exchange *x)
+{
+    if (x->route->endpoint) {
+        x->counted = true;
+        atomic_fetch_add(&x->server->active, 1);
+        start_watching(x);
+    }
+    if (x->body.size <= INLINE_BODY) {
+        do_work(x);
+        return false;
+    }
+    x->phase = TT_X_WORKING;
+    atomic_fetch_add(&x->references, 1);
+    if (tt_workers_add(x->server->workers, on_worker, x))
+        return true;
+    tt_exchange_release(x);
+    overloaded(x);
+    return false;
+}
+
+static void fail_if_closing(tt_exchange *x)
+{
+    tt_err e = {0};
+    if (!atomic_load(&x->server->closing))
+        return;
+    tt_fail_param(&e, "", "shutting_down", "the server is shutting down");
+    tt_gen_fail(x->gen, &e);
+}
+
+/* Waits until the answer is complete; false when the connection was parked. */
+static bool wait_for_answer(tt_exchange *x)
+{
+    for (;;) {
+        fail_if_closing(x);
+        if (tt_gen_poll(x->gen))
+            return true;
+        if (tt_exchange_park(x))
+            return false;
+    }
+}
+
+/* What follows once a request was read: by this thread or by a worker. */
+static enum MHD_Result after_work(tt_exchange *x)
+{
+    if (atomic_load(&x->lost))
+        return MHD_NO;
+    if (x->reply.status)
+        return tt_exchange_send(x);
+    if (tt_gen_streams(x->gen)) {
+        x->phase = TT_X_STREAMING;
+        return tt_exchange_stream(x);
+    }
+    x->phase = TT_X_RUNNING;
+    if (!wait_for_answer(x))
+        return MHD_YES;
+    tt_gen_answer(x->gen, &x->reply);
+    return tt_exchange_send(x);
+}
+
+/* True when the worker has finished; false when the connection was parked again. */
+static bool worker_done(tt_exchange *x)
+{
+    while (!atomic_load(&x->worked))
+        if (tt_exchange_park(x))
+            return false;
+    return true;
+}
+
+enum MHD_Result tt_exchange_go(tt_exchange *x)
+{
+    if (atomic_load(&x->lost) && x->phase != TT_X_WORKING) /* a worker may still hold x */
+        return MHD_NO;
+    switch (x->phase) {
+    case TT_X_BODY:
+        if (x->reply.status)
+            return tt_exchange_send(x);
+        if (!begin_work(x))
+            return after_work(x);
+        return worker_done(x) ? after_work(x) : MHD_YES;
+    case TT_X_WORKING:
+        return worker_done(x) ? after_work(x) : MHD_YES;
+    case TT_X_RUNNING:
+        return after_work(x);
+    case TT_X_STREAMING:
+    case TT_X_DONE:
+        break;
+    }
+    return MHD_YES;
+}
+
+/* --- the end --- */
+
+static void record(tt_exchange *x)
+{
+    tt_request_record r;
+    tt_metrics *m = x->server->api->metrics;
+    tt_gen_record(x->gen, &r);
+    tt_metrics_request(m, &r);
+    if (atomic_load(&x->lost))
+        tt_metrics_cancelled(m, "client");
+    else if (r.finished[TT_FINISH_DEADLINE])
+        tt_metrics_cancelled(m, "deadline");
+    else if (r.finished[TT_FINISH_CANCELLED])
+        tt_metrics_cancelled(m, atomic_load(&x->server->closing) ? "shutdown" : "other");
+}
+
+void tt_exchange_close(tt_exchange *x, enum MHD_RequestTerminationCode why)
+{
+    bool left = atomic_load(&x->lost) || why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    int status = left && (x->gen || !x->status) ? 499 : x->status;
+    double seconds = (double)(tt_now_ns() - x->arrived_ns) * 1e-9;
+    tt_watch_remove(x->server->watch, x->ticket);
+    if (left)
+        atomic_store(&x->lost, true);
+    if (x->gen)
+        record(x);
+    tt_gen_free(x->gen);
+    x->gen = NULL;
+    if (x->counted)
+        atomic_fetch_sub(&x->server->active, 1);
+    tt_metrics_http(x->server->api->metrics, x->handler, x->method, status, seconds);
+    bool quiet = x->route && (x->route->flags & (TT_ROUTE_OPEN | TT_ROUTE_METRICS));
+    tt_log(quiet ? TT_LOG_DEBUG : TT_LOG_INFO, "request", "id=%s method=%s route=%s status=%d ms=%.1f",
+           x->id, x->method, x->handler, status, seconds * 1e3);
+    tt_exchange_release(x);
+}
