@@ -183,8 +183,9 @@ static tt_status check_texts(const cJSON *node, const tt_field *f, const char *p
     if (!cJSON_IsArray(node))
         return tt_json_text(node, path, &text, e);
     if (f->max > 0 && cJSON_GetArraySize(node) > (int)f->max)
-        return tt_fail_param(e, path, "invalid_value", "'%s' has %d elements, at most %g are allowed",
-                             path, cJSON_GetArraySize(node), f->max);
+        return tt_fail_param(e, path, "invalid_value",
+                             "'%s' has %d elements, at most %g are allowed", path,
+                             cJSON_GetArraySize(node), f->max);
     int i = 0;
     const cJSON *m;
     cJSON_ArrayForEach(m, node)

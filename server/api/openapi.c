@@ -233,25 +233,32 @@ static void put_extension(tt_json *w)
     tt_json_close(w, '}');
 }
 
-/* Schemas whose shape no table of ours holds. */
+/* Schemas whose shape no table of ours holds; ' stands for ". */
 static const char fixed_schemas[] =
-    "\"Message\":{\"type\":\"object\",\"required\":[\"role\",\"content\"],\"properties\":{"
-    "\"role\":{\"type\":\"string\",\"enum\":[\"system\",\"developer\",\"user\",\"assistant\"]},"
-    "\"content\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":"
-    "\"object\",\"required\":[\"type\",\"text\"],\"properties\":{\"type\":{\"const\":\"text\"},"
-    "\"text\":{\"type\":\"string\"}}}}]},\"name\":{\"type\":\"string\"}}},"
-    "\"Segment\":{\"anyOf\":[{\"type\":\"object\",\"required\":[\"text\"],\"properties\":{\"text\":"
-    "{\"type\":\"string\"}},\"additionalProperties\":false},{\"type\":\"object\",\"required\":"
-    "[\"hole\"],\"properties\":{\"hole\":{\"type\":\"object\",\"properties\":{\"id\":{\"type\":"
-    "\"string\"},\"max\":{\"type\":\"integer\",\"minimum\":1,\"description\":\"tokens to fill; "
-    "also called tokens\"},\"tokens\":{\"type\":\"integer\",\"minimum\":1},\"min\":{\"type\":"
-    "\"integer\",\"minimum\":1,\"description\":\"must equal max\"}},\"additionalProperties\":false}},"
-    "\"additionalProperties\":false}]},"
-    "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":"
-    "\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],\"properties\":{\"message\":"
-    "{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"],"
-    "\"description\":\"the field at fault, as a JSON path\"},\"code\":{\"type\":[\"string\","
-    "\"null\"]}}}}}";
+    "'Message':{'type':'object','required':['role','content'],'properties':{"
+    "'role':{'type':'string','enum':['system','developer','user','assistant']},"
+    "'content':{'anyOf':[{'type':'string'},{'type':'array','items':{'type':'object',"
+    "'required':['type','text'],'properties':{'type':{'const':'text'},"
+    "'text':{'type':'string'}}}}]},'name':{'type':'string'}}},"
+    "'Segment':{'anyOf':[{'type':'object','required':['text'],'properties':{"
+    "'text':{'type':'string'}},'additionalProperties':false},"
+    "{'type':'object','required':['hole'],'properties':{'hole':{'type':'object','properties':{"
+    "'id':{'type':'string','description':'key of the answer; its number when absent'},"
+    "'max':{'type':'integer','minimum':1,'description':'tokens to fill; also called tokens'},"
+    "'tokens':{'type':'integer','minimum':1},"
+    "'min':{'type':'integer','minimum':1,'description':'must equal max'}},"
+    "'additionalProperties':false}},'additionalProperties':false}]},"
+    "'Error':{'type':'object','required':['error'],'properties':{'error':{'type':'object',"
+    "'required':['message','type','param','code'],'properties':{'message':{'type':'string'},"
+    "'type':{'type':'string'},'param':{'type':['string','null'],"
+    "'description':'the field at fault, as a JSON path'},'code':{'type':['string','null']}}}}}";
+
+static void put_fixed_schemas(tt_json *w)
+{
+    tt_buf_putc(w->out, ',');
+    for (const char *p = fixed_schemas; *p; p++)
+        tt_buf_putc(w->out, *p == '\'' ? '"' : *p);
+}
 
 static void put_schemas(const tt_api *api, tt_json *w)
 {
@@ -273,8 +280,7 @@ static void put_schemas(const tt_api *api, tt_json *w)
         tt_json_close(w, '}');
     }
     put_extension(w);
-    tt_buf_putc(w->out, ',');
-    tt_buf_puts(w->out, fixed_schemas);
+    put_fixed_schemas(w);
     tt_json_close(w, '}');
     tt_json_close(w, '}');
 }
@@ -332,7 +338,8 @@ static void put_responses(const tt_route *r, tt_json *w)
     tt_json_close(w, '}');
     tt_json_close(w, '}');
     tt_json_open_member(w, "4XX", '{');
-    tt_json_text_member(w, "description", "the request cannot be answered; 'param' names the field");
+    tt_json_text_member(w, "description",
+                        "the request cannot be answered; 'param' names the field");
     tt_json_open_member(w, "content", '{');
     tt_json_open_member(w, "application/json", '{');
     tt_json_open_member(w, "schema", '{');

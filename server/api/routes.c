@@ -5,18 +5,18 @@
 #include "server/api/fields.h"
 #include "server/api/gen.h"
 
-#define GENERATE(p, other, name, bit, text)                                                        \
-    {.method = "POST", .path = p, .alias = other, .endpoint = &tt_endpoint_##name, .tag = "Generation", \
+#define GENERATE(p, name, bit, text)                                                               \
+    {.method = "POST", .path = p, .endpoint = &tt_endpoint_##name, .tag = "Generation",            \
      .summary = text, .fields = TT_ON_##bit}
 
 static const tt_route routes[] = {
-    GENERATE("/v1/chat/completions", NULL, chat, CHAT, "Answer a conversation"),
-    GENERATE("/v1/completions", NULL, completions, COMPLETIONS,
+    GENERATE("/v1/chat/completions", chat, CHAT, "Answer a conversation"),
+    GENERATE("/v1/completions", completions, COMPLETIONS,
              "Complete a prompt, or fill the gap between prompt and suffix"),
-    GENERATE("/v1/infill", NULL, infill, INFILL, "Fill holes anywhere in a text"),
-    GENERATE("/v1/fim/completions", NULL, fim, FIM,
+    GENERATE("/v1/infill", infill, INFILL, "Fill holes anywhere in a text"),
+    GENERATE("/v1/fim/completions", fim, FIM,
              "Fill in the middle, in the shape code editors use"),
-    GENERATE("/infill", NULL, llama_infill, LLAMA, "Fill in the middle, in llama-server's shape"),
+    GENERATE("/infill", llama_infill, LLAMA, "Fill in the middle, in llama-server's shape"),
 
     {.method = "GET", .path = "/v1/models", .answer = tt_api_models, .tag = "Models",
      .summary = "List the models, their samplers and default parameters"},

@@ -20,7 +20,8 @@ static const char *header(const tt_exchange *x, const char *name)
 /* The client's id when it is harmless, else a new one. */
 static void choose_id(tt_exchange *x)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
     const char *given = header(x, "X-Request-Id");
     size_t n = given ? strlen(given) : 0;
     if (n >= 1 && n < sizeof x->id && strspn(given, allowed) == n) {
@@ -410,7 +411,8 @@ void tt_exchange_close(tt_exchange *x, enum MHD_RequestTerminationCode why)
         atomic_fetch_sub(&x->server->active, 1);
     tt_metrics_http(x->server->api->metrics, x->handler, x->method, status, seconds);
     bool quiet = x->route && (x->route->flags & (TT_ROUTE_OPEN | TT_ROUTE_METRICS));
-    tt_log(quiet ? TT_LOG_DEBUG : TT_LOG_INFO, "request", "id=%s method=%s route=%s status=%d ms=%.1f",
-           x->id, x->method, x->handler, status, seconds * 1e3);
+    tt_log(quiet ? TT_LOG_DEBUG : TT_LOG_INFO, "request",
+           "id=%s method=%s route=%s status=%d ms=%.1f", x->id, x->method, x->handler, status,
+           seconds * 1e3);
     tt_exchange_release(x);
 }
