@@ -33,12 +33,13 @@ enum {
     TT_TOK_ADD_SPECIAL = 1 << 1,   /* apply the post-processor (BOS, [CLS] ... [SEP]) */
 };
 
-/* folder: holds tokenizer.json; tokenizer_config.json (chat template, bos/eos) is read when there.
- * Fails with TT_EIO, TT_EFORMAT (which member is wrong, with its JSON path), TT_EUNSUP (a model,
+/* folder: holds tokenizer.json, or else tokenizer.model (SentencePiece); tokenizer_config.json and
+ * chat_template.jinja (chat template, bos/eos) are read when there. The settings "truncation" and
+ * "padding" are ignored: the length of a request is the server's business. Fails with TT_EIO, TT_EFORMAT (which member is wrong, with its JSON path), TT_EUNSUP (a model,
  * normaliser, pre-tokeniser or decoder type this build does not know: named). */
 tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e);
 /* The same from memory: json is the content of tokenizer.json; config (may be NULL) that of
- * tokenizer_config.json. */
+ * tokenizer_config.json. Content that does not begin as JSON is taken for a SentencePiece model. */
 tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, const char *config,
                            size_t config_bytes, tt_err *e);
 void tt_tok_close(tt_tok *t); /* NULL is fine */
@@ -66,14 +67,17 @@ const char *tt_tok_kind(const tt_tok *t); /* "byte-level BPE", "WordPiece", ... 
 
 /* Streaming decode: ids in, text out, never cutting a character. Plain data; zero is the start
  * state (skip_special is the only member a caller sets). Concatenated output equals
- * tt_tok_decode of all ids, also for decoders that treat the first piece differently
+ * tt_tok_decode of all ids, also for decoders that treat the first or the last piece differently
  * (leading blank, "##" joins). */
 typedef struct {
     bool skip_special;
     bool started;     /* something was decoded already */
-    char hold[8];     /* bytes of an unfinished character */
-    uint8_t held;
-    uint8_t extra[16]; /* for the decoder kinds */
+    bool has_last;    /* last is held back, because its text depends on what follows */
+    uint8_t held;     /* bytes of an unfinished character in hold */
+    char hold[4];
+    int32_t last;
+    uint16_t cut;     /* signs cut off at the beginning of the text; UINT16_MAX: done cutting */
+    uint16_t blanks;  /* signs held back, because they may be cut off at the end */
 } tt_tok_stream;
 
 /* Appends what may be sent after this id. */
