@@ -35,8 +35,9 @@ enum {
 
 /* folder: holds tokenizer.json, or else tokenizer.model (SentencePiece); tokenizer_config.json and
  * chat_template.jinja (chat template, bos/eos) are read when there. The settings "truncation" and
- * "padding" are ignored: the length of a request is the server's business. Fails with TT_EIO, TT_EFORMAT (which member is wrong, with its JSON path), TT_EUNSUP (a model,
- * normaliser, pre-tokeniser or decoder type this build does not know: named). */
+ * "padding" are ignored: the length of a request is the server's business. Fails with TT_EIO,
+ * TT_EFORMAT (which member is wrong, with its JSON path), TT_EUNSUP (a model, normaliser,
+ * pre-tokeniser or decoder type this build does not know: named). */
 tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e);
 /* The same from memory: json is the content of tokenizer.json; config (may be NULL) that of
  * tokenizer_config.json. Content that does not begin as JSON is taken for a SentencePiece model. */

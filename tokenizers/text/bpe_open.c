@@ -162,7 +162,7 @@ static void index_units(tt_bpe *b, const tt_vocab *vocab)
 tt_status tt_bpe_open(tt_bpe *b, tt_vocab *vocab, const tt_doc *model, tt_err *e)
 {
     *b = (tt_bpe){.unk = -1};
-    tt_status st = tt_model_read_vocab(vocab, model, e);
+    tt_status st = tt_text_model_read_vocab(vocab, model, e);
     if (!st)
         st = read_settings(b, vocab, model, e);
     if (!st)

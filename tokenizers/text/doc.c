@@ -66,7 +66,7 @@ tt_status tt_doc_parse(cJSON **root, const char *json, size_t bytes, tt_err *e)
     return st;
 }
 
-/* Longest paths are a handful of steps; what does not fit is cut at the front by recursion order. */
+/* What does not fit is cut at the end. */
 static size_t put_path(const tt_doc *d, char *out, size_t size)
 {
     if (!d->up)

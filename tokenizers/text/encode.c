@@ -44,7 +44,7 @@ typedef struct {
 static tt_status piece(void *to, const char *text, size_t bytes, tt_err *e)
 {
     encoder *x = to;
-    const tt_model_text *m = &x->t->model;
+    const tt_text_model *m = &x->t->model;
     if (x->t->split.spelled || x->t->normal.byte_level) {
         tt_buf *raw = &x->scratch.raw;
         tt_buf_clear(raw);

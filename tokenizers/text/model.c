@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-tt_status tt_model_read_vocab(tt_vocab *v, const tt_doc *model, tt_err *e)
+tt_status tt_text_model_read_vocab(tt_vocab *v, const tt_doc *model, tt_err *e)
 {
     tt_doc list;
     tt_status st = tt_doc_need(model, "vocab", &list, e);
@@ -31,61 +31,61 @@ tt_status tt_model_read_vocab(tt_vocab *v, const tt_doc *model, tt_err *e)
 
 /* --- the kinds --- */
 
-static tt_status open_bpe(tt_model_text *m, const tt_doc *d, tt_err *e)
+static tt_status open_bpe(tt_text_model *m, const tt_doc *d, tt_err *e)
 {
     return tt_bpe_open(&m->bpe, &m->vocab, d, e);
 }
 
-static tt_status finish_bpe(tt_model_text *m, tt_err *e)
+static tt_status finish_bpe(tt_text_model *m, tt_err *e)
 {
     return tt_bpe_finish(&m->bpe, &m->vocab, e);
 }
 
-static tt_status encode_bpe(const tt_model_text *m, tt_scratch *s, const char *piece,
+static tt_status encode_bpe(const tt_text_model *m, tt_scratch *s, const char *piece,
                             size_t bytes, tt_ids *out, tt_err *e)
 {
     return tt_bpe_encode(&m->bpe, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_bpe(tt_model_text *m) { tt_bpe_close(&m->bpe); }
+static void close_bpe(tt_text_model *m) { tt_bpe_close(&m->bpe); }
 
-static tt_status open_wordpiece(tt_model_text *m, const tt_doc *d, tt_err *e)
+static tt_status open_wordpiece(tt_text_model *m, const tt_doc *d, tt_err *e)
 {
     return tt_wordpiece_open(&m->wordpiece, &m->vocab, d, e);
 }
 
-static tt_status encode_wordpiece(const tt_model_text *m, tt_scratch *s, const char *piece,
+static tt_status encode_wordpiece(const tt_text_model *m, tt_scratch *s, const char *piece,
                                   size_t bytes, tt_ids *out, tt_err *e)
 {
     return tt_wordpiece_encode(&m->wordpiece, &m->vocab, s, piece, bytes, out, e);
 }
 
-static tt_status open_wordlevel(tt_model_text *m, const tt_doc *d, tt_err *e)
+static tt_status open_wordlevel(tt_text_model *m, const tt_doc *d, tt_err *e)
 {
     return tt_wordlevel_open(&m->wordpiece, &m->vocab, d, e);
 }
 
-static tt_status encode_wordlevel(const tt_model_text *m, tt_scratch *s, const char *piece,
+static tt_status encode_wordlevel(const tt_text_model *m, tt_scratch *s, const char *piece,
                                   size_t bytes, tt_ids *out, tt_err *e)
 {
     (void)s;
     return tt_wordlevel_encode(&m->wordpiece, &m->vocab, piece, bytes, out, e);
 }
 
-static tt_status open_unigram(tt_model_text *m, const tt_doc *d, tt_err *e)
+static tt_status open_unigram(tt_text_model *m, const tt_doc *d, tt_err *e)
 {
     return tt_unigram_open(&m->unigram, &m->vocab, d, e);
 }
 
-static tt_status encode_unigram(const tt_model_text *m, tt_scratch *s, const char *piece,
+static tt_status encode_unigram(const tt_text_model *m, tt_scratch *s, const char *piece,
                                 size_t bytes, tt_ids *out, tt_err *e)
 {
     return tt_unigram_encode(&m->unigram, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_unigram(tt_model_text *m) { tt_unigram_close(&m->unigram); }
+static void close_unigram(tt_text_model *m) { tt_unigram_close(&m->unigram); }
 
-static const tt_model_kind kinds[] = {
+static const tt_text_model_kind kinds[] = {
     {"BPE", "BPE", open_bpe, finish_bpe, encode_bpe, close_bpe},
     {"WordPiece", "WordPiece", open_wordpiece, NULL, encode_wordpiece, NULL},
     {"WordLevel", "WordLevel", open_wordlevel, NULL, encode_wordlevel, NULL},
@@ -110,7 +110,7 @@ static tt_status find_type(const tt_doc *d, const char **type, tt_err *e)
     return TT_OK;
 }
 
-tt_status tt_model_open(tt_model_text *m, const tt_doc *d, bool byte_level, tt_err *e)
+tt_status tt_text_model_open(tt_text_model *m, const tt_doc *d, bool byte_level, tt_err *e)
 {
     const char *type;
     tt_doc vocab;
@@ -130,7 +130,7 @@ tt_status tt_model_open(tt_model_text *m, const tt_doc *d, bool byte_level, tt_e
     return tt_doc_fail(d, TT_EUNSUP, e, "unknown model type '%s'", type);
 }
 
-void tt_model_close(tt_model_text *m)
+void tt_text_model_close(tt_text_model *m)
 {
     if (m->kind && m->kind->close)
         m->kind->close(m);

@@ -8,8 +8,9 @@
 #include "tokenizers/text/bytes.h"
 
 /* for each character cp of k bytes at text + i */
-#define EACH_CHAR(text, bytes, i, k, cp) \
-    for (size_t i = 0, k; i < (bytes) && (k = next_char((text) + i, (bytes) - i, &(cp))) > 0; i += k)
+#define EACH_CHAR(text, bytes, i, k, cp)                                                \
+    for (size_t i = 0, k;                                                               \
+         i < (bytes) && (k = next_char((text) + i, (bytes) - i, &(cp))) > 0; i += k)
 
 static size_t next_char(const char *p, size_t n, uint32_t *cp)
 {

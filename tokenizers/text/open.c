@@ -140,7 +140,7 @@ static tt_status read_tokenizer(tt_tok *t, const tt_doc *root, tt_err *e)
     bool byte_level = t->normal.byte_level || t->split.byte_level;
     if (t->normal.byte_level && t->split.byte_level)
         return tt_doc_fail(&split, TT_EUNSUP, e, "a second ByteLevel");
-    if ((st = tt_model_open(&t->model, &model, byte_level, e)) ||
+    if ((st = tt_text_model_open(&t->model, &model, byte_level, e)) ||
         (st = tt_added_read(&t->added, &t->model.vocab, &added, e)) ||
         (st = tt_post_open(&t->post, &t->model.vocab, &post, e)))
         return st;
@@ -257,7 +257,7 @@ void tt_tok_close(tt_tok *t)
     tt_added_close(&t->added);
     tt_normal_close(&t->normal);
     tt_split_close(&t->split);
-    tt_model_close(&t->model);
+    tt_text_model_close(&t->model);
     tt_post_close(&t->post);
     tt_decoder_close(&t->decoder);
     tt_spm_close(&t->spm);

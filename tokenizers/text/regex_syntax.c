@@ -439,8 +439,8 @@ static tt_status read_escape(translator *t)
     char c = *t->p++;
     if (c == 'b' || c == 'B') {
         t->has_atom = false;
-        tt_buf_puts(t->out, c == 'b' ? "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))"
-                                     : "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
+        tt_buf_printf(t->out, "(?:(?<=[%s])(?%c[%s])|(?<![%s])(?%c[%s]))", WORD,
+                      c == 'b' ? '!' : '=', WORD, WORD, c == 'b' ? '=' : '!', WORD);
         return TT_OK;
     }
     if (c && strchr("AzZG", c)) {

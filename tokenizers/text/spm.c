@@ -204,7 +204,7 @@ static void join(merger *m)
     }
 }
 
-static tt_status encode_bpe(const tt_model_text *model, tt_scratch *s, const char *piece, size_t n,
+static tt_status encode_bpe(const tt_text_model *model, tt_scratch *s, const char *piece, size_t n,
                             tt_ids *out, tt_err *e)
 {
     if (n > INT32_MAX / 4)
@@ -238,21 +238,21 @@ static tt_status encode_bpe(const tt_model_text *model, tt_scratch *s, const cha
     return st;
 }
 
-static tt_status encode_unigram(const tt_model_text *m, tt_scratch *s, const char *piece,
+static tt_status encode_unigram(const tt_text_model *m, tt_scratch *s, const char *piece,
                                 size_t bytes, tt_ids *out, tt_err *e)
 {
     return tt_unigram_encode(&m->unigram, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_model(tt_model_text *m) { tt_unigram_close(&m->unigram); }
+static void close_model(tt_text_model *m) { tt_unigram_close(&m->unigram); }
 
-const tt_model_kind tt_model_spm_unigram = {
+const tt_text_model_kind tt_text_model_spm_unigram = {
     .name = "SentencePiece unigram",
     .encode = encode_unigram,
     .close = close_model,
 };
 
-const tt_model_kind tt_model_spm_bpe = {
+const tt_text_model_kind tt_text_model_spm_bpe = {
     .name = "SentencePiece BPE",
     .encode = encode_bpe,
     .close = close_model,

@@ -65,7 +65,7 @@ static tt_status build_tries(tt_tok *t, const tt_spm_file *f, tt_err *e)
         if (findable(p) && p->bytes > longest)
             longest = p->bytes;
     }
-    bool unigram = t->model.kind == &tt_model_spm_unigram;
+    bool unigram = t->model.kind == &tt_text_model_spm_unigram;
     tt_status st = tt_trie_open(&u->user, tt_buf_text(&v->text), user, users, false, e);
     if (!st && unigram)
         st = tt_trie_open(&u->trie, tt_buf_text(&v->text), all, n, false, e);
@@ -99,9 +99,9 @@ static tt_status read_model(tt_tok *t, const tt_spm_file *f, tt_err *e)
     *u = (tt_unigram){.unk = -1, .single = true, .byte_fallback = f->byte_fallback};
     memset(u->fallback, -1, sizeof u->fallback);
     if (f->model_type == TT_SPM_UNIGRAM)
-        t->model.kind = &tt_model_spm_unigram;
+        t->model.kind = &tt_text_model_spm_unigram;
     else if (f->model_type == TT_SPM_BPE)
-        t->model.kind = &tt_model_spm_bpe;
+        t->model.kind = &tt_text_model_spm_bpe;
     else
         return tt_fail(e, TT_EUNSUP, "SentencePiece model type %d (word or char)", f->model_type);
     tt_status st = tt_vocab_open(&t->model.vocab, f->pieces, false, e);

@@ -15,7 +15,7 @@ struct tt_tok {
     tt_added added;
     tt_normal normal;
     tt_split split;
-    tt_model_text model;
+    tt_text_model model;
     tt_post post;
     tt_decoder decoder;
     tt_spm spm;          /* used when the file was a SentencePiece model */

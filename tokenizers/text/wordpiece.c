@@ -22,7 +22,7 @@ tt_status tt_wordpiece_open(tt_wordpiece *w, tt_vocab *vocab, const tt_doc *mode
     const char *prefix = "##";
     int64_t most = 100;
     w->prefix_bytes = 2;
-    tt_status st = tt_model_read_vocab(vocab, model, e);
+    tt_status st = tt_text_model_read_vocab(vocab, model, e);
     if (st || (st = read_unk(w, vocab, model, "[UNK]", e)) ||
         (st = tt_doc_get_text(model, "continuing_subword_prefix", &prefix, &w->prefix_bytes, e)) ||
         (st = tt_doc_get_int(model, "max_input_chars_per_word", 0, INT32_MAX, &most, e)))
@@ -101,7 +101,7 @@ tt_status tt_wordpiece_encode(const tt_wordpiece *w, const tt_vocab *vocab, tt_s
 tt_status tt_wordlevel_open(tt_wordpiece *w, tt_vocab *vocab, const tt_doc *model, tt_err *e)
 {
     *w = (tt_wordpiece){.unk = -1};
-    tt_status st = tt_model_read_vocab(vocab, model, e);
+    tt_status st = tt_text_model_read_vocab(vocab, model, e);
     return st ? st : read_unk(w, vocab, model, "<unk>", e);
 }
 
