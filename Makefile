@@ -88,8 +88,9 @@ $(B)/%.o: %.c
 %/server/http/assets.S.o: server/http/assets.S %/server/http/assets.inc
 	$(CC) -I. -I$(@D) -c -o $@ $<
 # Faster versions for newer processors, chosen when the program starts.
-%/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma -mf16c
+%/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma
 %/kernels/cpu/avx512.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
+%/kernels/cpu/avx512_bf16.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx512bf16
 
 $(B)/tutti: $(B)/server/main.o $(B)/libserver.a $(B)/libtutti.a
 	$(CC) $(SANITIZE) $(LDFLAGS) -rdynamic -o $@ $^ $(SRVLIBS) $(LIBS)

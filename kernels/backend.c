@@ -124,6 +124,8 @@ static tt_status open_named(tt_stream **out, const char *device, int threads, tt
     int number;
     if (!strcmp(device, "cpu"))
         return open_cpu(out, threads, e);
+    if (!strcmp(device, "onednn"))
+        return open_onednn(out, threads, e);
     if (!strcmp(device, "plain"))
         return open_table(out, tt_backend_cpu(), 0, threads, e);
     if (!strcmp(device, "twin"))
@@ -132,7 +134,7 @@ static tt_status open_named(tt_stream **out, const char *device, int threads, tt
         return open_cuda(out, number, threads, e);
     if (strcmp(device, "auto"))
         return tt_fail(e, TT_EINVAL,
-                       "device '%s' is not one of auto, cpu, plain, twin, cuda, cuda:N", device);
+                       "device '%s' is not one of auto, cpu, onednn, plain, twin, cuda, cuda:N", device);
     tt_err why;
     if (!open_cuda(out, 0, threads, &why))
         return TT_OK;
@@ -163,6 +165,7 @@ void tt_stream_close(tt_stream *s)
     s->op.close(s);
     tt_pool_close(s->pool);
     tt_arena_close(&s->scratch);
+    tt_arena_close(&s->tile);
     free(s);
 }
 

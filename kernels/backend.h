@@ -45,7 +45,8 @@ struct tt_stream {
     tt_backend op;   /* the chosen table, complete: missing entries filled in */
     tt_pool *pool;   /* host threads */
     tt_dtype act;    /* element type of activations */
-    tt_arena scratch; /* host scratch of running operations; each rewinds it when it ends */
+    tt_arena scratch; /* host scratch of the running operation; grows to its high-water mark */
+    tt_arena tile;    /* the head's logits, which outlive the `linear` that fills them */
     void *impl;      /* the backend's own */
 };
 

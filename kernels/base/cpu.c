@@ -11,7 +11,7 @@ static tt_cpu_level detect(void)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return TT_CPU_AVX512;
+        return __builtin_cpu_supports("avx512bf16") ? TT_CPU_AVX512_BF16 : TT_CPU_AVX512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return TT_CPU_AVX2;
 #endif
@@ -30,23 +30,16 @@ tt_cpu_level tt_cpu_level_get(void)
 
 const char *tt_cpu_level_name(tt_cpu_level level)
 {
-    static const char *const name[] = {"scalar", "avx2", "avx512"};
+    static const char *const name[] = {"scalar", "avx2", "avx512", "avx512_bf16"};
     return name[level];
 }
 
-bool tt_cpu_has_bf16(void)
-{
-#if defined(__x86_64__)
-    return tt_cpu_level_get() == TT_CPU_AVX512 && __builtin_cpu_supports("avx512bf16");
-#else
-    return false;
-#endif
-}
+bool tt_cpu_has_bf16(void) { return tt_cpu_level_get() >= TT_CPU_AVX512_BF16; }
 
 bool tt_cpu_has_vnni(void)
 {
 #if defined(__x86_64__)
-    return tt_cpu_level_get() == TT_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
+    return tt_cpu_level_get() >= TT_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
 #else
     return false;
 #endif

@@ -4,14 +4,20 @@
 
 #include <stdbool.h>
 
-typedef enum { TT_CPU_SCALAR, TT_CPU_AVX2, TT_CPU_AVX512 } tt_cpu_level;
+typedef enum {
+    TT_CPU_SCALAR,
+    TT_CPU_AVX2,        /* with FMA */
+    TT_CPU_AVX512,      /* F, BW, VL, DQ */
+    TT_CPU_AVX512_BF16, /* and bfloat16 dot products */
+    TT_CPU_LEVELS
+} tt_cpu_level;
 
-/* The best level this processor has, or the lower one that TUTTI_CPU=scalar|avx2|avx512 asks
- * for. AVX2 implies FMA and F16C; AVX512 implies F, BW, VL, DQ. */
+/* The best level this processor has, or the lower one that TUTTI_CPU asks for by name: scalar,
+ * avx2, avx512, avx512_bf16. */
 tt_cpu_level tt_cpu_level_get(void);
 const char *tt_cpu_level_name(tt_cpu_level level);
-bool tt_cpu_has_bf16(void); /* AVX512-BF16 dot products */
-bool tt_cpu_has_vnni(void); /* AVX512-VNNI int8 dot products */
+bool tt_cpu_has_bf16(void); /* AVX512-BF16 dot products, and the level allows them */
+bool tt_cpu_has_vnni(void); /* AVX512-VNNI int8 dot products, likewise */
 int tt_cpu_cores(void);     /* cores this process may run on, at least 1 */
 
 #endif

@@ -55,8 +55,28 @@ TT_RNG_FN tt_rng_block tt_rng_at(tt_rng_address a, uint32_t block)
 /* 24-bit uniform in [0,1). */
 TT_RNG_FN float tt_uniform(uint32_t x) { return (float)(x >> 8) * 0x1p-24f; }
 
-/* Natural logarithm of a positive normal float, by a degree-8 polynomial after reduction to
- * [sqrt(1/2), sqrt(2)); relative error below 2e-7. Fixed order of fused operations. */
+/* ln(1 + f) + e ln 2 for f in [sqrt(1/2) - 1, sqrt(2) - 1]: f - f^2/2 + f^3 p(f), p the minimax
+ * polynomial of degree 8 (its part of the relative error is below 2e-8). Fixed order of fused
+ * operations. */
+TT_RNG_FN float tt_log1p_fixed(float f, float e)
+{
+    float p = 0x1.a957e6p-5f;
+    p = fmaf(p, f, -0x1.bc3970p-4f);
+    p = fmaf(p, f, 0x1.f00b74p-4f);
+    p = fmaf(p, f, -0x1.0110cap-3f);
+    p = fmaf(p, f, 0x1.2302f8p-3f);
+    p = fmaf(p, f, -0x1.552f04p-3f);
+    p = fmaf(p, f, 0x1.99a542p-3f);
+    p = fmaf(p, f, -0x1.000070p-2f);
+    p = fmaf(p, f, 0x1.555548p-2f);
+    float f2 = f * f, r = p * f;
+    r = fmaf(r, f2, e * -2.12194440e-4f); /* ln 2 in two parts, the larger exact in 9 bits */
+    r = fmaf(-0.5f, f2, r);
+    r = r + f;
+    return fmaf(e, 0.693359375f, r);
+}
+
+/* Natural logarithm of a positive normal float; relative error below 2e-7. */
 TT_RNG_FN float tt_logf_fixed(float x)
 {
     uint32_t bits;
@@ -66,35 +86,19 @@ TT_RNG_FN float tt_logf_fixed(float x)
     bits = (shifted & 0x007FFFFFu) + 0x3F3504F3u;
     float m;
     memcpy(&m, &bits, 4);
-    float f = m - 1.0f, p = 7.0376836292e-2f;
-    p = fmaf(p, f, -1.1514610310e-1f);
-    p = fmaf(p, f, 1.1676998740e-1f);
-    p = fmaf(p, f, -1.2420140846e-1f);
-    p = fmaf(p, f, 1.4249322787e-1f);
-    p = fmaf(p, f, -1.6668057665e-1f);
-    p = fmaf(p, f, 2.0000714765e-1f);
-    p = fmaf(p, f, -2.4999993993e-1f);
-    p = fmaf(p, f, 3.3333331174e-1f);
-    float f2 = f * f, r = p * f * f2;
-    float fe = (float)e;
-    r = fmaf(fe, -2.12194440e-4f, r);
-    r = fmaf(-0.5f, f2, r);
-    r = r + f;
-    return fmaf(fe, 0.693359375f, r);
+    return tt_log1p_fixed(m - 1.0f, (float)e);
 }
 
-/* Standard Gumbel noise -ln(-ln u), u = (x + 1/2) / 2^32 strictly inside (0,1).
- * Near u = 1, -ln u is taken as (1 - u) + (1 - u)^2 / 2, so that the upper tail (which decides
- * draws) keeps its resolution. */
+/* Standard Gumbel noise -ln(-ln u), u = (x + 1/2) / 2^32 strictly inside (0,1); from -3.14 to
+ * 22.88. Above sqrt(1/2), ln u is taken from 1 - u, which is known exactly while u is not: the
+ * upper tail decides draws. */
 TT_RNG_FN float tt_gumbel(uint32_t x)
 {
     float minus_log_u;
-    if (x >= 0xFFF00000u) { /* 1 - u < 2^-12: the next term is below 2^-36 / 3 */
-        float d = ((float)(0xFFFFFFFFu - x) + 0.5f) * 0x1p-32f;
-        minus_log_u = fmaf(0.5f * d, d, d);
-    } else {
+    if (x >= 0xB504F334u)
+        minus_log_u = -tt_log1p_fixed(((float)(0xFFFFFFFFu - x) + 0.5f) * -0x1p-32f, 0.0f);
+    else
         minus_log_u = -tt_logf_fixed(((float)x + 0.5f) * 0x1p-32f);
-    }
     return -tt_logf_fixed(minus_log_u);
 }
 

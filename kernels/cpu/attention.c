@@ -14,7 +14,7 @@ typedef struct {
     int64_t heads, group, dim; /* group: query heads per key/value head */
     float scale;
     tt_compute compute;
-    double *scratch; /* per thread: one row of sums and one of scores */
+    double *scratch; /* per_thread each */
     int64_t per_thread;
 } attention_job;
 
@@ -23,37 +23,42 @@ static double operand(float f, tt_compute compute)
     return compute == TT_COMPUTE_BF16 ? tt_bf16_to_f32(tt_f32_to_bf16(f)) : f;
 }
 
+void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row, int64_t kv_head,
+                       int64_t head_dim, float scale, tt_compute compute, double *scratch)
+{
+    const float *k = (const float *)p->k + kv_head * head_dim;
+    const float *v = (const float *)p->v + kv_head * head_dim;
+    int64_t keys = tt_cpu_visible(p, row);
+    double *sum = scratch, *score = scratch + head_dim, max = -INFINITY, total = 0;
+    for (int64_t j = 0; j < keys; j++) {
+        score[j] = 0;
+        for (int64_t c = 0; c < head_dim; c++)
+            score[j] += operand(q[c], compute) * operand(k[j * p->ld_kv + c], compute);
+        score[j] *= scale;
+        max = score[j] > max ? score[j] : max;
+    }
+    for (int64_t c = 0; c < head_dim; c++)
+        sum[c] = 0;
+    for (int64_t j = 0; j < keys; j++) {
+        double weight = exp(score[j] - max);
+        total += weight;
+        weight = compute == TT_COMPUTE_BF16 ? operand((float)weight, compute) : weight;
+        for (int64_t c = 0; c < head_dim; c++)
+            sum[c] += weight * operand(v[j * p->ld_kv + c], compute);
+    }
+    for (int64_t c = 0; c < head_dim; c++)
+        out[c] = keys ? (float)(sum[c] / total) : 0.0f;
+}
+
 static void attend(void *arg, int64_t i, int thread)
 {
     const attention_job *job = arg;
     const tt_span *p = job->span;
     int64_t row = i / job->heads, head = i % job->heads, dim = job->dim;
-    const float *q = job->q + (p->query_row + row) * job->ldq + head * dim;
-    const float *k = (const float *)p->k + head / job->group * dim;
-    const float *v = (const float *)p->v + head / job->group * dim;
-    float *out = job->out + (p->query_row + row) * job->ldo + head * dim;
-    double *sum = job->scratch + thread * job->per_thread, *score = sum + dim;
-    int64_t keys = tt_cpu_visible(p, row);
-
-    double max = -INFINITY, total = 0;
-    for (int64_t j = 0; j < keys; j++) {
-        score[j] = 0;
-        for (int64_t c = 0; c < dim; c++)
-            score[j] += operand(q[c], job->compute) * operand(k[j * p->ld_kv + c], job->compute);
-        score[j] *= job->scale;
-        max = score[j] > max ? score[j] : max;
-    }
-    for (int64_t c = 0; c < dim; c++)
-        sum[c] = 0;
-    for (int64_t j = 0; j < keys; j++) {
-        double weight = exp(score[j] - max);
-        total += weight;
-        weight = job->compute == TT_COMPUTE_BF16 ? operand((float)weight, job->compute) : weight;
-        for (int64_t c = 0; c < dim; c++)
-            sum[c] += weight * operand(v[j * p->ld_kv + c], job->compute);
-    }
-    for (int64_t c = 0; c < dim; c++)
-        out[c] = keys ? (float)(sum[c] / total) : 0.0f;
+    tt_cpu_attend_row(job->out + (p->query_row + row) * job->ldo + head * dim,
+                      job->q + (p->query_row + row) * job->ldq + head * dim, p, row,
+                      head / job->group, dim, job->scale, job->compute,
+                      job->scratch + thread * job->per_thread);
 }
 
 tt_status tt_cpu_attention_check(int64_t ldo, int64_t ldq, const tt_span *span, int64_t spans,
@@ -90,7 +95,7 @@ tt_status tt_cpu_attention(tt_stream *s, tt_act *out, int64_t ldo, const tt_act 
         if (job.per_thread < head_dim + span[i].keys)
             job.per_thread = head_dim + span[i].keys;
     void *scratch;
-    st = tt_cpu_scratch(s, &scratch,
+    st = tt_cpu_scratch(&s->scratch, &scratch,
                         (size_t)(job.per_thread * tt_pool_threads(s->pool)) * sizeof(double), e);
     if (st)
         return tt_context(e, st, "attention");

@@ -39,26 +39,60 @@ static inline int64_t tt_cpu_visible(const tt_span *p, int64_t q)
 /* TT_EINVAL when a head or span cannot be. */
 tt_status tt_cpu_attention_check(int64_t ldo, int64_t ldq, const tt_span *span, int64_t spans,
                                  int64_t heads, int64_t kv_heads, int64_t head_dim, tt_err *e);
+tt_status tt_cpu_rope_check(int64_t ld, int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
+                            tt_err *e);
 
-/* Scratch of at least bytes, not zeroed, valid until the next call on this stream. Grows to the
- * largest size ever asked for and stays there. */
-tt_status tt_cpu_scratch(tt_stream *s, void **out, size_t bytes, tt_err *e);
+/* --- scratch and threads --- */
+
+/* At least bytes of the stream's scratch or tile, 64-byte aligned, not zeroed, valid until the
+ * next call on the same one. Grows to the largest size ever asked for and stays there. */
+tt_status tt_cpu_scratch(tt_arena *a, void **out, size_t bytes, tt_err *e);
+
+/* Calls fn(job, first, count) for runs of rows that cover them all; on the pool when rows x width
+ * elements are worth waking it. */
+void tt_cpu_over_rows(tt_stream *s, int64_t rows, int64_t width,
+                      void (*fn)(void *job, int64_t first, int64_t count), void *job);
+
+/* --- the twins of one row, which faster versions fall back to for numbers they cannot hold --- */
+
+void tt_cpu_rmsnorm_row(float *y, const float *x, const float *w, int64_t dim, float eps);
+/* scratch: head_dim + keys of the span. */
+void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row, int64_t kv_head,
+                       int64_t head_dim, float scale, tt_compute compute, double *scratch);
 
 /* --- weights --- */
 
-/* value[j * k + i] is what the product multiplies with: float32, or a bfloat16 value or integer
- * widened to float32. */
+/* How a matrix is packed and multiplied. The right-hand side lies in panels of `panel` rows of
+ * the weight: [k / depth][panel][depth] operands, padded with zeros. */
+typedef struct {
+    int panel, depth;
+    size_t operand; /* bytes: 4 float32, 2 bfloat16 */
+    /* x as operands, depth-padded; NULL: x as it is. */
+    void (*convert)(void *out, const float *x, int64_t k);
+    /* y[rows x cols] = (x panel) * scale + bias (+ y), cols <= panel, over `steps` of depth; x is
+     * operands with stride ldx. */
+    void (*product)(float *y, int64_t ldy, const void *x, int64_t ldx, int64_t rows,
+                    const void *panel, int64_t steps, int64_t cols, const float *scale,
+                    const float *bias, bool add);
+} tt_cpu_gemm;
+
 struct tt_matrix {
     int64_t n, k;
     tt_compute compute;
     unsigned flags;
-    float *value;    /* NULL unless TT_MATRIX_LINEAR */
-    float *bias;     /* n, or NULL */
-    float *scale;    /* n, or NULL: applied to the float32 sum */
-    tt_weight *part; /* the mapped originals, for embed */
+    const tt_cpu_gemm *gemm; /* NULL: the twin, float32 rows as they come */
+    void *panels;            /* NULL unless TT_MATRIX_LINEAR */
+    float *bias;             /* n, or NULL */
+    float *scale;            /* n, or NULL: applied to the float32 sum */
+    tt_weight *part;         /* the mapped originals, for embed */
     int parts;
     size_t bytes;
 };
+
+tt_status tt_cpu_matrix_open_as(const tt_cpu_gemm *gemm, tt_stream *s, tt_matrix **out,
+                                const tt_weight *part, int parts, const float *bias,
+                                tt_compute compute, unsigned flags, tt_err *e);
+tt_op_linear tt_cpu_linear_packed; /* for matrices opened with a tt_cpu_gemm */
 
 /* --- the head's passes over a row of logits --- */
 
@@ -72,17 +106,35 @@ typedef struct {
     tt_row_peak (*peak)(float *row, int64_t n);
     /* *sum = sum exp(l - max), *moment = sum exp(l - max) * (l - max). max is finite. */
     void (*mass)(double *sum, double *moment, const float *row, int64_t n, float max);
-    /* Index of the largest fmaf(temperature, tt_gumbel(at index), l); lowest on a tie. The row
-     * has at least one finite entry. Same bits in every version. */
-    int32_t (*gumbel)(const float *row, int64_t n, float temperature, tt_rng_address a);
+    /* Index of the largest fmaf(temperature, tt_gumbel(word at the index), l); lowest on a tie.
+     * argmax: of the row, finite. Same index in every version. */
+    int32_t (*gumbel)(const float *row, int64_t n, float temperature, tt_rng_address a,
+                      int32_t argmax);
 } tt_cpu_rows;
+
+extern const tt_cpu_rows tt_cpu_rows_plain;
 
 tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stats *stats,
                            tt_id_value *top, int32_t n_top, float *logits, const tt_act *x,
                            int64_t ldx, int64_t rows, const tt_matrix *w, const tt_draw *draw,
                            tt_err *e);
 
-/* The twin's passes. */
-extern const tt_cpu_rows tt_cpu_rows_plain;
+/* --- faster versions --- */
+
+#define TT_CPU_LEVEL(level)                     \
+    tt_op_matrix_open tt_##level##_matrix_open; \
+    tt_op_rmsnorm tt_##level##_rmsnorm;         \
+    tt_op_cfg_mix tt_##level##_cfg_mix;         \
+    tt_op_swiglu tt_##level##_swiglu;           \
+    tt_op_rope tt_##level##_rope;               \
+    tt_op_attention tt_##level##_attention;     \
+    tt_op_head tt_##level##_head;               \
+    extern const tt_cpu_rows tt_##level##_rows;
+TT_CPU_LEVEL(avx2)
+TT_CPU_LEVEL(avx512)
+#undef TT_CPU_LEVEL
+/* The two that AVX512-BF16 makes faster when TT_COMPUTE_BF16 is asked for. */
+tt_op_matrix_open tt_avx512_bf16_matrix_open;
+tt_op_attention tt_avx512_bf16_attention;
 
 #endif

@@ -8,10 +8,8 @@ tt_status tt_cpu_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, i
                         const int32_t *index, int64_t rows, int64_t dim, tt_err *e)
 {
     (void)s;
-    if (tt_cpu_bad_shape(rows, dim, ldx))
-        return tt_cpu_shape_error("gather", rows, dim, ldx, e);
-    if (ldy < dim)
-        return tt_cpu_shape_error("gather", rows, dim, ldy, e);
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("gather", rows, dim, ldx < ldy ? ldx : ldy, e);
     for (int64_t r = 0; r < rows; r++)
         memcpy((float *)y + r * ldy, (const float *)x + index[r] * ldx,
                (size_t)dim * sizeof(float));
@@ -22,10 +20,8 @@ tt_status tt_cpu_cfg_mix(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *u, 
                          const float *scale, int64_t rows, int64_t dim, tt_err *e)
 {
     (void)s;
-    if (tt_cpu_bad_shape(rows, dim, ldy))
-        return tt_cpu_shape_error("cfg_mix", rows, dim, ldy, e);
-    if (ldu < dim)
-        return tt_cpu_shape_error("cfg_mix", rows, dim, ldu, e);
+    if (tt_cpu_bad_shape(rows, dim, ldy) || ldu < dim)
+        return tt_cpu_shape_error("cfg_mix", rows, dim, ldy < ldu ? ldy : ldu, e);
     for (int64_t r = 0; r < rows; r++) {
         float *out = (float *)y + r * ldy;
         const float *base = (const float *)u + r * ldu;
@@ -40,10 +36,8 @@ tt_status tt_cpu_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate
                         int64_t ld, int64_t rows, int64_t dim, tt_err *e)
 {
     (void)s;
-    if (tt_cpu_bad_shape(rows, dim, ld))
-        return tt_cpu_shape_error("swiglu", rows, dim, ld, e);
-    if (ldy < dim)
-        return tt_cpu_shape_error("swiglu", rows, dim, ldy, e);
+    if (tt_cpu_bad_shape(rows, dim, ld) || ldy < dim)
+        return tt_cpu_shape_error("swiglu", rows, dim, ld < ldy ? ld : ldy, e);
     for (int64_t r = 0; r < rows; r++) {
         const float *a = (const float *)gate + r * ld, *b = (const float *)up + r * ld;
         float *out = (float *)y + r * ldy;

@@ -1,4 +1,5 @@
-/* gemm.c - weights and the matrix product, plain. */
+/* gemm.c - weights, the plain matrix product, and the frame of the packed ones: cutting the work
+ * into tasks. What a task multiplies with comes from tile.h through a tt_cpu_gemm. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +50,62 @@ static tt_status take(void **out, size_t n, size_t size, tt_matrix *m, tt_err *e
     return st;
 }
 
-static tt_status fill(tt_matrix *m, const float *bias, tt_err *e)
+/* The twin's layout is panels of one row. */
+static const tt_cpu_gemm rows_alone = {.panel = 1, .depth = 1, .operand = sizeof(float)};
+
+static const tt_cpu_gemm *layout(const tt_matrix *m)
+{
+    return m->gemm ? m->gemm : &rows_alone;
+}
+
+static int64_t steps_of(const tt_matrix *m)
+{
+    return (m->k + layout(m)->depth - 1) / layout(m)->depth;
+}
+
+typedef struct {
+    tt_matrix *m;
+    float *row; /* k per thread */
+    tt_status st;
+    tt_err *e;
+} pack_job;
+
+static const tt_weight *part_of(const tt_matrix *m, int64_t *row)
+{
+    const tt_weight *p = m->part;
+    while (*row >= p->data.dim[0])
+        *row -= p++->data.dim[0];
+    return p;
+}
+
+static void pack_panel(void *arg, int64_t i, int thread)
+{
+    pack_job *job = arg;
+    tt_matrix *m = job->m;
+    const tt_cpu_gemm *g = layout(m);
+    float *row = job->row + thread * m->k;
+    size_t bytes = (size_t)(steps_of(m) * g->panel * g->depth) * g->operand;
+    unsigned char *panel = (unsigned char *)m->panels + (size_t)i * bytes;
+    memset(panel, 0, bytes);
+    for (int64_t j = 0; j < g->panel && i * g->panel + j < m->n; j++) {
+        int64_t at = i * g->panel + j;
+        float scale;
+        const tt_weight *p = part_of(m, &at);
+        if (read_row(row, &scale, p, at, m->compute, NULL))
+            continue; /* check_part has accepted the type: this cannot happen */
+        if (m->scale)
+            m->scale[i * g->panel + j] = scale;
+        for (int64_t c = 0; c < m->k; c++) {
+            int64_t to = (c / g->depth * g->panel + j) * g->depth + c % g->depth;
+            if (g->operand == sizeof(float))
+                ((float *)panel)[to] = row[c];
+            else
+                ((uint16_t *)panel)[to] = tt_f32_to_bf16(row[c]);
+        }
+    }
+}
+
+static tt_status fill(tt_stream *s, tt_matrix *m, const float *bias, tt_err *e)
 {
     tt_status st = TT_OK;
     bool scaled = false;
@@ -63,25 +119,24 @@ static tt_status fill(tt_matrix *m, const float *bias, tt_err *e)
         return TT_OK;
     if (scaled && (st = take((void **)&m->scale, (size_t)m->n, sizeof(float), m, e)))
         return st;
-    if (m->k > INT64_MAX / m->n)
+    const tt_cpu_gemm *g = layout(m);
+    int64_t panels = (m->n + g->panel - 1) / g->panel, wide = steps_of(m) * g->depth;
+    if (wide > INT64_MAX / (panels * g->panel))
         return tt_fail(e, TT_ENOMEM, "matrix_open: %lld x %lld", (long long)m->n, (long long)m->k);
-    if ((st = take((void **)&m->value, (size_t)(m->n * m->k), sizeof(float), m, e)))
+    st = take(&m->panels, (size_t)(panels * g->panel * wide), g->operand, m, e);
+    void *row = NULL;
+    if (!st)
+        st = tt_cpu_scratch(&s->scratch, &row,
+                            (size_t)(m->k * tt_pool_threads(s->pool)) * sizeof(float), e);
+    if (st)
         return st;
-    int64_t row = 0;
-    for (int p = 0; p < m->parts; p++)
-        for (int64_t i = 0; i < m->part[p].data.dim[0]; i++, row++) {
-            float scale;
-            st = read_row(m->value + row * m->k, &scale, &m->part[p], i, m->compute, e);
-            if (st)
-                return st;
-            if (m->scale)
-                m->scale[row] = scale;
-        }
+    tt_pool_run(s->pool, panels, pack_panel, &(pack_job){.m = m, .row = row});
     return TT_OK;
 }
 
-tt_status tt_cpu_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part, int parts,
-                             const float *bias, tt_compute compute, unsigned flags, tt_err *e)
+tt_status tt_cpu_matrix_open_as(const tt_cpu_gemm *gemm, tt_stream *s, tt_matrix **out,
+                                const tt_weight *part, int parts, const float *bias,
+                                tt_compute compute, unsigned flags, tt_err *e)
 {
     *out = NULL;
     if (parts < 1)
@@ -94,6 +149,7 @@ tt_status tt_cpu_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *par
         return tt_fail(e, TT_ENOMEM, "matrix_open: no memory for %d parts", parts);
     }
     memcpy(m->part, part, (size_t)parts * sizeof *part);
+    m->gemm = gemm;
     m->parts = parts;
     m->k = part[0].data.dim[1];
     m->compute = compute;
@@ -104,7 +160,7 @@ tt_status tt_cpu_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *par
         m->n += part[p].data.dim[0];
     }
     if (!st)
-        st = fill(m, bias, e);
+        st = fill(s, m, bias, e);
     if (st) {
         tt_cpu_matrix_close(s, m);
         return st;
@@ -113,11 +169,17 @@ tt_status tt_cpu_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *par
     return TT_OK;
 }
 
+tt_status tt_cpu_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part, int parts,
+                             const float *bias, tt_compute compute, unsigned flags, tt_err *e)
+{
+    return tt_cpu_matrix_open_as(NULL, s, out, part, parts, bias, compute, flags, e);
+}
+
 void tt_cpu_matrix_close(tt_stream *s, tt_matrix *m)
 {
     if (!m)
         return;
-    tt_cpu_release(s, m->value);
+    tt_cpu_release(s, m->panels);
     tt_cpu_release(s, m->bias);
     tt_cpu_release(s, m->scale);
     free(m->part);
@@ -151,7 +213,7 @@ static void linear_row(void *arg, int64_t r, int thread)
     float *y = job->y + r * job->ldy;
     bool bf16 = w->compute == TT_COMPUTE_BF16;
     for (int64_t j = 0; j < w->n; j++) {
-        const float *row = w->value + j * w->k;
+        const float *row = (const float *)w->panels + j * w->k;
         double sum = 0;
         for (int64_t i = 0; i < w->k; i++) {
             float v = bf16 ? tt_bf16_to_f32(tt_f32_to_bf16(x[i])) : x[i];
@@ -167,16 +229,122 @@ static void linear_row(void *arg, int64_t r, int thread)
     }
 }
 
-tt_status tt_cpu_linear(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
-                        int64_t rows, const tt_matrix *w, bool add, tt_err *e)
+static tt_status check_linear(int64_t ldy, int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e)
 {
     if (tt_cpu_bad_shape(rows, w->k, ldx))
         return tt_cpu_shape_error("linear", rows, w->k, ldx, e);
     if (ldy < w->n)
         return tt_cpu_shape_error("linear", rows, w->n, ldy, e);
-    if (!w->value)
+    if (!w->panels)
         return tt_fail(e, TT_EINVAL, "linear: the matrix was opened as a table only");
+    return TT_OK;
+}
+
+tt_status tt_cpu_linear(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                        int64_t rows, const tt_matrix *w, bool add, tt_err *e)
+{
+    tt_status st = check_linear(ldy, ldx, rows, w, e);
+    if (st)
+        return st;
     linear_job job = {y, x, ldy, ldx, w, add};
     tt_pool_run(s->pool, rows, linear_row, &job);
+    return TT_OK;
+}
+
+/* --- the packed product --- */
+
+typedef struct {
+    linear_job in;
+    int64_t rows, block;    /* rows in all and of a task */
+    int64_t groups, panels; /* the panels are cut into groups, a task takes one */
+    int64_t chunk;          /* steps walked at a time, so that a panel stays in the cache */
+    unsigned char *x;       /* operands, x_bytes a thread; x_bytes 0: x as it is */
+    size_t x_bytes;
+} packed_job;
+
+static void packed_task(void *arg, int64_t i, int thread)
+{
+    const packed_job *job = arg;
+    const tt_matrix *w = job->in.w;
+    const tt_cpu_gemm *g = w->gemm;
+    int64_t steps = steps_of(w), group = i % job->groups, first = i / job->groups * job->block;
+    int64_t rows = job->rows - first < job->block ? job->rows - first : job->block;
+    int64_t ldx = job->in.ldx, ldy = job->in.ldy;
+    const float *x = job->in.x + first * ldx;
+    const unsigned char *in = (const unsigned char *)x;
+    if (job->x_bytes) {
+        size_t row_bytes = (size_t)(steps * g->depth) * g->operand;
+        unsigned char *to = job->x + (size_t)thread * job->x_bytes;
+        for (int64_t r = 0; r < rows; r++)
+            g->convert(to + (size_t)r * row_bytes, x + r * ldx, w->k);
+        in = to;
+        ldx = steps * g->depth;
+    }
+    int64_t from = group * job->panels / job->groups, to = (group + 1) * job->panels / job->groups;
+    for (int64_t p = from; p < to; p++) {
+        int64_t column = p * g->panel, left = w->n - column;
+        float *y = job->in.y + first * ldy + column;
+        for (int64_t at = 0; at < steps; at += job->chunk) {
+            int64_t n = steps - at < job->chunk ? steps - at : job->chunk;
+            const unsigned char *panel = w->panels;
+            panel += (size_t)((p * steps + at) * g->panel * g->depth) * g->operand;
+            g->product(y, ldy, in + (size_t)(at * g->depth) * g->operand, ldx, rows, panel, n,
+                       left < g->panel ? left : g->panel, w->scale ? w->scale + column : NULL,
+                       w->bias && !at ? w->bias + column : NULL, job->in.add || at);
+        }
+    }
+}
+
+/* Bounds that keep a block of x and a piece of a panel in a second-level cache together. */
+enum { BLOCK_BYTES = 384 << 10, PIECE_BYTES = 256 << 10, TILE_ROWS = 6 };
+
+static int64_t round_up(int64_t n, int64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Cuts the work: by rows first, by panels when the rows are few; enough tasks to level out
+ * threads that are slowed down, none so small that fetching it shows. */
+static void cut(packed_job *job, int threads)
+{
+    const tt_matrix *w = job->in.w;
+    const tt_cpu_gemm *g = w->gemm;
+    int64_t row_bytes = steps_of(w) * g->depth * (int64_t)g->operand;
+    int64_t most = BLOCK_BYTES / row_bytes / TILE_ROWS * TILE_ROWS;
+    job->panels = (w->n + g->panel - 1) / g->panel;
+    job->chunk = PIECE_BYTES / (g->panel * g->depth * (int64_t)g->operand);
+    double work = (double)job->rows * (double)w->n * (double)w->k;
+    int64_t tasks = threads == 1               ? 1
+                    : work < 1e6 * 4 * threads ? (int64_t)(work / 1e6)
+                                               : 4 * threads;
+    tasks = tasks < 1 ? 1 : tasks;
+    int64_t by_rows = (job->rows + 3 * TILE_ROWS - 1) / (3 * TILE_ROWS);
+    by_rows = by_rows < tasks ? by_rows : tasks;
+    job->block = round_up((job->rows + by_rows - 1) / by_rows, TILE_ROWS);
+    most = most < 4 * TILE_ROWS ? 4 * TILE_ROWS : most;
+    job->block = job->block < most ? job->block : most;
+    job->groups = (tasks + by_rows - 1) / by_rows;
+    job->groups = job->groups < job->panels ? job->groups : job->panels;
+}
+
+tt_status tt_cpu_linear_packed(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                               int64_t rows, const tt_matrix *w, bool add, tt_err *e)
+{
+    tt_status st = check_linear(ldy, ldx, rows, w, e);
+    if (st || !rows)
+        return st;
+    packed_job job = {.in = {y, x, ldy, ldx, w, add}, .rows = rows};
+    int threads = tt_pool_threads(s->pool);
+    cut(&job, threads);
+    if (w->compute == TT_COMPUTE_BF16) {
+        size_t row_bytes = (size_t)(steps_of(w) * w->gemm->depth) * w->gemm->operand;
+        job.x_bytes = ((size_t)job.block * row_bytes + 63) & ~(size_t)63;
+        void *scratch;
+        st = tt_cpu_scratch(&s->scratch, &scratch, job.x_bytes * (size_t)threads, e);
+        if (st)
+            return tt_context(e, st, "linear");
+        job.x = scratch;
+    }
+    tt_pool_run(s->pool, (rows + job.block - 1) / job.block * job.groups, packed_task, &job);
     return TT_OK;
 }

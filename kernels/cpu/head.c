@@ -50,8 +50,10 @@ static void mass(double *sum, double *moment, const float *row, int64_t n, float
     }
 }
 
-static int32_t gumbel(const float *row, int64_t n, float temperature, tt_rng_address a)
+static int32_t gumbel(const float *row, int64_t n, float temperature, tt_rng_address a,
+                      int32_t argmax)
 {
+    (void)argmax;
     int32_t best = -1;
     float most = -INFINITY;
     for (int64_t i = 0; i < n; i += 4) {
@@ -195,7 +197,8 @@ static void constrain(float *row, int64_t n, const tt_draw *d)
 }
 
 /* The n_top best by insertion; a later equal never passes an earlier one. */
-static void best(tt_id_value *top, int32_t n_top, const float *row, int64_t n, double lse)
+static void best(tt_id_value *top, int32_t n_top, const float *row, int64_t n, double max,
+                 double log_sum)
 {
     int32_t have = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -207,7 +210,7 @@ static void best(tt_id_value *top, int32_t n_top, const float *row, int64_t n, d
         top[at] = (tt_id_value){(int32_t)i, row[i]};
     }
     for (int32_t i = 0; i < have; i++)
-        top[i].value = (float)(top[i].value - lse);
+        top[i].value = (float)(top[i].value - max - log_sum);
     for (int32_t i = have; i < n_top; i++)
         top[i] = (tt_id_value){-1, 0};
 }
@@ -267,14 +270,15 @@ static void reduce(void *arg, int64_t r, int thread)
             top[i] = (tt_id_value){-1, 0};
         return;
     }
-    double lse = all.peak.max + log(all.sum);
+    /* lse = max + log_sum, but a log-probability is (l - max) - log_sum: exact at any size. */
+    double max = all.peak.max, log_sum = log(all.sum);
     st->max_logit = all.peak.max;
-    st->lse = (float)lse;
+    st->lse = (float)(max + log_sum);
     st->gap = all.peak.second == -INFINITY ? INFINITY : all.peak.max - all.peak.second;
     if (d->target >= 0)
-        st->target_logprob = (float)(row[d->target] - lse);
+        st->target_logprob = (float)(row[d->target] - max - log_sum);
     if (top)
-        best(top, job->n_top, row, n, lse);
+        best(top, job->n_top, row, n, max, log_sum);
 
     softmax p = all;
     if (d->n_unsure && !d->confidence_of_kept)
@@ -286,12 +290,12 @@ static void reduce(void *arg, int64_t r, int thread)
         filter(row, n, d, all.peak.max, spare);
     if (random && d->noise == TT_NOISE_PHILOX) {
         tt_rng_address a = {d->seed, d->sample, d->step, d->position};
-        st->drawn = k->gumbel(row, n, d->temperature, a);
+        st->drawn = k->gumbel(row, n, d->temperature, a, all.peak.at);
     } else if (random) {
         st->drawn = d->noise == TT_NOISE_SPLITMIX ? draw_splitmix(row, n, d)
                                                   : draw_cumulative(row, n, d, all.peak.max);
     }
-    st->logprob = (float)(row[st->drawn] - lse);
+    st->logprob = (float)(row[st->drawn] - max - log_sum);
     if (d->confidence_of_kept) {
         for (int64_t i = 0; i < n && d->temperature > 0; i++)
             row[i] = (row[i] - all.peak.max) / d->temperature;
@@ -360,7 +364,7 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
     int64_t room = BUDGET - threads * spare, per_tile = (room < TILE ? room : TILE) / n;
     per_tile = per_tile < 1 ? 1 : per_tile > rows ? rows : per_tile;
     void *scratch;
-    tt_status st = tt_cpu_scratch(s, &scratch,
+    tt_status st = tt_cpu_scratch(&s->tile, &scratch,
                                   (size_t)(per_tile * n + threads * spare + 16) * sizeof(float), e);
     if (st)
         return tt_context(e, st, "head");

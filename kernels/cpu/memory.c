@@ -49,17 +49,38 @@ tt_status tt_cpu_shape_error(const char *name, int64_t rows, int64_t width, int6
                    (long long)width, (long long)ld);
 }
 
-tt_status tt_cpu_scratch(tt_stream *s, void **out, size_t bytes, tt_err *e)
+tt_status tt_cpu_scratch(tt_arena *a, void **out, size_t bytes, tt_err *e)
 {
-    tt_arena *a = &s->scratch;
     if (bytes > a->size) {
         tt_arena_close(a);
         tt_status st = tt_arena_open(a, bytes, e);
         if (st)
             return st;
+        a->peak = a->size;
     }
-    if (bytes > a->peak)
-        a->peak = bytes;
     *out = a->base;
     return TT_OK;
+}
+
+typedef struct {
+    void (*fn)(void *, int64_t, int64_t);
+    void *job;
+    int64_t rows, run;
+} rows_job;
+
+static void rows_task(void *arg, int64_t i, int thread)
+{
+    (void)thread;
+    const rows_job *job = arg;
+    int64_t first = i * job->run, left = job->rows - first;
+    job->fn(job->job, first, left < job->run ? left : job->run);
+}
+
+void tt_cpu_over_rows(tt_stream *s, int64_t rows, int64_t width,
+                      void (*fn)(void *job, int64_t first, int64_t count), void *job)
+{
+    enum { WORTH = 1 << 15 }; /* elements, about 10 microseconds: what waking a thread costs */
+    int64_t run = (WORTH + width - 1) / width;
+    rows_job all = {fn, job, rows, run};
+    tt_pool_run(s->pool, (rows + run - 1) / run, rows_task, &all);
 }

@@ -33,15 +33,24 @@ tt_status tt_cpu_rope_table(tt_stream *s, float *cos_out, float *sin_out, const 
     return TT_OK;
 }
 
-tt_status tt_cpu_rope(tt_stream *s, tt_act *x, int64_t ld, const float *cos_in, const float *sin_in,
-                      int64_t rows, int64_t heads, int64_t head_dim, int64_t half, tt_err *e)
+tt_status tt_cpu_rope_check(int64_t ld, int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
+                            tt_err *e)
 {
-    (void)s;
     if (heads < 1 || head_dim < 1 || tt_cpu_bad_shape(rows, heads * head_dim, ld))
         return tt_cpu_shape_error("rope", rows, heads * head_dim, ld, e);
     if (half < 1 || 2 * half > head_dim)
         return tt_fail(e, TT_EINVAL, "rope: %lld channel pairs in heads of %lld", (long long)half,
                        (long long)head_dim);
+    return TT_OK;
+}
+
+tt_status tt_cpu_rope(tt_stream *s, tt_act *x, int64_t ld, const float *cos_in, const float *sin_in,
+                      int64_t rows, int64_t heads, int64_t head_dim, int64_t half, tt_err *e)
+{
+    (void)s;
+    tt_status st = tt_cpu_rope_check(ld, rows, heads, head_dim, half, e);
+    if (st)
+        return st;
     for (int64_t r = 0; r < rows; r++) {
         const float *c = cos_in + r * half, *d = sin_in + r * half;
         for (int64_t h = 0; h < heads; h++) {

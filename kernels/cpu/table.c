@@ -30,29 +30,16 @@ static void describe_twin(const tt_stream *s, char *text, size_t size)
     snprintf(text, size, "plain C, %d threads", tt_pool_threads(s->pool));
 }
 
-static bool twin_has_compute(const tt_stream *s, tt_compute c)
+static bool only_f32(const tt_stream *s, tt_compute c)
 {
     (void)s;
     return c == TT_COMPUTE_F32;
 }
 
-#define TWIN(name) .name = tt_cpu_##name,
-
-static const tt_backend twin = {.abi = TT_BACKEND_ABI,
-                                .size = sizeof(tt_backend),
-                                .name = "twin",
-                                .summary = "plain C definitions, for tests",
-                                .flags = TT_BACKEND_HOST,
-                                .probe = probe,
-                                .open = open_stream,
-                                .close = close_stream,
-                                .describe = describe_twin,
-                                .has_compute = twin_has_compute,
-                                TT_OPS(TWIN)};
-
-const tt_backend *tt_backend_twin(void)
+static bool f32_and_bf16(const tt_stream *s, tt_compute c)
 {
-    return &twin;
+    (void)s;
+    return c == TT_COMPUTE_F32 || c == TT_COMPUTE_BF16;
 }
 
 static void describe_cpu(const tt_stream *s, char *text, size_t size)
@@ -61,19 +48,53 @@ static void describe_cpu(const tt_stream *s, char *text, size_t size)
              tt_pool_threads(s->pool));
 }
 
-static const tt_backend cpu = {.abi = TT_BACKEND_ABI,
-                               .size = sizeof(tt_backend),
-                               .name = "cpu",
-                               .summary = "built-in kernels",
-                               .flags = TT_BACKEND_HOST,
-                               .probe = probe,
-                               .open = open_stream,
-                               .close = close_stream,
-                               .describe = describe_cpu,
-                               .has_compute = twin_has_compute,
-                               TT_OPS(TWIN)};
+#define TWIN(op) .op = tt_cpu_##op,
+#define FRAME(id, line, describe_fn, has)                                                 \
+    .abi = TT_BACKEND_ABI, .size = sizeof(tt_backend), .name = id, .summary = line,       \
+    .flags = TT_BACKEND_HOST, .probe = probe, .open = open_stream, .close = close_stream, \
+    .describe = describe_fn, .has_compute = has, TT_OPS(TWIN)
+#define FASTER(level, open_fn, attention_fn)                                           \
+    .matrix_open = open_fn, .attention = attention_fn, .linear = tt_cpu_linear_packed, \
+    .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                  \
+    .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head
+
+/* A later initialiser of a member replaces an earlier one: the twins first, then what is faster. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverride-init"
+
+static const tt_backend twin = {
+    FRAME("twin", "plain C definitions, for tests", describe_twin, only_f32)};
+
+static const tt_backend scalar = {FRAME("cpu", "built-in, plain C", describe_cpu, only_f32)};
+
+#if defined(__x86_64__)
+static const tt_backend avx2 = {FRAME("cpu", "built-in, AVX2", describe_cpu, only_f32)
+                                    FASTER(avx2, tt_avx2_matrix_open, tt_avx2_attention)};
+
+static const tt_backend avx512 = {FRAME("cpu", "built-in, AVX-512", describe_cpu, only_f32)
+                                      FASTER(avx512, tt_avx512_matrix_open, tt_avx512_attention)};
+
+static const tt_backend avx512_bf16 = {
+    FRAME("cpu", "built-in, AVX-512 with bfloat16", describe_cpu, f32_and_bf16)
+        FASTER(avx512, tt_avx512_bf16_matrix_open, tt_avx512_bf16_attention)};
+#endif
+
+#pragma GCC diagnostic pop
+
+const tt_backend *tt_backend_twin(void)
+{
+    return &twin;
+}
 
 const tt_backend *tt_backend_cpu(void)
 {
-    return &cpu;
+    static const tt_backend *const of_level[TT_CPU_LEVELS] = {
+        [TT_CPU_SCALAR] = &scalar,
+#if defined(__x86_64__)
+        [TT_CPU_AVX2] = &avx2,
+        [TT_CPU_AVX512] = &avx512,
+        [TT_CPU_AVX512_BF16] = &avx512_bf16,
+#endif
+    };
+    return of_level[tt_cpu_level_get()];
 }

@@ -1,0 +1,347 @@
+/* attend.h - attention in register tiles, for any vector width and operand.
+ *
+ * The keys and values of one (span, key/value head) are packed into panels once: keys transposed,
+ * values as they are. Then six query rows at a time walk over blocks of KEYS keys: scores = q k^T,
+ * the softmax continued from the blocks before (Milakov and Gimelshein, arXiv 1805.02867), sums +=
+ * weights v. Work per score is two products of head_dim and one exponential; packing is paid once
+ * for all query rows and heads that share it.
+ *
+ * Purity of rows: blocks start at multiples of KEYS from the span's first key whatever the rows,
+ * and a key that a row does not see gets weight zero, which adds zero. A value that is not finite
+ * would spoil that (0 * inf), so such values are packed as zero, and rows that do see one, or are
+ * not finite themselves, are computed by the twin. */
+#ifndef TT_CPU_ATTEND_H
+#define TT_CPU_ATTEND_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/tile.h"
+
+enum { KEYS = 256 };
+
+typedef struct {
+    float *out;
+    const float *q;
+    int64_t ldo, ldq;
+    const tt_span *span;
+    int64_t heads, kv_heads, group, dim;
+    int64_t steps;  /* of DEPTH channels */
+    int64_t panels; /* of PANEL value channels */
+    float scale;
+    bool round;
+    unsigned char *pack, *work; /* one pack per (span, kv head) when shared, else per thread */
+    size_t pack_bytes, work_bytes;
+    bool shared;
+    int64_t most_keys, cuts;
+} attend_job;
+
+/* One (span, kv head), packed. */
+typedef struct {
+    operand *k, *v;
+    int64_t padded; /* keys, rounded up to whole panels */
+    int64_t sound;  /* keys before the first with a value that is not finite */
+} packed;
+
+static size_t round64(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+static int64_t panels_of(int64_t n)
+{
+    return (n + PANEL - 1) / PANEL;
+}
+
+static packed pack_at(const attend_job *job, unsigned char *at, int64_t keys)
+{
+    packed p = {.padded = panels_of(keys) * PANEL, .sound = keys};
+    at += 64; /* room for `sound` */
+    p.k = (operand *)at;
+    p.v = (operand *)(at + round64((size_t)(p.padded * job->steps * DEPTH) * sizeof(operand)));
+    return p;
+}
+
+static size_t pack_size(const attend_job *job, int64_t keys)
+{
+    size_t padded = (size_t)(panels_of(keys) * PANEL);
+    return 64 + round64(padded * (size_t)(job->steps * DEPTH) * sizeof(operand)) +
+           round64(padded * (size_t)(job->panels * PANEL) * sizeof(operand));
+}
+
+/* Whether all n are finite and stay so when rounded to bfloat16. */
+static bool sound(const float *x, int64_t n)
+{
+    vm bad = v_gt(v_set(0), v_set(0));
+    for (int64_t i = 0; i < n; i += LANES) {
+        vi bits = v_andi(v_as_int(v_load_part(x + i, n - i)), v_seti(0x7FFFFFFF));
+        bad = v_or(bad, v_gti(bits, v_seti(0x7F7F7FFF)));
+    }
+    return !v_any(bad);
+}
+
+static void pack_keys(const attend_job *job, packed *to, const float *k, int64_t ld, int64_t keys)
+{
+    int64_t width = job->steps * DEPTH;
+    for (int64_t j = 0; j < to->padded; j++) {
+        operand *out = to->k + j / PANEL * PANEL * width + j % PANEL * DEPTH;
+        operand row[LANES];
+        if (j < keys && to->sound == keys && !sound(k + j * ld, job->dim))
+            to->sound = j;
+        for (int64_t i = 0; i < width; i += LANES) {
+            int64_t left = j < keys ? job->dim - i : 0;
+            op_store(row, v_load_part(k + (left > 0 ? j * ld + i : 0), left), job->round, LANES);
+            for (int64_t c = 0; c < LANES && i + c < width; c += DEPTH)
+                memcpy(out + (i + c) * PANEL, row + c, DEPTH * sizeof(operand));
+        }
+    }
+}
+
+static void pack_values(const attend_job *job, packed *to, const float *v, int64_t ld, int64_t keys)
+{
+    static const float zeros[PANEL];
+    for (int64_t p = 0; p < job->panels; p++) {
+        int64_t from = p * PANEL, n = job->dim - from < PANEL ? job->dim - from : PANEL;
+        for (int64_t j = 0; j < to->padded; j += DEPTH) {
+            const float *row[DEPTH];
+            for (int64_t d = 0; d < DEPTH; d++) {
+                row[d] = j + d < keys ? v + (j + d) * ld + from : zeros;
+                if (sound(row[d], n))
+                    continue;
+                to->sound = j + d < to->sound ? j + d : to->sound;
+                row[d] = zeros;
+            }
+            op_weave(to->v + (p * to->padded + j) * PANEL, row, n, job->round);
+        }
+    }
+}
+
+static packed pack(const attend_job *job, unsigned char *at, const tt_span *p, int64_t kv_head)
+{
+    packed to = pack_at(job, at, p->keys);
+    pack_keys(job, &to, (const float *)p->k + kv_head * job->dim, p->ld_kv, p->keys);
+    pack_values(job, &to, (const float *)p->v + kv_head * job->dim, p->ld_kv, p->keys);
+    memcpy(at, &to.sound, sizeof to.sound);
+    return to;
+}
+
+/* A thread's workspace. */
+typedef struct {
+    operand *q, *weight; /* TILE_ROWS x (steps * DEPTH), TILE_ROWS x KEYS */
+    float *score, *sum;  /* TILE_ROWS x KEYS, TILE_ROWS x (panels * PANEL) */
+    double *plain;       /* for the twin */
+} workspace;
+
+static workspace work_at(const attend_job *job, unsigned char *at, size_t *bytes)
+{
+    workspace w;
+    size_t used = 0;
+    w.q = (operand *)(at + used);
+    used += round64((size_t)(TILE_ROWS * job->steps * DEPTH) * sizeof(operand));
+    w.weight = (operand *)(at + used);
+    used += round64(TILE_ROWS * KEYS * sizeof(operand));
+    w.score = (float *)(at + used);
+    used += round64(TILE_ROWS * KEYS * sizeof(float));
+    w.sum = (float *)(at + used);
+    used += round64((size_t)(TILE_ROWS * job->panels * PANEL) * sizeof(float));
+    w.plain = (double *)(at + used);
+    used += round64((size_t)(job->dim + job->most_keys) * sizeof(double));
+    if (bytes)
+        *bytes = used;
+    return w;
+}
+
+/* The softmax of one row, continued over blocks; base 2 throughout. */
+typedef struct {
+    float max, total;
+} running;
+
+/* Weights of n scores; zero from there to `to`. Returns what earlier sums must be multiplied
+ * with. */
+static float continue_softmax(running *run, operand *weight, const float *score, int64_t n,
+                              int64_t to, vf scale, bool round)
+{
+    vf top = v_set(-INFINITY);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        top = v_max(top, v_mul(v_load(score + i), scale));
+    if (i < n) {
+        vm in = v_gt(v_set((float)(n - i)), v_count());
+        top = v_max(top, v_pick(in, v_mul(v_load_part(score + i, n - i), scale), top));
+    }
+    float max = v_top(top);
+    max = max > run->max ? max : run->max;
+    vf minus = v_set(-max), total = v_set(0), more = v_set(0);
+    for (i = 0; i + 2 * LANES <= n; i += 2 * LANES) {
+        vf a = op_exp2(v_fma(v_load(score + i), scale, minus));
+        vf b = op_exp2(v_fma(v_load(score + i + LANES), scale, minus));
+        total = v_add(total, a);
+        more = v_add(more, b);
+        op_store2(weight + i, a, b, round);
+    }
+    total = v_add(total, more);
+    for (; i < n; i += LANES) {
+        vm in = v_gt(v_set((float)(n - i)), v_count());
+        vf a = op_exp2(v_fma(v_load_part(score + i, n - i), scale, minus));
+        a = v_pick(in, a, v_set(0));
+        total = v_add(total, a);
+        op_store(weight + i, a, round, LANES);
+    }
+    for (; i < to; i += LANES)
+        op_store(weight + i, v_set(0), round, LANES);
+    float earlier;
+    vf factor = v_exp2(v_set(run->max - max));
+    v_store_part(&earlier, factor, 1);
+    run->total = run->total * earlier + v_sum(total);
+    run->max = max;
+    return earlier;
+}
+
+/* Up to TILE_ROWS query rows of one head. */
+static void attend_tile(const attend_job *job, const workspace *w, const tt_span *p,
+                        const packed *kv, int64_t head, int64_t row, int rows)
+{
+    int64_t width = job->steps * DEPTH, ld_sum = job->panels * PANEL, last = 0;
+    int64_t sees[TILE_ROWS];
+    bool plain[TILE_ROWS];
+    running run[TILE_ROWS];
+    vf scale = v_set(job->scale * 1.44269504f);
+    for (int r = 0; r < rows; r++) {
+        const float *q = job->q + (p->query_row + row + r) * job->ldq + head * job->dim;
+        for (int64_t i = 0; i < width; i += LANES)
+            op_store(w->q + r * width + i, v_load_part(q + i, job->dim - i), job->round, width - i);
+        sees[r] = tt_cpu_visible(p, row + r);
+        plain[r] = sees[r] > kv->sound || !sound(q, job->dim);
+        last = sees[r] > last ? sees[r] : last;
+        run[r] = (running){-INFINITY, 0};
+    }
+    memset(w->sum, 0, (size_t)(rows * ld_sum) * sizeof(float));
+
+    for (int64_t from = 0; from < last; from += KEYS) {
+        int64_t n = last - from < KEYS ? last - from : KEYS;
+        for (int64_t c = 0; c < n; c += PANEL)
+            panel_product(w->score + c, KEYS, w->q, width, rows, kv->k + (from + c) * width,
+                          job->steps, n - c < PANEL ? n - c : PANEL, NULL, NULL, false);
+        for (int r = 0; r < rows; r++) {
+            int64_t seen = sees[r] - from < n ? sees[r] - from : n;
+            operand *weight = w->weight + r * KEYS;
+            if (seen <= 0) {
+                memset(weight, 0, KEYS * sizeof(operand));
+                continue;
+            }
+            vf factor = v_set(
+                continue_softmax(&run[r], weight, w->score + r * KEYS, seen, n, scale, job->round));
+            for (int64_t c = 0; c < ld_sum && from; c += LANES)
+                v_store(w->sum + r * ld_sum + c, v_mul(v_load(w->sum + r * ld_sum + c), factor));
+        }
+        for (int64_t c = 0; c < job->dim; c += PANEL)
+            panel_product(w->sum + c, ld_sum, w->weight, KEYS, rows,
+                          kv->v + c * kv->padded + from * PANEL, (n + DEPTH - 1) / DEPTH,
+                          job->dim - c < PANEL ? job->dim - c : PANEL, NULL, NULL, true);
+    }
+    for (int r = 0; r < rows; r++) {
+        float *out = job->out + (p->query_row + row + r) * job->ldo + head * job->dim;
+        vf inverse = v_set(sees[r] ? 1.0f / run[r].total : 0.0f);
+        /* The largest score's weight is 1. If it is not, or a sum is not finite, scores were too
+         * large for float32; the twin's double may still hold them. */
+        bool held = run[r].total > 0.5f && run[r].total < INFINITY && run[r].max < INFINITY;
+        if (sees[r] && !held)
+            plain[r] = true;
+        for (int64_t i = 0; i < job->dim && !plain[r]; i += LANES) /* + 0: no negative zero */
+            v_store_part(out + i, v_fma(v_load(w->sum + r * ld_sum + i), inverse, v_set(0)),
+                         job->dim - i);
+        if (plain[r])
+            tt_cpu_attend_row(out, job->q + (p->query_row + row + r) * job->ldq + head * job->dim,
+                              p, row + r, head / job->group, job->dim, job->scale,
+                              job->round ? TT_COMPUTE_BF16 : TT_COMPUTE_F32, w->plain);
+    }
+}
+
+static void attend_rows(const attend_job *job, int thread, const tt_span *p, const packed *kv,
+                        int64_t head, int64_t from, int64_t to)
+{
+    workspace w = work_at(job, job->work + (size_t)thread * job->work_bytes, NULL);
+    for (int64_t row = from; row < to; row += TILE_ROWS)
+        attend_tile(job, &w, p, kv, head, row, to - row < TILE_ROWS ? (int)(to - row) : TILE_ROWS);
+}
+
+static void pack_task(void *arg, int64_t i, int thread)
+{
+    (void)thread;
+    const attend_job *job = arg;
+    pack(job, job->pack + (size_t)i * job->pack_bytes, &job->span[i / job->kv_heads],
+         i % job->kv_heads);
+}
+
+/* One head's share of rows, over packs that are there. */
+static void shared_task(void *arg, int64_t i, int thread)
+{
+    const attend_job *job = arg;
+    int64_t cut = i % job->cuts, head = i / job->cuts % job->heads;
+    int64_t at = i / job->cuts / job->heads;
+    const tt_span *p = &job->span[at];
+    unsigned char *slot =
+        job->pack + (size_t)(at * job->kv_heads + head / job->group) * job->pack_bytes;
+    packed kv = pack_at(job, slot, p->keys);
+    memcpy(&kv.sound, slot, sizeof kv.sound);
+    int64_t share = (p->query_rows + job->cuts - 1) / job->cuts;
+    share = (share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    int64_t from = cut * share, to = from + share < p->query_rows ? from + share : p->query_rows;
+    attend_rows(job, thread, p, &kv, head, from, to);
+}
+
+/* All that needs one (span, kv head): packed and used by one thread while it is in its cache. */
+static void whole_task(void *arg, int64_t i, int thread)
+{
+    const attend_job *job = arg;
+    const tt_span *p = &job->span[i / job->kv_heads];
+    int64_t kv_head = i % job->kv_heads;
+    packed kv = pack(job, job->pack + (size_t)thread * job->pack_bytes, p, kv_head);
+    for (int64_t h = 0; h < job->group; h++)
+        attend_rows(job, thread, p, &kv, kv_head * job->group + h, 0, p->query_rows);
+}
+
+static tt_status attend(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q, int64_t ldq,
+                        const tt_span *span, int64_t spans, int64_t heads, int64_t kv_heads,
+                        int64_t head_dim, float scale, bool round, tt_err *e)
+{
+    tt_status st = tt_cpu_attention_check(ldo, ldq, span, spans, heads, kv_heads, head_dim, e);
+    if (st || !spans)
+        return st;
+    attend_job job = {.out = out,
+                      .q = q,
+                      .ldo = ldo,
+                      .ldq = ldq,
+                      .span = span,
+                      .heads = heads,
+                      .kv_heads = kv_heads,
+                      .group = heads / kv_heads,
+                      .dim = head_dim,
+                      .steps = (head_dim + DEPTH - 1) / DEPTH,
+                      .panels = panels_of(head_dim),
+                      .scale = scale,
+                      .round = round};
+    for (int64_t i = 0; i < spans; i++)
+        job.most_keys = span[i].keys > job.most_keys ? span[i].keys : job.most_keys;
+    int64_t threads = tt_pool_threads(s->pool), tasks = spans * kv_heads;
+    /* Few large tasks would leave threads idle: share the packs and cut the rows. */
+    job.shared = threads > 1 && tasks < 4 * threads;
+    job.cuts = job.shared ? (4 * threads + spans * heads - 1) / (spans * heads) : 1;
+    job.pack_bytes = pack_size(&job, job.most_keys);
+    work_at(&job, NULL, &job.work_bytes);
+    void *scratch;
+    size_t packs = job.pack_bytes * (size_t)(job.shared ? tasks : threads);
+    st = tt_cpu_scratch(&s->scratch, &scratch, packs + job.work_bytes * (size_t)threads, e);
+    if (st)
+        return tt_context(e, st, "attention");
+    job.pack = scratch;
+    job.work = job.pack + packs;
+    if (job.shared) {
+        tt_pool_run(s->pool, tasks, pack_task, &job);
+        tt_pool_run(s->pool, spans * heads * job.cuts, shared_task, &job);
+    } else {
+        tt_pool_run(s->pool, tasks, whole_task, &job);
+    }
+    return TT_OK;
+}
+
+#endif

@@ -1,0 +1,213 @@
+/* vec_avx2.h - the words wide.h is written in, eight floats at a time; see vec_avx512.h. */
+#ifndef TT_CPU_VEC_AVX2_H
+#define TT_CPU_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { LANES = 8 };
+
+typedef __m256 vf;
+typedef __m256i vi;
+typedef __m256 vm; /* all bits of a lane set or clear */
+
+static inline __m256i v_first(int64_t n)
+{
+    static const int32_t window[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    int64_t skip = n >= LANES ? 0 : n <= 0 ? LANES : LANES - n;
+    return _mm256_loadu_si256((const __m256i *)(window + skip));
+}
+
+static inline vf v_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline vf v_load_part(const float *p, int64_t n)
+{
+    return _mm256_maskload_ps(p, v_first(n));
+}
+static inline void v_store(float *p, vf a)
+{
+    _mm256_storeu_ps(p, a);
+}
+static inline void v_store_part(float *p, vf a, int64_t n)
+{
+    _mm256_maskstore_ps(p, v_first(n), a);
+}
+
+static inline vf v_count(void)
+{
+    return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+}
+static inline vf v_set(float a)
+{
+    return _mm256_set1_ps(a);
+}
+static inline vf v_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+static inline vf v_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+static inline vf v_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline vf v_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+static inline vf v_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline vf v_max(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline vf v_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline vf v_round(vf a)
+{
+    return _mm256_round_ps(a, 8);
+}
+
+static inline vm v_gt(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
+}
+static inline vm v_ge(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_GE_OQ);
+}
+static inline vm v_differs(vf a, vf b)
+{
+    return _mm256_cmp_ps(a, b, _CMP_NEQ_UQ);
+}
+static inline unsigned v_bits(vm m)
+{
+    return (unsigned)_mm256_movemask_ps(m);
+}
+static inline bool v_any(vm m)
+{
+    return v_bits(m) != 0;
+}
+static inline vm v_or(vm a, vm b)
+{
+    return _mm256_or_ps(a, b);
+}
+static inline vf v_pick(vm m, vf yes, vf no)
+{
+    return _mm256_blendv_ps(no, yes, m);
+}
+static inline vi v_picki(vm m, vi yes, vi no)
+{
+    return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(m));
+}
+
+static inline vi v_seti(int32_t a)
+{
+    return _mm256_set1_epi32(a);
+}
+static inline vi v_addi(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+static inline vi v_subi(vi a, vi b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+static inline vi v_andi(vi a, vi b)
+{
+    return _mm256_and_si256(a, b);
+}
+static inline vi v_xori(vi a, vi b)
+{
+    return _mm256_xor_si256(a, b);
+}
+#define v_shr(a, n) _mm256_srli_epi32((a), (n))
+#define v_sar(a, n) _mm256_srai_epi32((a), (n))
+#define v_shl(a, n) _mm256_slli_epi32((a), (n))
+static inline vm v_gti(vi a, vi b)
+{
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b));
+}
+static inline vf v_float(vi a)
+{
+    return _mm256_cvtepi32_ps(a);
+}
+static inline vi v_int(vf a)
+{
+    return _mm256_cvttps_epi32(a);
+}
+static inline vf v_as_float(vi a)
+{
+    return _mm256_castsi256_ps(a);
+}
+static inline vi v_as_int(vf a)
+{
+    return _mm256_castps_si256(a);
+}
+static inline void v_storei(int32_t *p, vi a)
+{
+    _mm256_storeu_si256((__m256i *)p, a);
+}
+
+/* Unsigned lanes to float, rounded once: the halves convert exactly, the sum rounds. */
+static inline vf v_floatu(vi a)
+{
+    vf high = v_float(v_shr(a, 16)), low = v_float(v_andi(a, v_seti(0xFFFF)));
+    return v_fma(high, v_set(65536.0f), low);
+}
+
+static inline vf v_scale2(vf a, vf n)
+{
+    /* Two factors, so that neither leaves the range of exponents while the product does. */
+    n = v_min(v_set(252), v_max(v_set(-252), n));
+    vi whole = v_int(n), half = v_sar(whole, 1), rest = v_subi(whole, half);
+    vf first = v_as_float(v_shl(v_addi(half, v_seti(127)), 23));
+    vf second = v_as_float(v_shl(v_addi(rest, v_seti(127)), 23));
+    return v_mul(v_mul(a, first), second);
+}
+
+static inline float v_sum(vf a)
+{
+    __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+static inline float v_top(vf a)
+{
+    __m128 q = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+    return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+static inline void v_mul_wide(vi a, vi b, vi *high, vi *low)
+{
+    vi even = _mm256_mul_epu32(a, b);
+    vi odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), b);
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+}
+
+static inline vi v_lane_block(void)
+{
+    return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+}
+static inline void v_interleave(vi v[4])
+{
+    vi a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    vi c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm256_unpacklo_epi64(a, c);
+    v[1] = _mm256_unpackhi_epi64(a, c);
+    v[2] = _mm256_unpacklo_epi64(b, d);
+    v[3] = _mm256_unpackhi_epi64(b, d);
+}
+
+#endif

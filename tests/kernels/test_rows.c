@@ -1,0 +1,315 @@
+/* Row-wise operations: rmsnorm, gather, cfg_mix, swiglu, rope.
+ *
+ * What can go wrong: widths that are no multiple of a vector, strides with something else in the
+ * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
+ * with its neighbours or with the threads. */
+#include "tests/kernels/ops.h"
+
+static const int64_t widths[] = {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 320, 1000};
+enum { WIDTHS = sizeof widths / sizeof *widths };
+static const int64_t row_counts[] = {0, 1, 3, 17, 200};
+enum { COUNTS = sizeof row_counts / sizeof *row_counts };
+
+/* One operation over one set of inputs, so that the tests below are written once. in[] are rows x
+ * width with stride ld, out likewise. */
+typedef struct {
+    const char *name;
+    tt_status (*run)(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                     int64_t width, tt_err *e);
+    double tolerance;
+} operation;
+
+static tt_status run_rmsnorm(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                             int64_t width, tt_err *e)
+{
+    static float w[1024];
+    for (int i = 0; i < 1024; i++)
+        w[i] = 0.5f + (float)(i % 7);
+    return s->op.rmsnorm(s, out, ld, in[0], ld, w, rows, width, 1e-5f, e);
+}
+static tt_status run_swiglu(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                            int64_t width, tt_err *e)
+{
+    return s->op.swiglu(s, out, ld, in[0], in[1], ld, rows, width, e);
+}
+static tt_status run_cfg_mix(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                             int64_t width, tt_err *e)
+{
+    float scale[256];
+    for (int i = 0; i < 256; i++)
+        scale[i] = 1.5f;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+    return s->op.cfg_mix(s, out, ld, in[1], ld, scale, rows, width, e);
+}
+static tt_status run_rope(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                          int64_t width, tt_err *e)
+{
+    if (width < 2) { /* nothing can rotate */
+        for (int64_t r = 0; r < rows; r++)
+            out[r * ld] = in[0][r * ld];
+        return TT_OK;
+    }
+    int64_t heads = width % 4 == 0 ? 2 : 1, dim = width / heads, half = dim / 2;
+    float *c = malloc((size_t)(rows * half + 1) * sizeof *c);
+    float *d = malloc((size_t)(rows * half + 1) * sizeof *d);
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < half; i++) {
+            c[r * half + i] = cosf(in[2][r * ld] * (float)(i + 1));
+            d[r * half + i] = sinf(in[2][r * ld] * (float)(i + 1));
+        }
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+    }
+    tt_status st = s->op.rope(s, out, ld, c, d, rows, heads, dim, half, e);
+    free(c);
+    free(d);
+    return st;
+}
+static tt_status run_gather(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                            int64_t width, tt_err *e)
+{
+    int32_t index[256];
+    for (int64_t r = 0; r < rows; r++)
+        index[r] = (int32_t)r;
+    return s->op.gather(s, out, ld, in[0], ld, index, rows, width, e);
+}
+
+static const operation operations[] = {
+    {"rmsnorm", run_rmsnorm, 1e-6}, {"swiglu", run_swiglu, 1e-6}, {"cfg_mix", run_cfg_mix, 1e-6},
+    {"rope", run_rope, 1e-6},       {"gather", run_gather, 0},
+};
+enum { OPERATIONS = sizeof operations / sizeof *operations };
+
+static void compare_with_twin(tt_stream *s, const char *name, float spread)
+{
+    tt_stream *twin = test_open(&test_devices[0], 1);
+    for (int o = 0; o < OPERATIONS; o++)
+        for (int w = 0; w < WIDTHS; w++)
+            for (int c = 0; c < COUNTS; c++) {
+                const operation *op = &operations[o];
+                int64_t width = widths[w], rows = row_counts[c], ld = width + w % 3 * 5;
+                char what[96];
+                snprintf(what, sizeof what, "%s on %s", op->name, name);
+                float *in[3];
+                for (int i = 0; i < 3; i++)
+                    in[i] = test_rows(rows, width, ld, spread);
+                float *want = test_blank(rows, ld), *have = test_blank(rows, ld);
+                tt_err e = {0};
+                test_ok(op->run(twin, want, in, ld, rows, width, &e), &e);
+                test_ok(op->run(s, have, in, ld, rows, width, &e), &e);
+                test_close(what, have, want, rows, width, ld, op->tolerance);
+                test_padding_untouched(what, have, rows, width, ld);
+                for (int i = 0; i < 3; i++)
+                    free(in[i]);
+                free(want);
+                free(have);
+            }
+    tt_stream_close(twin);
+}
+
+static void agrees(tt_stream *s, const char *name)
+{
+    compare_with_twin(s, name, 2.0f);
+}
+static void agrees_when_large(tt_stream *s, const char *name)
+{
+    compare_with_twin(s, name, 1e18f); /* squares beyond float32 */
+}
+static void agrees_when_tiny(tt_stream *s, const char *name)
+{
+    compare_with_twin(s, name, 1e-30f);
+}
+
+static void every_version_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    test_each(agrees);
+}
+static void huge_and_tiny_numbers_agree_too(void **state)
+{
+    (void)state;
+    test_each(agrees_when_large);
+    test_each(agrees_when_tiny);
+}
+
+static void nan_and_infinity_stay_in_their_row_on(tt_stream *s, const char *name)
+{
+    static const float hostile[] = {NAN, INFINITY, -INFINITY, 3.4e38f, -3.4e38f, 1e-45f, 0, -0.0f};
+    enum { ROWS = 9, WIDTH = 37 };
+    tt_stream *twin = test_open(&test_devices[0], 1);
+    for (int o = 0; o < OPERATIONS; o++) {
+        float *in[3];
+        for (int i = 0; i < 3; i++)
+            in[i] = test_rows(ROWS, WIDTH, WIDTH, 1);
+        for (int r = 0; r < 8; r++)
+            in[0][r * WIDTH + 4 * r] = hostile[r];
+        float *want = test_blank(ROWS, WIDTH), *have = test_blank(ROWS, WIDTH);
+        tt_err e = {0};
+        char what[96];
+        snprintf(what, sizeof what, "%s on %s", operations[o].name, name);
+        test_ok(operations[o].run(twin, want, in, WIDTH, ROWS, WIDTH, &e), &e);
+        test_ok(operations[o].run(s, have, in, WIDTH, ROWS, WIDTH, &e), &e);
+        for (int r = 0; r < ROWS; r++)
+            test_close(what, have + r * WIDTH, want + r * WIDTH, 1, WIDTH, WIDTH, 1e-6);
+        for (int i = 0; i < 3; i++)
+            free(in[i]);
+        free(want);
+        free(have);
+    }
+    tt_stream_close(twin);
+}
+static void nan_and_infinity_stay_in_their_row(void **state)
+{
+    (void)state;
+    test_each(nan_and_infinity_stay_in_their_row_on);
+}
+
+static void a_row_is_the_same_alone_on(tt_stream *s, const char *name)
+{
+    static const int batch[] = {1, 2, 3, 5, 8, 16, 17, 32, 100, 128};
+    enum { WIDTH = 333, LD = 340 };
+    for (int o = 0; o < OPERATIONS; o++)
+        for (size_t b = 0; b < sizeof batch / sizeof *batch; b++) {
+            int rows = batch[b];
+            float *in[3], *row[3];
+            for (int i = 0; i < 3; i++)
+                in[i] = test_rows(rows, WIDTH, LD, 1);
+            float *all = test_blank(rows, LD), *alone = test_blank(1, LD);
+            tt_err e = {0};
+            test_ok(operations[o].run(s, all, in, LD, rows, WIDTH, &e), &e);
+            for (int r = 0; r < rows; r++) {
+                for (int i = 0; i < 3; i++)
+                    row[i] = in[i] + r * LD;
+                test_ok(operations[o].run(s, alone, row, LD, 1, WIDTH, &e), &e);
+                char what[96];
+                snprintf(what, sizeof what, "%s on %s, row %d of %d", operations[o].name, name, r,
+                         rows);
+                test_same_bits(what, all + r * LD, alone, WIDTH);
+            }
+            for (int i = 0; i < 3; i++)
+                free(in[i]);
+            free(all);
+            free(alone);
+        }
+}
+static void a_row_is_the_same_alone_and_in_any_batch(void **state)
+{
+    (void)state;
+    test_each(a_row_is_the_same_alone_on);
+}
+
+static void in_place_gives_the_same_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 5, WIDTH = 101 };
+    float *x = test_rows(ROWS, WIDTH, WIDTH, 1), *up = test_rows(ROWS, WIDTH, WIDTH, 1);
+    float *y = test_blank(ROWS, WIDTH), w[WIDTH];
+    for (int i = 0; i < WIDTH; i++)
+        w[i] = (float)i;
+    s->op.rmsnorm(s, y, WIDTH, x, WIDTH, w, ROWS, WIDTH, 1e-6f, NULL);
+    float *z = test_blank(ROWS, WIDTH);
+    memcpy(z, x, ROWS * WIDTH * sizeof *z);
+    s->op.rmsnorm(s, z, WIDTH, z, WIDTH, w, ROWS, WIDTH, 1e-6f, NULL);
+    test_same_bits(name, y, z, ROWS * WIDTH);
+    s->op.swiglu(s, y, WIDTH, x, up, WIDTH, ROWS, WIDTH, NULL);
+    s->op.swiglu(s, x, WIDTH, x, up, WIDTH, ROWS, WIDTH, NULL);
+    test_same_bits(name, y, x, ROWS * WIDTH);
+    free(x);
+    free(up);
+    free(y);
+    free(z);
+}
+static void in_place_gives_the_same(void **state)
+{
+    (void)state;
+    test_each(in_place_gives_the_same_on);
+}
+
+static void gather_picks_and_repeats_rows_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    float x[4][3] = {{0, 1, 2}, {3, 4, 5}, {6, 7, 8}, {9, 10, 11}}, y[3][5];
+    static const int32_t index[3] = {3, 0, 3};
+    assert_int_equal(s->op.gather(s, y, 5, x, 3, index, 3, 3, NULL), TT_OK);
+    for (int r = 0; r < 3; r++)
+        for (int i = 0; i < 3; i++)
+            assert_true(y[r][i] == x[index[r]][i]);
+}
+static void gather_picks_and_repeats_rows(void **state)
+{
+    (void)state;
+    test_each(gather_picks_and_repeats_rows_on);
+}
+
+static void rope_table_holds_cosines_and_rope_turns_by_them_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    enum { ROWS = 3, HALF = 9 };
+    static const int32_t position[ROWS] = {0, 1, 40000};
+    float inv[HALF], c[ROWS * HALF], d[ROWS * HALF];
+    for (int i = 0; i < HALF; i++)
+        inv[i] = powf(10000, -(float)i / HALF);
+    assert_int_equal(s->op.rope_table(s, c, d, position, inv, ROWS, HALF, NULL), TT_OK);
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < HALF; i++) {
+            float angle = (float)position[r] * inv[i];
+            assert_float_equal(c[r * HALF + i], cos((double)angle), 1e-7);
+            assert_float_equal(d[r * HALF + i], sin((double)angle), 1e-7);
+        }
+    /* One head of 20 channels: 18 turn, 2 pass through; a quarter turn takes (a, b) to (-b, a). */
+    float x[20], quarter_cos[HALF] = {0}, quarter_sin[HALF];
+    for (int i = 0; i < 20; i++)
+        x[i] = (float)i + 1;
+    for (int i = 0; i < HALF; i++)
+        quarter_sin[i] = 1;
+    assert_int_equal(s->op.rope(s, x, 20, quarter_cos, quarter_sin, 1, 1, 20, HALF, NULL), TT_OK);
+    for (int i = 0; i < HALF; i++) {
+        assert_true(x[i] == -(float)(i + 1 + HALF));
+        assert_true(x[i + HALF] == (float)(i + 1));
+    }
+    assert_true(x[18] == 19 && x[19] == 20);
+}
+static void rope_table_holds_cosines_and_rope_turns_by_them(void **state)
+{
+    (void)state;
+    test_each(rope_table_holds_cosines_and_rope_turns_by_them_on);
+}
+
+static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    float x[64] = {0};
+    int32_t id[1] = {0};
+    tt_err e = {0};
+    assert_int_equal(s->op.rmsnorm(s, x, 8, x, 8, x, -1, 8, 0, &e), TT_EINVAL);
+    assert_non_null(strstr(e.text, "rmsnorm"));
+    assert_int_equal(s->op.rmsnorm(s, x, 8, x, 7, x, 1, 8, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.rmsnorm(s, x, 7, x, 8, x, 1, 8, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.swiglu(s, x, 8, x, x, 7, 1, 8, &e), TT_EINVAL);
+    assert_non_null(strstr(e.text, "swiglu"));
+    assert_int_equal(s->op.cfg_mix(s, x, 8, x, 7, x, 1, 8, &e), TT_EINVAL);
+    assert_int_equal(s->op.gather(s, x, 8, x, 8, id, 1, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.rope(s, x, 8, x, x, 1, 1, 8, 5, &e), TT_EINVAL);
+    assert_int_equal(s->op.rope(s, x, 7, x, x, 1, 1, 8, 4, &e), TT_EINVAL);
+    assert_int_equal(s->op.rope_table(s, x, x, id, x, 1, 0, &e), TT_EINVAL);
+    assert_non_null(strstr(e.text, "rope_table"));
+}
+static void shapes_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    test_each(shapes_that_cannot_be_are_refused_on);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_version_agrees_with_the_twin),
+        cmocka_unit_test(huge_and_tiny_numbers_agree_too),
+        cmocka_unit_test(nan_and_infinity_stay_in_their_row),
+        cmocka_unit_test(a_row_is_the_same_alone_and_in_any_batch),
+        cmocka_unit_test(in_place_gives_the_same),
+        cmocka_unit_test(gather_picks_and_repeats_rows),
+        cmocka_unit_test(rope_table_holds_cosines_and_rope_turns_by_them),
+        cmocka_unit_test(shapes_that_cannot_be_are_refused),
+    };
+    return cmocka_run_group_tests_name("rows", tests, NULL, NULL);
+}
