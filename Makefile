@@ -21,7 +21,9 @@ WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)
 SRV     := $(SRV_SRC:%.c=$(B)/%.o) $(SRV_ASM:%=$(B)/%.o)
 TEST    := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/*/test_*.c))
-BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/*.c))
+BENCH   := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench/bench_*.c))
+# What the benchmarks share; linked into each.
+BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
 REPLAY  := $(if $(wildcard tests/golden/*.c),$(B)/tests/golden/replay)
 REPLAY_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/golden/*.c))
 LIBS    := -lcjson -lpcre2-8 -lutf8proc -lxxhash -ldl -lpthread -lm
@@ -98,6 +100,8 @@ $(B)/tutti-onednn.so: $(patsubst %.c,$(B)/%.o,$(wildcard kernels/onednn/*.c)) \
                       $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
+	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
+$(B)/tests/bench/%: $(B)/tests/bench/%.o $(BENCH_OBJ) $(B)/libserver.a $(B)/libtutti.a
 	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libtutti.a
 	@mkdir -p $(@D)
