@@ -83,10 +83,10 @@ tt_status tt_engine_args_init(tt_engine_args *a, tt_err *e)
     return TT_OK;
 }
 
-static tt_status place_of(const char *model, tt_model_place *place, tt_err *e)
+tt_status tt_option_model(const char *model, tt_model_place *out, tt_err *e)
 {
     if (model)
-        return tt_models_dir_find(model, place, e);
+        return tt_models_dir_find(model, out, e);
     tt_model_place *all;
     size_t n;
     tt_status s = tt_models_dir_list(&all, &n, e);
@@ -95,7 +95,7 @@ static tt_status place_of(const char *model, tt_model_place *place, tt_err *e)
     if (n == 0)
         return tt_fail(e, TT_EINVAL, "no model was found: give one with --model FOLDER, or set "
                                      "TUTTI_MODELS to a folder of models");
-    *place = all[0];
+    *out = all[0];
     free(all);
     return TT_OK;
 }
@@ -103,28 +103,28 @@ static tt_status place_of(const char *model, tt_model_place *place, tt_err *e)
 /* arg: the model's id. */
 static void show_progress(void *arg, double done)
 {
-    fprintf(stderr, "\rloading %s %3.0f %%%s", (const char *)arg, done * 100,
-            done >= 1 ? "\r\033[K" : "");
+    fprintf(stderr, "\rloading %s %3.0f %%", (const char *)arg, done * 100);
 }
 
-tt_status tt_open_served(tt_engine **g, const tt_served **served, const char *model,
+tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model_place *place,
                          const tt_engine_args *a, tt_err *e)
 {
+    char id[sizeof place->id];
+    snprintf(id, sizeof id, "%s", place->id);
     *g = NULL;
-    tt_model_place place;
-    tt_status s = place_of(model, &place, e);
+    tt_status s = tt_engine_open(g, &(tt_engine_options){.device = a->device, .threads = a->threads}, e);
     if (s)
         return s;
-    s = tt_engine_open(g, &(tt_engine_options){.device = a->device, .threads = a->threads}, e);
-    if (s)
-        return s;
-    s = tt_engine_add_model(*g, place.id, place.folder, a->weights,
-                            isatty(STDERR_FILENO) ? show_progress : NULL, place.id, e);
+    bool terminal = isatty(STDERR_FILENO);
+    s = tt_engine_add_model(*g, id, place->folder, a->weights, terminal ? show_progress : NULL, id,
+                            e);
+    if (terminal)
+        fputs("\r\033[K", stderr);
     if (s) {
         tt_engine_close(*g);
         *g = NULL;
         return s;
     }
-    *served = tt_engine_find(*g, place.id);
+    *served = tt_engine_find(*g, id);
     return TT_OK;
 }

@@ -27,9 +27,12 @@ tt_status tt_engine_args_init(tt_engine_args *a, tt_err *e);
 int64_t tt_option_int(struct argp_state *state, const char *option, const char *text, int64_t min,
                       int64_t max);
 
-/* Finds the model (models_dir.h; NULL: the only or the first that comes with the program), opens
- * an engine and loads it, showing progress on a terminal. *served belongs to the engine. */
-tt_status tt_open_served(tt_engine **g, const tt_served **served, const char *model,
+/* The model a --model option names (models_dir.h); NULL: the first that comes with the program. */
+tt_status tt_option_model(const char *model, tt_model_place *out, tt_err *e);
+
+/* Opens an engine and loads the model, showing progress on a terminal. *served belongs to the
+ * engine. */
+tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model_place *place,
                          const tt_engine_args *a, tt_err *e);
 
 #endif

@@ -18,28 +18,11 @@ async function refuse(response) {
   throw new ApiError(response.status, body);
 }
 
-async function get(path) {
-  const response = await fetch(path);
-  if (!response.ok) await refuse(response);
-  return response.json();
-}
-
-const KINDS = { boolean: 'bool', string: 'choice', integer: 'int', number: 'float' };
-
-/** A parameter as a form needs it: the schema says what it may be, the model what it is here. */
-function parameter(name, value, schema = {}) {
-  return { name, default: value, type: KINDS[schema.type] ?? 'float', min: schema.minimum,
-    max: schema.maximum, choices: schema.enum, help: schema.description ?? '' };
-}
-
-/** The models served, each sampler with a list of its parameters. */
+/** The models served, with their samplers and parameters in the member `tutti`. */
 export async function models() {
-  const [list, document] = await Promise.all([get('v1/models'), get('openapi.json')]);
-  const schema = document.components?.schemas?.TuttiOptions?.properties ?? {};
-  for (const m of list.data)
-    for (const s of m.tutti?.samplers ?? [])
-      s.parameters = Object.entries(s.parameters ?? {}).map(([k, v]) => parameter(k, v, schema[k]));
-  return list.data;
+  const response = await fetch('v1/models');
+  if (!response.ok) await refuse(response);
+  return (await response.json()).data;
 }
 
 /** Yields the data of each event; ends at [DONE] or when the connection ends. */

@@ -23,6 +23,7 @@ const can = what => (model()?.tutti?.capabilities ?? []).includes(what);
 function request() {
   const m = model();
   const options = { sampler: $('sampler').value, stream_mode: 'delta', ...form.changed() };
+  if ($('special').checked && !chat) options.special_tokens = true;
   const body = { model: m.id, seed: Number($('seed').value), stream: true,
     stream_options: { include_usage: true }, tutti: options };
   const text = $('prompt').value, length = Number($('max-tokens').value);
@@ -33,7 +34,7 @@ function request() {
   }
   const segments = holes(text);
   if (segments) {
-    return { path: 'v1/infill', whole: true, // the given text comes back as columns
+    return { path: 'v1/infill',
              parts: segments.map(s => s.hole ? { open: s.hole } : s),
              body: { ...body, segments: segments.map(s => s.hole ? { hole: { max: s.hole } } : s) } };
   }
@@ -64,17 +65,9 @@ class Run {
   }
 
   add(frame) {
-    if (frame.canvas) this.lay(frame.canvas);
     this.board.add(frame);
     this.steps = Math.max(this.steps, frame.step);
     this.tick();
-  }
-
-  /** The first frame knows how many columns there are. */
-  lay(canvas) {
-    const given = this.ask.whole ? [] : this.ask.parts.filter(p => !p.open);
-    this.board.lay([...given, { open: canvas }]);
-    this.view.rebuild();
   }
 
   /** Shows the next frame now and again after the pace chosen, until the newest is shown. */
@@ -164,7 +157,7 @@ const ENDS = { stop: 'end token', length: 'full canvas', cancelled: 'you', error
 function take(chunk) {
   const choice = chunk.choices?.[0];
   const t = choice?.tutti ?? chunk.tutti;
-  if (t?.events?.length) run.add({ step: t.step, of: t.of, canvas: t.canvas, events: t.events });
+  if (t?.events?.length) run.add({ step: t.step, of: t.of, events: t.events });
   if (choice?.finish_reason) run.finish = choice.finish_reason;
   if (t?.text !== undefined) run.text = t.text;
   if (chunk.usage) run.usage = chunk.usage;
@@ -172,7 +165,7 @@ function take(chunk) {
 }
 
 function report() {
-  const r = run.result ?? {}, seconds = (r.time?.denoise_ms ?? performance.now() - run.started) / 1000;
+  const r = run.result ?? {}, seconds = (r.time?.run_ms ?? performance.now() - run.started) / 1000;
   const tokens = run.usage?.completion_tokens ?? run.board.columns.length - run.board.open;
   stat('steps', r.steps ?? run.steps);
   stat('tokens', tokens);
@@ -265,6 +258,7 @@ function showExamples() {
     b.title = x.prompt;
     b.addEventListener('click', () => {
       $('prompt').value = x.prompt;
+      $('special').checked = Boolean(x.special);
       if (x.tokens) $('max-tokens').value = x.tokens;
       hint();
       generate();
@@ -294,6 +288,7 @@ function settings() {
   return {
     model: $('model').value, sampler: $('sampler').value, seed: $('seed').value,
     max_tokens: $('max-tokens').value, mode: chat ? 'chat' : '', prompt: $('prompt').value,
+    special: $('special').checked && !chat ? 1 : '',
     ...form.changed(),
   };
 }
@@ -312,8 +307,10 @@ function restore(from) {
   wanted = {};
   if (from.seed) $('seed').value = from.seed;
   if (from.max_tokens) $('max-tokens').value = from.max_tokens;
-  const first = examples[model()?.id]?.find(x => !x.chat);
+  const first = 'prompt' in from ? null : examples[model()?.id]?.find(x => !x.chat);
   $('prompt').value = from.prompt ?? first?.prompt ?? '';
+  $('special').checked = Boolean(from.special ?? first?.special);
+  if (first?.tokens) $('max-tokens').value = first.tokens;
   showTab(from.mode === 'chat' && can('chat'));
 }
 

@@ -1,20 +1,15 @@
 // board.js - the canvas: columns of tokens, filled by frames of events, at any step of its history.
 //
-// A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob, given }] }; the
-// first one also says how many columns there are (canvas). The board keeps every frame, so it can
-// show the state after any of them.
+// A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob }] }, pos counting
+// the columns to fill. The board keeps every frame, so it can show the state after any of them.
 
 const OPEN = { open: true };
 
 export class Board {
   /** parts: { text } for text that is no part of the canvas, { open: n } for n columns of it. */
   constructor(parts) {
-    this.frames = [];
-    this.lay(parts);
-  }
-
-  lay(parts) {
     this.parts = parts;
+    this.frames = [];
     this.shown = 0; // frames applied
     this.columns = this.start();
   }
@@ -40,7 +35,7 @@ export class Board {
 
   apply(frame, touched) {
     for (const e of frame.events) {
-      const token = { id: e.id, text: e.text, logprob: e.logprob, given: e.given, step: frame.step,
+      const token = { id: e.id, text: e.text, logprob: e.logprob, step: frame.step,
         revised: e.op === 'revise' };
       if (e.op === 'insert') this.columns.splice(e.pos, 0, token);
       else if (e.op === 'delete') this.columns.splice(e.pos, 1);
@@ -57,7 +52,6 @@ export const probability = column =>
 
 function describe(column, pos) {
   if (column.open) return `position ${pos}: open`;
-  if (column.given) return `position ${pos}: ${JSON.stringify(column.text)}, given`;
   const sure = typeof column.logprob === 'number' ? `, ${(100 * probability(column)).toFixed(1)} % sure` : '';
   return `position ${pos}: ${JSON.stringify(column.text)}, token ${column.id}, step ${column.step}${sure}` +
     (column.revised ? ', revised' : '');
@@ -74,11 +68,6 @@ function fill(cell, column, pos, special) {
   cell.className = 'cell';
   cell.title = describe(column, pos);
   cell.replaceChildren();
-  if (column.given) {
-    cell.className = 'given';
-    cell.textContent = column.text;
-    return;
-  }
   if (column.open) {
     cell.classList.add('open');
     return;
@@ -137,7 +126,7 @@ export class BoardView {
       const cell = this.cells[pos], column = this.board.columns[pos];
       if (!cell) continue;
       fill(cell, column, pos, this.special);
-      if (column.open || column.given) continue;
+      if (column.open) continue;
       void cell.offsetWidth; // restart the animation when a token is revised
       cell.classList.add('set');
     }
@@ -150,7 +139,7 @@ const SVG = 'http://www.w3.org/2000/svg';
 export function drawScore(svg, board, steps) {
   const last = new Map();
   board.frames.forEach((f, i) => f.events.forEach(e => {
-    if (e.op !== 'mask' && !e.given) last.set(e.pos, { ...e, step: f.step, frame: i });
+    if (e.op !== 'mask') last.set(e.pos, { ...e, step: f.step, frame: i });
   }));
   const width = Math.max(1, board.columns.length), height = Math.max(1, steps);
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);

@@ -1,0 +1,20 @@
+/* holes.h - a text with holes as people write it: "Dear [[4]], thank you" has a hole of four
+ * tokens between two literal parts. */
+#ifndef TT_HOLES_H
+#define TT_HOLES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum { TT_HOLE_MAX = 9999 };
+
+typedef struct {
+    const char *text; /* literal: the bytes there; NULL for a hole */
+    size_t bytes;
+    int tokens; /* of the hole, 1..TT_HOLE_MAX */
+} tt_hole_part;
+
+/* The next part of the text at *at, which moves behind it. False at the end. */
+bool tt_holes_next(const char **at, tt_hole_part *out);
+
+#endif

@@ -1,0 +1,213 @@
+#!/bin/sh
+# The command line: hostile options, unknown and broken models, seeds, files of requests.
+cd "$(dirname "$0")/../.." || exit 1
+tutti=${B:-build/release}/tutti
+[ -x "$tutti" ] || { echo "$tutti is not built"; echo "0 passed, 1 failed"; exit 1; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+out=$dir/out err=$dir/err
+passed=0 failed=0
+unset TUTTI_MODELS TUTTI_DEVICE TUTTI_THREADS
+model=tutti-text
+
+ok() { passed=$((passed + 1)); }
+bad() { # NAME WHY
+    failed=$((failed + 1))
+    echo "FAIL $1: $2"
+}
+# expect NAME STATUS PATTERN COMMAND...: the status, and a line of stdout or stderr that matches
+expect() {
+    name=$1 status=$2 pattern=$3
+    shift 3
+    timeout 120 "$@" >"$out" 2>"$err" </dev/null
+    rc=$?
+    if [ $rc -ne "$status" ]; then
+        bad "$name" "status $rc, expected $status: $(tail -n 3 "$err")"
+    elif ! cat "$out" "$err" | grep -q -e "$pattern"; then
+        bad "$name" "nothing matches '$pattern' in: $(cat "$out" "$err" | head -n 5)"
+    else
+        ok
+    fi
+}
+same() { # NAME FILE FILE
+    if cmp -s "$2" "$3"; then ok; else bad "$1" "$(diff "$2" "$3" | head -n 5)"; fi
+}
+differ() { if cmp -s "$2" "$3"; then bad "$1" "both are: $(cat "$2")"; else ok; fi; }
+holds() { if grep -q -F -e "$3" "$2"; then ok; else bad "$1" "no '$3' in: $(head -c 300 "$2")"; fi; }
+lacks() { if grep -q -F -e "$3" "$2"; then bad "$1" "'$3' in: $(head -c 300 "$2")"; else ok; fi; }
+generate() { "$tutti" generate -m $model "$@" 2>"$err" </dev/null; }
+
+# --- words ---
+expect 'no command' 64 'Usage: tutti COMMAND' "$tutti"
+expect '--help' 0 'generate' "$tutti" --help
+expect 'help' 0 'generate' "$tutti" help
+expect '--version' 0 '^tutti [0-9]*\.[0-9]*\.[0-9]*$' "$tutti" --version
+expect 'unknown command' 64 "'frobnicate'" "$tutti" frobnicate
+for c in serve generate batch inspect doctor; do
+    expect "$c --help" 0 "Usage: tutti $c" "$tutti" $c --help
+    expect "$c --version" 0 '^tutti [0-9]' "$tutti" $c --version
+    expect "$c --frobnicate" 64 'frobnicate' "$tutti" $c --frobnicate
+done
+
+# --- hostile options ---
+g="$tutti generate -p x"
+expect 'no prompt' 64 'give --prompt' "$tutti" generate
+expect 'prompt and infill' 64 'exclude each other' $g --infill y
+expect 'infill and chat' 64 'exclude each other' "$tutti" generate --chat --infill y
+expect 'system without chat' 64 'needs --chat' $g --system y
+expect 'stray word' 64 "'word'" $g word
+for seed in -1 1.5 x '' 99999999999999999999 9007199254740993; do
+    expect "seed '$seed'" 64 '--seed is' $g --seed "$seed"
+done
+expect 'max-tokens 0' 64 '--max-tokens is' $g --max-tokens 0
+expect 'max-tokens huge' 64 '--max-tokens is' $g --max-tokens 99999999
+expect 'n 0' 64 '--n is' $g --n 0
+expect 'n 129' 64 '--n is' $g --n 129
+expect 'threads -1' 64 '--threads is' $g --threads -1
+expect 'weights' 64 '--weights is' $g --weights f17
+expect 'five stops' 64 'more than 4' $g --stop a --stop b --stop c --stop d --stop e
+expect 'set without value' 1 'NAME=VALUE' $g --set steps
+expect 'set without name' 1 'NAME=VALUE' $g --set =1
+expect 'set unknown' 1 "no parameter 'foo'" $g --set foo=1
+expect 'set empty' 1 "'steps'" $g --set steps=
+expect 'set out of range' 1 "'top_p' is 2" $g --set top_p=2
+expect 'set nan' 1 "'temperature'" $g --set temperature=nan
+expect 'set wrong choice' 1 'confidence, margin' $g --set remask=best
+expect 'set fraction' 1 'integer' $g --set steps=1.5
+expect 'set of another sampler' 1 "does not read 'threshold'" $g --sampler low_confidence --set threshold=0.5
+expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
+expect 'unknown device' 1 'abacus' $g --device abacus
+expect 'empty stop' 1 'stop' $g --stop ''
+expect 'threads in the environment' 1 'TUTTI_THREADS' env TUTTI_THREADS=many $g
+expect 'infill without hole' 1 'no hole' "$tutti" generate --infill 'nothing to fill'
+expect 'canvas beyond the context' 1 'context' $g --max-tokens 100000
+expect 'ill-formed UTF-8' 1 'UTF-8\|utf-8' "$tutti" generate -p "$(printf 'a\377b')"
+
+# --- models ---
+expect 'unknown model' 1 "no model 'nope'.*'$model'" $g -m nope
+expect 'missing folder' 1 "'/nowhere/at/all'" $g -m /nowhere/at/all
+expect 'folder without config' 1 'config.json' $g -m "$dir/"
+mkdir "$dir/broken" "$dir/short" "$dir/strange"
+echo '{' >"$dir/broken/config.json"
+expect 'broken config' 1 'config.json' $g -m "$dir/broken"
+echo '{"architectures": ["NoSuchModel"]}' >"$dir/strange/config.json"
+expect 'unknown architecture' 1 'NoSuchModel' $g -m "$dir/strange"
+cp models/demo/$model/config.json "$dir/short/"
+expect 'no weights' 1 'safetensors' $g -m "$dir/short"
+head -c 100000 models/demo/$model/model.safetensors >"$dir/short/model.safetensors"
+expect 'weights cut off' 1 'safetensors' $g -m "$dir/short"
+expect 'inspect of broken' 1 'config.json' "$tutti" inspect "$dir/broken"
+(cd "$dir" && "$OLDPWD/$tutti" generate -p x -t 2 >"$out" 2>"$err") && ok ||
+    bad 'embedded models are found from anywhere' "$(cat "$err")"
+
+# --- seeds ---
+generate -p 'the sea' -t 16 --seed 7 >"$dir/a"
+generate -p 'the sea' -t 16 --seed 7 >"$dir/b"
+generate -p 'the sea' -t 16 --seed 7 --threads 2 >"$dir/c"
+generate -p 'the sea' -t 16 --seed 7 --threads 1 --device plain >"$dir/d"
+[ -s "$dir/a" ] && ok || bad 'generate' "no output: $(cat "$err")"
+same 'same seed, same bytes' "$dir/a" "$dir/b"
+same 'threads change nothing' "$dir/a" "$dir/c"
+same 'plain kernels change nothing in greedy text' "$dir/a" "$dir/d"
+for t in 1 2; do
+    generate -p 'the sea' -t 16 --seed 7 --set temperature=1 --threads $t >"$dir/warm$t"
+done
+generate -p 'the sea' -t 16 --seed 8 --set temperature=1 >"$dir/other"
+same 'threads change nothing when drawing' "$dir/warm1" "$dir/warm2"
+differ 'another seed, another text' "$dir/warm1" "$dir/other"
+generate -p 'the sea' -t 16 --seed 7 --set temperature=1 -n 2 >"$dir/two"
+[ "$(grep -c '^---$' "$dir/two")" -eq 1 ] && ok || bad 'n 2' "$(cat "$dir/two")"
+sed '/^---$/,$d' "$dir/two" >"$dir/first"
+same 'the first of two is the one alone' "$dir/first" "$dir/warm1"
+
+# --- output ---
+lacks 'text alone on stdout' "$dir/a" forwards
+generate -p 'the sea' -t 16 --seed 7 --echo >"$dir/echo"
+holds '--echo' "$dir/echo" 'the sea'
+generate -p 'the sea' -t 16 --seed 7 --json >"$dir/json"
+holds '--json' "$dir/json" '"object":"text_completion"'
+generate --infill 'In the [[3]] was the [[2]].' --seed 7 >"$dir/infill"
+grep -q '^In the .* was the .*\.$' "$dir/infill" && ok || bad 'infill' "$(cat "$dir/infill")"
+echo 'the sea' | tr -d '\n' | "$tutti" generate -m $model -p - -t 16 --seed 7 >"$dir/stdin" 2>"$err"
+same 'prompt from stdin' "$dir/a" "$dir/stdin"
+printf 'a\0b' | "$tutti" generate -m $model -p - >"$out" 2>"$err" && bad 'NUL' 'accepted' || ok
+word=$(tr -s ' \n' '\n' <"$dir/a" | grep -E '^[a-z]{3,}$' | tail -n 1)
+if [ -n "$word" ]; then
+    generate -p 'the sea' -t 16 --seed 7 --stop "$word" >"$dir/stop"
+    lacks "--stop $word" "$dir/stop" "$word"
+else
+    bad '--stop' "no word to stop at in: $(cat "$dir/a")"
+fi
+generate -p 'the sea' -t 16 --seed 7 --show >"$dir/show"
+same '--show without a terminal' "$dir/a" "$dir/show"
+if command -v script >/dev/null 2>&1; then
+    script -qec "$tutti generate -m $model -p 'the sea' -t 16 --seed 7 --show >$dir/show" "$dir/tty" \
+        >/dev/null 2>&1 </dev/null
+    same '--show prints the same text' "$dir/a" "$dir/show"
+    holds '--show draws open columns' "$dir/tty" '░'
+else
+    bad '--show' 'script(1) is not installed (bsdutils)'
+fi
+"$tutti" generate -m $model -p x -t 4 >/dev/full 2>/dev/null && bad 'full disk' 'not noticed' || ok
+expect 'chat' 0 . "$tutti" generate -m $model --chat -p Hello -t 32 --seed 1
+
+# --- inspect and doctor ---
+expect 'inspect' 0 'LLaDAModelLM' "$tutti" inspect $model
+expect 'inspect names the tokenizer' 0 'tokenizer  *byte-level\|tokenizer  *[A-Za-z]' "$tutti" inspect $model
+expect 'inspect --tensors' 0 'model.transformer' "$tutti" inspect --tensors $model
+expect 'inspect --list' 0 'low_confidence' "$tutti" inspect --list
+expect 'inspect nothing' 64 'give a model' "$tutti" inspect
+expect 'inspect two' 64 'too many' "$tutti" inspect a b
+expect 'doctor' 0 "$model" "$tutti" doctor
+expect 'doctor names libraries' 0 'libmicrohttpd [0-9]' "$tutti" doctor
+expect 'doctor without models' 0 'models' env TUTTI_MODELS=/nowhere "$tutti" doctor
+
+# --- batch ---
+line() { # ID MORE
+    printf '{"custom_id":"%s","method":"POST","url":"/v1/completions","body":{"model":"%s",%s}}\n' \
+        "$1" "$model" "$2"
+}
+for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    line "r$i" "\"prompt\":\"word $i\",\"max_tokens\":$((4 + i)),\"seed\":$i,\"tutti\":{\"temperature\":1}"
+done >"$dir/in"
+texts() { sed -n 's/.*"custom_id":"\([^"]*\)".*"text":\("[^"]*"\).*/\1 \2/p' "$1" | sort; }
+expect 'batch' 0 '12 answered, 0 of them' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o1"
+expect 'batch, one at a time' 0 '12 answered' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o2" --window 1
+texts "$dir/o1" >"$dir/t1"
+texts "$dir/o2" >"$dir/t2"
+[ "$(wc -l <"$dir/t1")" -eq 12 ] && ok || bad 'batch answers' "$(head -c 400 "$dir/o1")"
+same 'neighbours change nothing' "$dir/t1" "$dir/t2"
+expect 'batch does not overwrite' 1 '--resume' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o1"
+{ head -n 5 "$dir/o1"; printf '{"id":"batch_req_6","custom_'; } >"$dir/o3"
+expect 'batch --resume' 0 '7 answered.*5 were there' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o3" --resume
+texts "$dir/o3" >"$dir/t3"
+same 'resumed is as whole' "$dir/t1" "$dir/t3"
+{
+    echo 'no json'
+    echo
+    line good '"prompt":"a","max_tokens":2'
+    line good '"prompt":"a","max_tokens":2'
+    line streams '"prompt":"a","stream":true'
+    line unknown '"prompt":"a","foo":1'
+    echo '{"custom_id":"url","method":"POST","url":"/v1/models","body":{}}'
+    echo '{"custom_id":"more","method":"POST","url":"/v1/completions","body":{},"extra":1}'
+    echo '{"method":"POST","url":"/v1/completions","body":{}}'
+    echo '{"custom_id":"model","url":"/v1/completions","body":{"model":"nope","prompt":"a"}}'
+    printf '{"custom_id":"last","url":"/v1/infill","body":{"model":"%s","segments":[{"hole":{"max":2}}]}}' $model
+} >"$dir/in"
+expect 'batch with bad lines' 1 '10 answered, 8 of them' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o4"
+for want in '"code":"invalid_json"' 'was used before' 'a batch has no streams' '"param":"foo"' \
+    "'POST /v1/models' cannot be asked" '"param":"extra"' "'custom_id' is missing" \
+    '"code":"model_not_found"' '"custom_id":"last","response":{"status_code":200'; do
+    holds "bad line: $want" "$dir/o4" "$want"
+done
+expect 'batch without files' 64 'give -i' "$tutti" batch -m $model
+expect 'batch without input' 1 'No such file' "$tutti" batch -m $model -i "$dir/none" -o "$dir/o5"
+expect 'batch into nowhere' 1 'No such file' "$tutti" batch -m $model -i "$dir/in" -o "$dir/no/o5"
+: >"$dir/empty"
+expect 'empty batch' 0 '0 answered' "$tutti" batch -m $model -i "$dir/empty" -o "$dir/o6"
+"$tutti" batch -m $model -i - -o - <"$dir/in" 2>/dev/null | grep -c custom_id >"$dir/count"
+[ "$(cat "$dir/count")" -eq 10 ] && ok || bad 'batch in a pipe' "$(cat "$dir/count") lines"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
