@@ -6,7 +6,6 @@
 static const tt_hf_family family = {.qkv_bias = true,
                                     .needs_mask = true,
                                     .row_shift = 1,
-                                    .block_length = 32,
                                     .context = 2048, /* what it was trained to fill */
                                     .rope_theta = 1e6};
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "random", NULL};
+const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "random", "origin", NULL};
 const char *const tt_cache_names[] = {"none", "prefix", "dual", "free", NULL};
 
 static const tt_param table[] = {

@@ -14,7 +14,13 @@
 
 typedef enum { TT_PARAM_INT, TT_PARAM_FLOAT, TT_PARAM_BOOL, TT_PARAM_CHOICE } tt_param_type;
 
-typedef enum { TT_REMASK_CONFIDENCE, TT_REMASK_MARGIN, TT_REMASK_ENTROPY, TT_REMASK_RANDOM } tt_remask;
+typedef enum {
+    TT_REMASK_CONFIDENCE,
+    TT_REMASK_MARGIN,
+    TT_REMASK_ENTROPY,
+    TT_REMASK_RANDOM,
+    TT_REMASK_ORIGIN, /* Dream alone */
+} tt_remask;
 typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt_cache_kind;
 
 /* X(member, type, name, min, max, default, choices, help) */
@@ -31,8 +37,11 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
       "columns denoised together, left to right; 0: the model's default")                          \
     X(cfg_scale, FLOAT, "cfg_scale", 0, 100, 0, NULL,                                              \
       "classifier-free guidance: logits move this far away from those without the prompt")         \
-    X(remask, CHOICE, "remask", 0, 3, TT_REMASK_CONFIDENCE, tt_remask_names,                       \
-      "what orders the commits")                                                                   \
+    X(remask, CHOICE, "remask", 0, 4, TT_REMASK_CONFIDENCE, tt_remask_names,                       \
+      "what orders the commits; origin (sampler dream): chance alone")                             \
+    X(remask_temperature, FLOAT, "remask_temperature", 0, 100, 0, NULL,                            \
+      "above 0, columns are drawn from softmax(confidence / this) instead of taken best first")    \
+    X(eps, FLOAT, "eps", 0, 0.5, 1e-3, NULL, "where the time schedule ends")                       \
     X(threshold, FLOAT, "threshold", 0, 1, 0.9, NULL,                                              \
       "commit every token at least this probable, the best one always")                            \
     X(factor, FLOAT, "factor", 0, 1000, 1, NULL,                                                   \

@@ -32,6 +32,7 @@ typedef struct tt_seq {
     const tt_params *params;
     tt_noise noise;
     int32_t mask_id, eos_id, eot_id, vocab;
+    int32_t row_shift; /* of the model: row c - row_shift predicts column c */
     const tt_id_value *bias; /* sorted by id; holds the mask id at -inf and the request's biases */
     int32_t n_bias;
     tt_arena *arena; /* memory of the sequence's life */

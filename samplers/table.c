@@ -7,7 +7,8 @@
     X(low_confidence)  \
     X(threshold)       \
     X(factor)          \
-    X(infill)
+    X(infill)          \
+    X(dream)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)

@@ -29,6 +29,7 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .eos_id = info->eos_id,
                       .eot_id = info->eot_id,
                       .vocab = spec->vocab,
+                      .row_shift = info->row_shift,
                       .n_bias = spec->n_bias,
                       .n_top = spec->n_top,
                       .arena = &r->life};
@@ -57,7 +58,7 @@ void tt_run_close(tt_run *r)
  * shifted model has no row before it and takes its own. */
 static int32_t source_column(const tt_run *r, int32_t column)
 {
-    int32_t shift = r->model->info.row_shift;
+    int32_t shift = r->seq.row_shift;
     return column >= shift ? column - shift : column;
 }
 

@@ -24,7 +24,9 @@ tt_status tt_cache_ask(tt_cache *c, const tt_seq *q, const tt_rules *rules, cons
         return s;
     plan->keep = true;
     if (!all) {
-        plan->row_begin = b->begin;
+        /* FreeCache also refreshes the column whose row predicts the block's first one. */
+        int32_t left_rows = kind == TT_CACHE_FREE ? q->row_shift : 0;
+        plan->row_begin = b->begin > left_rows ? b->begin - left_rows : 0;
         plan->row_end = kind == TT_CACHE_DUAL ? b->end : q->columns;
     }
     c->filled = true;

@@ -50,6 +50,8 @@ static tt_status in_open(tt_seq *q, void *memory, tt_err *e)
 {
     state *s = memory;
     tt_status st = tt_rules_begin(&s->rules, q, e);
+    if (!st)
+        st = tt_no_origin(q, e);
     if (st)
         return st;
     int32_t open = tt_count_open(q, q->prompt, q->columns), blocks = all_blocks(q);

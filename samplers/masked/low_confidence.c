@@ -31,6 +31,8 @@ static tt_status lc_open(tt_seq *q, void *memory, tt_err *e)
 {
     state *s = memory;
     tt_status st = tt_rules_begin(&s->rules, q, e);
+    if (!st)
+        st = tt_no_origin(q, e);
     if (st)
         return st;
     if (!tt_block_find(q, 0, &s->block))

@@ -41,6 +41,13 @@ int32_t tt_block_count(const tt_seq *q)
     return n;
 }
 
+tt_status tt_no_origin(const tt_seq *q, tt_err *e)
+{
+    if (q->params->remask != TT_REMASK_ORIGIN)
+        return TT_OK;
+    return tt_fail_param(e, "remask", "unsupported_value", "only sampler 'dream' has 'origin'");
+}
+
 /* Bans an id in a sorted list that has room for one more. */
 static int32_t ban(tt_id_value *list, int32_t n, int32_t id)
 {
@@ -158,6 +165,7 @@ float tt_confidence(const tt_seq *q, const tt_result *r, int32_t i)
     case TT_REMASK_RANDOM:
         return random_order(q, r->plan->ask[i].column);
     case TT_REMASK_CONFIDENCE:
+    case TT_REMASK_ORIGIN:
         break;
     }
     return s->prob;

@@ -50,6 +50,9 @@ typedef struct {
 tt_status tt_cache_ask(tt_cache *c, const tt_seq *q, const tt_rules *rules, const tt_block *b,
                        tt_plan *plan, tt_err *e);
 
+/* Refuses remask = origin, which orders nothing. */
+tt_status tt_no_origin(const tt_seq *q, tt_err *e);
+
 /* What orders commits: the answer's confidence under q->params->remask. Higher commits first. */
 float tt_confidence(const tt_seq *q, const tt_result *r, int32_t i);
 

@@ -2,7 +2,6 @@
 #include "tests/golden/bench.h"
 
 #include <cjson/cJSON.h>
-#include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,17 +191,4 @@ cJSON *read_json(const bench *b, const char *file)
     cJSON *root = n == (size_t)size ? cJSON_Parse(text) : NULL;
     free(text);
     return root;
-}
-
-void fail_traces(bench *b, const char *file)
-{
-    cJSON *root = read_json(b, file);
-    const cJSON *c;
-    cJSON_ArrayForEach(c, cJSON_GetObjectItemCaseSensitive(root, "cases"))
-    {
-        const cJSON *name = cJSON_GetObjectItemCaseSensitive(c, "name");
-        if (cJSON_IsString(name) && !fnmatch(b->glob, name->valuestring, 0))
-            report(b, name->valuestring, false, "its sampler is not known");
-    }
-    cJSON_Delete(root);
 }

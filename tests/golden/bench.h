@@ -45,7 +45,7 @@ void cache_tensors(bench *b, void (*filled)(bench *b, const tt_kv *kv));
 
 /* A JSON file of the folder, or NULL. */
 struct cJSON *read_json(const bench *b, const char *file);
-/* Fails every case of a trace file whose sampler nobody replays yet. */
-void fail_traces(bench *b, const char *file);
+/* Replays a trace file (traces.c); one that is not required may be absent. */
+void replay_traces(bench *b, const char *file, bool required);
 
 #endif
