@@ -12,6 +12,7 @@ let served = [];   // as in GET /v1/models
 let chat = false;  // which tab
 let turns = [];    // of the conversation
 let run = null;    // the request shown: { board, view, frames, ... }
+const lengths = { text: 32, chat: 64 }; // of the tab that is not shown
 let wanted = {};   // parameter values from the address, until the form exists
 
 const form = new ParameterForm($('params'), $('changed'), remember);
@@ -117,7 +118,9 @@ class Run {
     const frame = board.frames[board.shown - 1];
     $('scrub').max = board.frames.length;
     $('scrub').value = board.shown;
-    $('step').textContent = `step ${frame?.step ?? 0} of ${Math.max(this.steps, frame?.of ?? 0)}, ${board.open} open`;
+    const over = !this.live && board.shown === board.frames.length;
+    const left = board.open ? `, ${board.open} ${over ? 'unused' : 'open'}` : '';
+    $('step').textContent = `step ${frame?.step ?? 0} of ${Math.max(this.steps, frame?.of ?? 0)}${left}`;
     drawScore($('score'), board, Math.max(this.steps, frame?.of ?? 0));
   }
 }
@@ -189,7 +192,7 @@ async function generate() {
   run.draw();
   controls();
   remember();
-  if (innerWidth <= 860) $('stage').scrollIntoView({ behavior: 'smooth' });
+  if (innerWidth <= 860) $('stage').scrollIntoView();
   try {
     await api.stream(ask.path, ask.body, { signal: mine.abort.signal, onFrame: take });
   } catch (e) {
@@ -197,11 +200,19 @@ async function generate() {
     if (mine.finish === 'error') showError(e);
   }
   mine.live = false;
+  if (mine.finish === 'error' && !mine.board.frames.length) return showIntro();
   mine.tick();
   report();
   controls();
   if (chat && mine.finish !== 'error' && mine.finish !== 'cancelled') answered(mine);
   $('say').textContent = mine.finish === 'error' ? 'Failed.' : `Done: ${mine.text ?? ''}`;
+}
+
+/** The state before any result, and after a request that was refused. */
+function showIntro() {
+  run = null;
+  $('canvas').replaceChildren($('intro').content.cloneNode(true));
+  controls();
 }
 
 /** Chat: the question and its answer become part of the conversation. */
@@ -235,6 +246,10 @@ function hint() {
 }
 
 function showTab(isChat) {
+  if (isChat !== chat) {
+    lengths[chat ? 'chat' : 'text'] = $('max-tokens').value;
+    $('max-tokens').value = lengths[isChat ? 'chat' : 'text'];
+  }
   chat = isChat;
   for (const [id, on] of [['tab-text', !chat], ['tab-chat', chat]]) {
     $(id).setAttribute('aria-selected', String(on));
@@ -305,13 +320,14 @@ function restore(from) {
     showSampler();
   }
   wanted = {};
+  showTab(from.mode === 'chat' && can('chat'));
   if (from.seed) $('seed').value = from.seed;
   if (from.max_tokens) $('max-tokens').value = from.max_tokens;
-  const first = 'prompt' in from ? null : examples[model()?.id]?.find(x => !x.chat);
+  const first = 'prompt' in from || chat ? null : examples[model()?.id]?.find(x => !x.chat);
   $('prompt').value = from.prompt ?? first?.prompt ?? '';
   $('special').checked = Boolean(from.special ?? first?.special);
   if (first?.tokens) $('max-tokens').value = first.tokens;
-  showTab(from.mode === 'chat' && can('chat'));
+  hint();
 }
 
 function insertHole() {
@@ -379,7 +395,7 @@ async function boot() {
   $('server').textContent = `${served.length} model${served.length > 1 ? 's' : ''} ready`;
   $('server').className = 'server up';
   restore(fromAddress());
-  controls();
 }
 
+showIntro();
 boot();

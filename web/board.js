@@ -47,6 +47,9 @@ export class Board {
   get open() { return this.columns.filter(c => c.open).length; }
 }
 
+/** The tokens that end a text, by the names models give them: <|endoftext|>, <|im_end|>, </s>. */
+const ends = column => /end|eos|eot|<\/s>/i.test(column.text);
+
 export const probability = column =>
   typeof column.logprob === 'number' ? Math.exp(Math.min(0, column.logprob)) : 1;
 
@@ -75,7 +78,7 @@ function fill(cell, column, pos, special) {
   cell.style.setProperty('--p', probability(column).toFixed(3));
   if (special(column)) {
     cell.classList.add('special');
-    cell.textContent = column.text;
+    cell.textContent = ends(column) ? '∎' : column.text;
     return;
   }
   // A leading blank stays outside the coloured part, so that lines break before a word.
@@ -118,10 +121,13 @@ export class BoardView {
 
   show(n) {
     const touched = this.board.show(n);
-    if (!touched) {
-      this.cells.forEach((cell, pos) => fill(cell, this.board.columns[pos], pos, this.special));
-      return;
-    }
+    if (touched) this.update(touched);
+    else this.cells.forEach((cell, pos) => fill(cell, this.board.columns[pos], pos, this.special));
+    const end = this.board.columns.findIndex(c => !c.open && this.special(c) && ends(c));
+    this.cells.forEach((cell, pos) => cell.classList.toggle('after', end >= 0 && pos > end));
+  }
+
+  update(touched) {
     for (const pos of touched) {
       const cell = this.cells[pos], column = this.board.columns[pos];
       if (!cell) continue;
