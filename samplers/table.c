@@ -8,7 +8,8 @@
     X(threshold)       \
     X(factor)          \
     X(infill)          \
-    X(dream)
+    X(dream)           \
+    X(dream_fast)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)

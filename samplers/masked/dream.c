@@ -24,15 +24,6 @@ typedef struct {
     uint64_t used;              /* values of the reference stream consumed so far */
 } state;
 
-/* Entry j of linspace(1, eps, steps + 1) in float32, computed from both ends. */
-static float time_at(const state *s, float eps, int32_t j)
-{
-    float step = (eps - 1.0f) / (float)s->steps;
-    if (j < (s->steps + 1) / 2)
-        return 1.0f + (float)j * step;
-    return eps - (float)(s->steps - j) * step;
-}
-
 static tt_status dr_open(tt_seq *q, void *memory, tt_err *e)
 {
     state *s = memory;
@@ -172,7 +163,7 @@ static tt_status dr_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
     state *s = memory;
     int32_t i = q->step, asks = r->plan->asks;
     float eps = (float)q->params->eps;
-    float share = i + 1 <= s->steps ? 1.0f - time_at(s, eps, i + 1) / time_at(s, eps, i) : 1.0f;
+    float share = tt_time_share(eps, s->steps, i);
     bool last = i >= s->last, origin = q->params->remask == TT_REMASK_ORIGIN;
     tt_status st = TT_OK;
     if (origin) {

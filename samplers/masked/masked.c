@@ -171,6 +171,18 @@ float tt_confidence(const tt_seq *q, const tt_result *r, int32_t i)
     return s->prob;
 }
 
+/* Entry j of linspace(1, eps, steps + 1) in float32, computed from both ends. */
+static float time_at(float eps, int32_t steps, int32_t j)
+{
+    float step = (eps - 1.0f) / (float)steps;
+    return j < (steps + 1) / 2 ? 1.0f + (float)j * step : eps - (float)(steps - j) * step;
+}
+
+float tt_time_share(float eps, int32_t steps, int32_t i)
+{
+    return i < steps ? 1.0f - time_at(eps, steps, i + 1) / time_at(eps, steps, i) : 1.0f;
+}
+
 typedef struct {
     float score;
     int32_t ask;

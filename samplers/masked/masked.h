@@ -56,6 +56,10 @@ tt_status tt_no_origin(const tt_seq *q, tt_err *e);
 /* What orders commits: the answer's confidence under q->params->remask. Higher commits first. */
 float tt_confidence(const tt_seq *q, const tt_result *r, int32_t i);
 
+/* Dream's time schedule: the share 1 - t_{i+1} / t_i of step i, t = linspace(1, eps, steps + 1) in
+ * float32; 1 past the end. */
+float tt_time_share(float eps, int32_t steps, int32_t i);
+
 /* Order of all asks by descending score, lowest column first on a tie. order: plan->asks
  * entries, written. Scratch comes from the plan's arena. */
 tt_status tt_order_asks(const tt_result *r, const float *score, int32_t *order, tt_err *e);

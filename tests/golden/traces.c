@@ -47,7 +47,7 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         "mask_id", "eos_id", "eot_id", "temperature", "cfg_scale", "remasking", "steps",
         "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
         "factor", "block_size", "max_new_tokens", "alg", "alg_temp", "eps", "top_p", "top_k",
-        "pad_id", NULL};
+        "pad_id", "dual_cache", NULL};
     const cJSON *j;
     cJSON_ArrayForEach(j, params)
     {
@@ -70,8 +70,8 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
         return "low_confidence";
     if (!strcmp(upstream, "dream") || !strcmp(upstream, "freecache_dream"))
         return "dream";
-    if (!strncmp(upstream, "fastdllm_dream", 14))
-        return NULL;
+    if (!strcmp(upstream, "fastdllm_dream") || !strcmp(upstream, "fastdllm_dream_block"))
+        return "dream_fast";
     if (!strncmp(upstream, "fastdllm_", 9))
         return has(params, "threshold") ? "threshold" : has(params, "factor") ? "factor"
                                                                               : "low_confidence";
@@ -184,6 +184,16 @@ static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bo
     }
 }
 
+/* The cache an upstream sampler uses, by our name; NULL: none. */
+static const char *cache_of(const char *upstream, const cJSON *params)
+{
+    if (!strncmp(upstream, "freecache_", 10))
+        return "free";
+    if (!strcmp(upstream, "fastdllm_dream_block"))
+        return number(params, "dual_cache", 0) != 0 ? "dual" : "prefix";
+    return !strncmp(upstream, "fastdllm_", 9) ? upstream + 9 : NULL;
+}
+
 static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
 {
     const cJSON *params = cJSON_GetObjectItemCaseSensitive(c, "params");
@@ -198,9 +208,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     }
     if (!known_parameters(params, t->why, sizeof t->why))
         return false;
-    bool fast = !strncmp(upstream->valuestring, "fastdllm_", 9);
-    set_params(t, params, fast ? upstream->valuestring + 9
-                          : !strncmp(upstream->valuestring, "freecache_", 10) ? "free" : NULL);
+    set_params(t, params, cache_of(upstream->valuestring, params));
     int32_t given = cJSON_GetArraySize(prompt);
     int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
     t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
