@@ -276,8 +276,14 @@ static void on_worker(void *arg)
 {
     tt_exchange *x = arg;
     do_work(x);
+    pthread_mutex_lock(&x->lock);
     atomic_store(&x->worked, true);
-    tt_exchange_wake(x);
+    bool abandoned = x->abandoned;
+    pthread_mutex_unlock(&x->lock);
+    if (abandoned)
+        tt_gen_free(x->gen);
+    else
+        tt_exchange_wake(x);
     tt_exchange_release(x);
 }
 
@@ -305,6 +311,7 @@ static bool begin_work(tt_exchange *x)
     if (tt_workers_add(x->server->workers, on_worker, x))
         return true;
     tt_exchange_release(x);
+    x->phase = TT_X_BODY;
     overloaded(x);
     return false;
 }
@@ -395,18 +402,30 @@ static void record(tt_exchange *x)
         tt_metrics_cancelled(m, atomic_load(&x->server->closing) ? "shutdown" : "other");
 }
 
+/* True when a worker still reads this request: then what it makes is its own to free. */
+static bool leave_to_worker(tt_exchange *x)
+{
+    pthread_mutex_lock(&x->lock);
+    x->abandoned = x->phase == TT_X_WORKING && !atomic_load(&x->worked);
+    bool busy = x->abandoned;
+    pthread_mutex_unlock(&x->lock);
+    return busy;
+}
+
 void tt_exchange_close(tt_exchange *x, enum MHD_RequestTerminationCode why)
 {
+    bool mine = !leave_to_worker(x);
     bool left = atomic_load(&x->lost) || why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    int status = left && (x->gen || !x->status) ? 499 : x->status;
+    int status = left && (!mine || x->gen || !x->status) ? 499 : x->status;
     double seconds = (double)(tt_now_ns() - x->arrived_ns) * 1e-9;
     tt_watch_remove(x->server->watch, x->ticket);
     if (left)
         atomic_store(&x->lost, true);
-    if (x->gen)
+    if (mine && x->gen) {
         record(x);
-    tt_gen_free(x->gen);
-    x->gen = NULL;
+        tt_gen_free(x->gen);
+        x->gen = NULL;
+    }
     if (x->counted)
         atomic_fetch_sub(&x->server->active, 1);
     tt_metrics_http(x->server->api->metrics, x->handler, x->method, status, seconds);

@@ -60,6 +60,7 @@ typedef struct {
 
     pthread_mutex_t lock; /* of what follows */
     bool waiting, woken;
+    bool abandoned; /* the connection closed while the worker was busy: it cleans up */
     tt_gen *cancelable; /* gen once its jobs exist */
 
     int ticket; /* of the watch; -1 */

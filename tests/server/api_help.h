@@ -64,7 +64,7 @@ static inline int fresh(void **state)
     return 0;
 }
 
-static const tt_route *route_of(const char *method, const char *path, const char **tail)
+static inline const tt_route *route_of(const char *method, const char *path, const char **tail)
 {
     char allow[64];
     const tt_route *r = tt_route_find(method, path, tail, allow);
@@ -128,7 +128,7 @@ static inline cJSON *post(const char *path, const char *body)
 }
 
 /* A member by path: "choices.0.text". Fails the test when there is none. */
-static const cJSON *at(const cJSON *t, const char *path)
+static inline const cJSON *at(const cJSON *t, const char *path)
 {
     char key[64];
     const cJSON *node = t;
@@ -146,7 +146,7 @@ static const cJSON *at(const cJSON *t, const char *path)
     return node;
 }
 
-static const char *text_at(const cJSON *t, const char *path)
+static inline const char *text_at(const cJSON *t, const char *path)
 {
     const cJSON *node = at(t, path);
     if (!cJSON_IsString(node))

@@ -292,15 +292,15 @@ tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
         open_sample(j, &j->sample[i]);
     for (size_t c = 0; c < n; c++)
         j->to_fill += j->open[c];
+    atomic_fetch_add(&f->jobs, 1);
+    atomic_fetch_add(&f->live, 1);
+    pthread_mutex_lock(&g->lock);
     f->prompt = spec->prompt;
     f->columns = spec->columns;
     f->stop_early = spec->stop_early;
     f->ban_stops = spec->ban_stops;
     f->n_bias = spec->n_bias;
     f->seed = spec->seed;
-    atomic_fetch_add(&f->jobs, 1);
-    atomic_fetch_add(&f->live, 1);
-    pthread_mutex_lock(&g->lock);
     g->job[g->jobs++] = j;
     pthread_mutex_unlock(&g->lock);
     return TT_OK;

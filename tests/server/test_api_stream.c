@@ -150,8 +150,9 @@ static void events_rebuild_the_canvas(void **state)
 {
     (void)state;
     tt_fake_engine.backwards = true;
-    stream s = follow("/v1/infill", "{" M "\"segments\":[{\"hole\":{\"max\":3}},{\"text\":\"-\"},"
-                                    "{\"hole\":{\"max\":2}}],\"tutti\":{\"stream_mode\":\"delta\"}}",
+    stream s = follow("/v1/infill",
+                      "{" M "\"segments\":[{\"hole\":{\"max\":3}},{\"text\":\"-\"},"
+                      "{\"hole\":{\"max\":2}}],\"tutti\":{\"stream_mode\":\"delta\"}}",
                       1);
     char canvas[6] = ".....";
     int seen = 0;
