@@ -332,7 +332,8 @@ static tt_status check_draw(const tt_draw *d, int64_t row, int64_t n, tt_err *e)
     if (d->limit > n || d->target >= n)
         return tt_fail(e, TT_EINVAL, "head: row %lld: limit %d, target %d of %lld ids", r, d->limit,
                        d->target, (long long)n);
-    if (!sorted_ids(&d->bias->id, sizeof *d->bias, d->n_bias, n) ||
+    const int32_t *biased = d->n_bias ? &d->bias->id : NULL;
+    if (!sorted_ids(biased, sizeof *d->bias, d->n_bias, n) ||
         !sorted_ids(d->allow, sizeof *d->allow, d->allow ? d->n_allow : 0, n) ||
         !sorted_ids(d->unsure, sizeof *d->unsure, d->n_unsure, n))
         return tt_fail(e, TT_EINVAL, "head: row %lld: a list is not sorted or has an id >= %lld", r,
