@@ -251,14 +251,9 @@ static int32_t whole_piece(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s
     return tt_vocab_get(vocab, tt_buf_text(&s->key), s->key.size);
 }
 
-tt_status tt_bpe_encode(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s, const char *piece,
-                        size_t n, tt_ids *out, tt_err *e)
+static tt_status encode_part(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s,
+                             const char *piece, size_t n, tt_ids *out, tt_err *e)
 {
-    if (b->ignore_merges) {
-        int32_t id = tt_vocab_get(vocab, piece, n);
-        if (id >= 0)
-            return tt_ids_add(out, &id, 1, e);
-    }
     int32_t whole = whole_piece(b, vocab, s, piece, n);
     if (whole >= 0 && atomic_load_explicit(&b->whole[whole], memory_order_relaxed) == 1)
         return tt_ids_add(out, &whole, 1, e);
@@ -279,6 +274,30 @@ tt_status tt_bpe_encode(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s, c
     if (whole >= 0) {
         bool same = count == 1 && out->id[before] == whole;
         atomic_store_explicit(&b->whole[whole], same ? 1 : 2, memory_order_relaxed);
+    }
+    return TT_OK;
+}
+
+static bool known(const void *vocab, const char *c, size_t n)
+{
+    return tt_vocab_get(vocab, c, n) >= 0;
+}
+
+tt_status tt_bpe_encode(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s, const char *piece,
+                        size_t n, tt_ids *out, tt_err *e)
+{
+    if (b->ignore_merges) {
+        int32_t id = tt_vocab_get(vocab, piece, n);
+        if (id >= 0)
+            return tt_ids_add(out, &id, 1, e);
+    }
+    if (!b->junctions)
+        return encode_part(b, vocab, s, piece, n, out, e);
+    for (size_t at = 0, k; at < n; at += k) {
+        k = tt_junction_cut(b->junctions, known, vocab, piece + at, n - at);
+        tt_status st = encode_part(b, vocab, s, piece + at, k, out, e);
+        if (st)
+            return st;
     }
     return TT_OK;
 }

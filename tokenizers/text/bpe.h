@@ -12,6 +12,7 @@
 
 #include "tokenizers/text.h"
 #include "tokenizers/text/doc.h"
+#include "tokenizers/text/junction.h"
 #include "tokenizers/text/scratch.h"
 #include "tokenizers/text/vocab.h"
 
@@ -34,6 +35,7 @@ typedef struct {
     char prefix[32];       /* in front of all characters of a word but the first */
     char suffix[32];       /* behind the last: "</w>" */
     size_t prefix_bytes, suffix_bytes;
+    tt_junctions *junctions; /* NULL: pieces are never cut (byte-level ones are short anyway) */
     /* Does the token's text encode to just itself? 0 not tried yet, 1 yes, 2 no. Filled in while
      * encoding; all threads find the same answer, so plain relaxed stores will do. */
     _Atomic uint8_t *whole;

@@ -145,6 +145,35 @@ static tt_status read_merges(tt_bpe *b, const tt_vocab *vocab, const tt_doc *mod
     return st;
 }
 
+/* Notes the seams of all merges. Where unknown text or byte tokens take part in merges, or words
+ * carry marks at their ends, cutting could change ids: then there are no junctions. */
+static tt_status note_junctions(tt_bpe *b, const tt_vocab *vocab, tt_err *e)
+{
+    if (vocab->byte_level || b->prefix_bytes || b->suffix_bytes)
+        return TT_OK;
+    b->junctions = calloc(1, sizeof *b->junctions);
+    if (!b->junctions)
+        return tt_fail(e, TT_ENOMEM, "no memory for merges");
+    for (size_t i = 0; i <= b->mask; i++) {
+        const tt_merge *m = &b->merge[i];
+        uint32_t right = 0;
+        if (m->rank < 0)
+            continue;
+        const char *l = tt_vocab_text(vocab, m->left), *r = tt_vocab_text(vocab, m->right);
+        tt_utf8_decode(r, vocab->token[m->right].bytes, &right);
+        tt_junction_add(b->junctions, tt_last_char(l, vocab->token[m->left].bytes), right);
+        bool odd = m->left == b->unk || m->right == b->unk;
+        for (int k = 0; k < 256 && !odd && b->byte_fallback && (*l == '<' || *r == '<'); k++)
+            odd = b->fallback[k] >= 0 && (b->fallback[k] == m->left || b->fallback[k] == m->right);
+        if (odd) {
+            free(b->junctions);
+            b->junctions = NULL;
+            return TT_OK;
+        }
+    }
+    return TT_OK;
+}
+
 /* What spelling looks up for single bytes, once for all. */
 static void index_units(tt_bpe *b, const tt_vocab *vocab)
 {
@@ -167,12 +196,13 @@ tt_status tt_bpe_open(tt_bpe *b, tt_vocab *vocab, const tt_doc *model, tt_err *e
         st = read_settings(b, vocab, model, e);
     if (!st)
         st = read_merges(b, vocab, model, e);
-    if (st) {
-        tt_bpe_close(b);
-        return st;
+    if (!st) {
+        index_units(b, vocab);
+        st = note_junctions(b, vocab, e);
     }
-    index_units(b, vocab);
-    return TT_OK;
+    if (st)
+        tt_bpe_close(b);
+    return st;
 }
 
 tt_status tt_bpe_finish(tt_bpe *b, const tt_vocab *vocab, tt_err *e)
@@ -185,5 +215,6 @@ void tt_bpe_close(tt_bpe *b)
 {
     free(b->merge);
     free(b->whole);
+    free(b->junctions);
     *b = (tt_bpe){0};
 }

@@ -40,7 +40,7 @@ static tt_status compile(tt_regex *r, const tt_buf *pattern, tt_err *e)
     if (!r->code) {
         char why[128];
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-        return tt_fail(e, TT_EFORMAT, "pattern refused: %s", why);
+        return tt_fail(e, TT_EUNSUP, "pattern refused: %s", why);
     }
     pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* failing means: interpreted */
     return TT_OK;

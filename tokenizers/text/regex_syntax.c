@@ -15,6 +15,9 @@
                "\\x{205f}\\x{3000}"
 #define HEX_DIGITS "0-9a-fA-F"
 #define WORD       "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Outside a class Oniguruma looks Latin-1 characters up in a table of its own, where superscript
+ * digits and fractions are word characters. */
+#define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 enum { MAX_GROUPS = 200, MAX_CLASS_DEPTH = 16 };
 
@@ -71,7 +74,8 @@ static const struct {
     {"digit", "\\p{Nd}"},
     {"lower", "\\p{Lowercase}"},
     {"lowercase", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>\\^`|~"},
+    {"punct", "\\p{P}"},
+    {"posixpunct", "\\p{P}$+<=>\\^`|~"},
     {"space", SPACES},
     {"upper", "\\p{Uppercase}"},
     {"uppercase", "\\p{Uppercase}"},
@@ -190,7 +194,8 @@ static tt_status read_property(translator *t, bool *negated, tt_buf *set)
 }
 
 /* If the escape letter c means a set, appends its inside and says whether it is negated. */
-static tt_status read_set(translator *t, char c, bool *is_set, bool *negated, tt_buf *set)
+static tt_status read_set(translator *t, char c, bool in_class, bool *is_set, bool *negated,
+                          tt_buf *set)
 {
     *is_set = true;
     *negated = c >= 'A' && c <= 'Z';
@@ -199,7 +204,7 @@ static tt_status read_set(translator *t, char c, bool *is_set, bool *negated, tt
         tt_buf_puts(set, SPACES);
         return TT_OK;
     case 'w':
-        tt_buf_puts(set, WORD);
+        tt_buf_puts(set, in_class ? WORD : WORD_ALONE);
         return TT_OK;
     case 'd':
         tt_buf_puts(set, "\\p{Nd}");
@@ -285,7 +290,8 @@ static tt_status read_posix(translator *t, set_parts *s, bool *is_posix)
         return refuse(t, TT_EUNSUP, "[:graph:] and [:print:]");
     *is_posix = true;
     tt_buf set = {0};
-    tt_status st = property_set(t, name, n, &set);
+    bool punct = n == 5 && !memcmp(name, "punct", 5); /* wider than \p{Punct}: signs, too */
+    tt_status st = punct ? property_set(t, "posixpunct", 10, &set) : property_set(t, name, n, &set);
     if (negated)
         tt_buf_printf(&s->others, "|[^%s]", tt_buf_text(&set));
     else
@@ -313,7 +319,7 @@ static tt_status read_class_char(translator *t, set_parts *s, uint32_t *cp, bool
     }
     tt_buf set = {0};
     bool is_set, negated;
-    tt_status st = read_set(t, c, &is_set, &negated, &set);
+    tt_status st = read_set(t, c, true, &is_set, &negated, &set);
     if (!st && is_set && negated)
         tt_buf_printf(&s->others, "|[^%s]", tt_buf_text(&set));
     else if (!st && is_set)
@@ -439,8 +445,9 @@ static tt_status read_escape(translator *t)
     char c = *t->p++;
     if (c == 'b' || c == 'B') {
         t->has_atom = false;
-        tt_buf_printf(t->out, "(?:(?<=[%s])(?%c[%s])|(?<![%s])(?%c[%s]))", WORD,
-                      c == 'b' ? '!' : '=', WORD, WORD, c == 'b' ? '=' : '!', WORD);
+        tt_buf_printf(t->out, "(?:(?<=[%s])(?%c[%s])|(?<![%s])(?%c[%s]))", WORD_ALONE,
+                      c == 'b' ? '!' : '=', WORD_ALONE, WORD_ALONE, c == 'b' ? '=' : '!',
+                      WORD_ALONE);
         return TT_OK;
     }
     if (c && strchr("AzZG", c)) {
@@ -466,7 +473,7 @@ static tt_status read_escape(translator *t)
     }
     tt_buf set = {0};
     bool is_set, negated;
-    tt_status st = read_set(t, c, &is_set, &negated, &set);
+    tt_status st = read_set(t, c, false, &is_set, &negated, &set);
     if (!st && is_set)
         tt_buf_printf(t->out, "[%s%s]", negated ? "^" : "", tt_buf_text(&set));
     tt_buf_free(&set);

@@ -96,7 +96,7 @@ static tt_status open_byte_level(tt_split *s, const tt_doc *d, tt_err *e)
 /* What matches the pattern stays, the rest goes. */
 static tt_status open_whitespace(tt_split *s, const tt_doc *d, tt_err *e)
 {
-    static const char words[] = "\\w+|[^\\w\\s]+";
+    static const char words[] = "[\\w\\x{200c}\\x{200d}]+|[^\\w\\s\\x{200c}\\x{200d}]+";
     tt_split_step *step;
     tt_status st = new_step(s, d, tt_split_by_pattern, &step, e);
     if (st)

@@ -204,8 +204,8 @@ static void join(merger *m)
     }
 }
 
-static tt_status encode_bpe(const tt_text_model *model, tt_scratch *s, const char *piece, size_t n,
-                            tt_ids *out, tt_err *e)
+static tt_status encode_part(const tt_text_model *model, tt_scratch *s, const char *piece,
+                             size_t n, tt_ids *out, tt_err *e)
 {
     if (n > INT32_MAX / 4)
         return tt_fail(e, TT_EINVAL, "a piece of %zu bytes is too long", n);
@@ -236,6 +236,23 @@ static tt_status encode_bpe(const tt_text_model *model, tt_scratch *s, const cha
         i = next;
     }
     return st;
+}
+
+static bool known(const void *vocab, const char *c, size_t n)
+{
+    return tt_vocab_get(vocab, c, n) >= 0;
+}
+
+static tt_status encode_bpe(const tt_text_model *m, tt_scratch *s, const char *piece, size_t n,
+                            tt_ids *out, tt_err *e)
+{
+    for (size_t at = 0, k; at < n; at += k) {
+        k = tt_junction_cut(m->unigram.junctions, known, &m->vocab, piece + at, n - at);
+        tt_status st = encode_part(m, s, piece + at, k, out, e);
+        if (st)
+            return st;
+    }
+    return TT_OK;
 }
 
 static tt_status encode_unigram(const tt_text_model *m, tt_scratch *s, const char *piece,

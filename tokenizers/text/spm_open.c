@@ -74,6 +74,24 @@ static tt_status build_tries(tt_tok *t, const tt_spm_file *f, tt_err *e)
     return st;
 }
 
+/* Two pieces may join where their characters stand side by side in some piece. */
+static tt_status note_junctions(tt_text_model *m, const tt_spm_file *f, tt_err *e)
+{
+    tt_junctions *j = m->unigram.junctions = calloc(1, sizeof *j);
+    if (!j)
+        return tt_fail(e, TT_ENOMEM, "no memory for %zu pieces", f->pieces);
+    for (size_t i = 0; i < f->pieces; i++) {
+        const tt_spm_piece *p = &f->piece[i];
+        uint32_t left, right;
+        size_t at = findable(p) ? tt_utf8_decode(p->text, p->bytes, &left) : p->bytes;
+        for (; at < p->bytes; left = right) {
+            at += tt_utf8_decode(p->text + at, p->bytes - at, &right);
+            tt_junction_add(j, left, right);
+        }
+    }
+    return TT_OK;
+}
+
 /* User-defined symbols score just below 0, so that they always win (0.1 is the released code's);
  * an unknown character costs 10 more than the rarest piece. */
 static void score_specials(tt_unigram *u, const tt_spm_file *f)
@@ -120,6 +138,8 @@ static tt_status read_model(tt_tok *t, const tt_spm_file *f, tt_err *e)
         st = build_tries(t, f, e);
     if (!st && f->model_type == TT_SPM_UNIGRAM)
         score_specials(u, f);
+    if (!st && f->model_type == TT_SPM_BPE)
+        st = note_junctions(&t->model, f, e);
     return st;
 }
 

@@ -94,6 +94,7 @@ void tt_unigram_close(tt_unigram *u)
     tt_trie_close(&u->trie);
     tt_trie_close(&u->user);
     free(u->score);
+    free(u->junctions);
     *u = (tt_unigram){0};
 }
 

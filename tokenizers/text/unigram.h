@@ -8,6 +8,7 @@
 
 #include "tokenizers/text.h"
 #include "tokenizers/text/doc.h"
+#include "tokenizers/text/junction.h"
 #include "tokenizers/text/scratch.h"
 #include "tokenizers/text/trie.h"
 #include "tokenizers/text/vocab.h"
@@ -21,6 +22,7 @@ typedef struct {
     bool single; /* sums are kept in float, as SentencePiece does */
     int32_t fallback[256];
     tt_trie user; /* SentencePiece: user-defined symbols */
+    tt_junctions *junctions; /* SentencePiece BPE */
 } tt_unigram;
 
 tt_status tt_unigram_open(tt_unigram *u, tt_vocab *vocab, const tt_doc *model, tt_err *e);
