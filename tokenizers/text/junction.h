@@ -52,7 +52,7 @@ static inline uint32_t tt_last_char(const char *text, size_t n)
  * it does not know no cut is made, since neighbouring unknown characters may become one token. */
 typedef bool tt_junction_known(const void *model, const char *c, size_t n);
 
-/* Bytes from the beginning of text up to the first place where it may be cut; n if there is none. */
+/* Bytes from the beginning of text up to the first place where it may be cut; n if none is. */
 static inline size_t tt_junction_cut(const tt_junctions *j, tt_junction_known *known,
                                      const void *model, const char *text, size_t n)
 {
