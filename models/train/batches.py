@@ -13,8 +13,8 @@ from records import GROUPS
 LENGTHS = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 512)
 ROWS = 107520                                   # a multiple of every length
 PROSE = ('wn-sentences', 'kjv', 'austen', 'moby', 'sotu', 'devil', 'jargon')
-SHARES = {'wn-cards': 16, 'wn-sentences': 3.5, 'kjv': 7, 'austen': 4.5, 'moby': 2.5, 'sotu': 6,
-          'devil': 1, 'jargon': 2.5, 'elements': 0.5, 'cmudict': 6.5,
+SHARES = {'wn-cards': 17.5, 'wn-sentences': 3.5, 'kjv': 7, 'austen': 4.5, 'moby': 2.5, 'sotu': 5,
+          'devil': 1, 'jargon': 2.5, 'elements': 0.5, 'cmudict': 6,
           'task-add': 3, 'task-sub': 3, 'task-mul': 3, 'task-numwords': 2, 'task-roman': 2.5,
           'task-date': 4, 'task-cron': 1.5, 'task-unit': 2, 'task-json': 1.5, 'task-sort': 2,
           'task-reverse': 1.5, 'task-count': 2, 'chat-book': 13, 'chat-task': 9}

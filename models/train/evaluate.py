@@ -2,7 +2,7 @@
 """Measure the shipped model: losses, exact match of tasks, recall, spelling, samples.
 
 usage: evaluate.py MODELDIR PACK.jsonl.xz --data DATA.npz [--float mean.pt] [--causal mean.pt]
-                   [--out results.json] [--questions 300]
+                   [--out results.json] [--questions 300] [--parts samples,tasks,...]
 
 Everything is measured on the quantised weights in MODELDIR, in float32.  Losses are nats per
 token, end-of-text included; the masked model's is an upper bound estimated with 16 masked
@@ -240,28 +240,35 @@ def blanks_score(model, side, share=0.3):
 
 # ---- samples ------------------------------------------------------------------------------
 
+FREE_WAYS = {'certain first, threshold 0.9': {'threshold': 0.9},
+             'temperature 0.7, one place a pass': {'temperature': 0.7, 'steps': 64},
+             'temperature 0.7, blocks of 16, one place a pass': {'temperature': 0.7, 'steps': 64, 'block': 16}}
+
+
 def show(model, tokenizer, device):
     """Texts as they come, nothing picked."""
     generator = torch.Generator(device=device).manual_seed(1)
-    chats, _ = answers(model, tokenizer, [CHAT % q for q in CHATS], 64, threshold=0.9)
-    free = {}
-    for prompt in FREE:
-        how = {'temperature': 0.7, 'generator': generator, 'block': 32, 'steps': 64}
-        free[prompt] = answers(model, tokenizer, [prompt] * 2, 64, **how)[0]
-    long = answers(model, tokenizer, ['<austen>It was'], 440, block=32, threshold=0.9)[0]
-    return {'infill': [[pieces, infill(model, tokenizer, pieces, threshold=0.9)] for pieces in INFILLS],
-            'chat': list(zip(CHATS, chats)), 'free': free, 'long canvas': long}
+    questions = [CHAT % q for q in CHATS]
+    out = {'infill': [[pieces, infill(model, tokenizer, pieces, threshold=0.9)] for pieces in INFILLS],
+           'chat': list(zip(CHATS, answers(model, tokenizer, questions, 64, threshold=0.9)[0])),
+           'chat, 256 places': list(zip(CHATS, answers(model, tokenizer, questions, 256, threshold=0.9)[0])),
+           'long canvas': answers(model, tokenizer, ['<austen>It was'], 500, block=32, threshold=0.9)[0]}
+    for name, how in FREE_WAYS.items():
+        texts, _ = answers(model, tokenizer, FREE, 64, generator=generator, **how)
+        out['free: ' + name] = list(zip(FREE, texts))
+    return out
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('model_dir')
     p.add_argument('pack')
-    p.add_argument('--data')
+    p.add_argument('--data', required=True)
     p.add_argument('--float')
     p.add_argument('--causal')
     p.add_argument('--out', default='results.json')
     p.add_argument('--questions', type=int, default=300)
+    p.add_argument('--parts', default='samples,tasks,dictionary,sound,verses,blanks,loss')
     args = p.parse_args()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     tokenizer = Tokenizer.from_file(os.path.join(args.model_dir, 'tokenizer.json'))
@@ -277,14 +284,19 @@ def main():
             json.dump(results, f, indent=1, ensure_ascii=False)
             f.write('\n')
 
-    record('samples', show(model, tokenizer, device))
-    record('tasks', task_scores(model, tokenizer, args.questions))
-    record('dictionary', dictionary_scores(model, tokenizer, pack, common, args.questions))
-    record('sound', sound_scores(model, tokenizer, pack, args.questions))
-    record('verses', verse_scores(model, tokenizer, pack, args.questions))
-    if args.data:
-        train, val = (batches.Side(args.data, s, device) for s in ('train', 'val'))
+    parts, n = args.parts.split(','), args.questions
+    makers = {'samples': lambda: show(model, tokenizer, device),
+              'tasks': lambda: task_scores(model, tokenizer, n),
+              'dictionary': lambda: dictionary_scores(model, tokenizer, pack, common, n),
+              'sound': lambda: sound_scores(model, tokenizer, pack, n),
+              'verses': lambda: verse_scores(model, tokenizer, pack, n)}
+    for name in makers:
+        if name in parts:
+            record(name, makers[name]())
+    train, val = (batches.Side(args.data, s, device) for s in ('train', 'val'))
+    if 'blanks' in parts:
         record('blanks', blanks_score(model, val))
+    if 'loss' in parts:
         record('loss unigram', unigram(train, val))
         record('loss masked', losses(masked_sums, model, val))
         if args.float:

@@ -101,13 +101,15 @@ class Llada(nn.Module):
                 std = 0.02 if 'wte' in name else p.shape[1] ** -0.5 * 0.6
                 nn.init.normal_(p, std=std / (2 * self.config.n_layers) ** 0.5 if residual else std)
 
-    def attend(self, q, k, v, batch):
+    def attend(self, q, k, v, batch, valid):
         q, k, v = (x.view(batch, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        visible = {'is_causal': self.causal} if valid is None else {'attn_mask': valid[:, None, None]}
+        a = F.scaled_dot_product_attention(q, k, v, **visible)
         return a.transpose(1, 2).reshape(-1, self.config.d_model)
 
-    def hidden(self, ids, dtype=torch.float32):
-        """[batch, length] ids -> [batch * length, width] normalised states."""
+    def hidden(self, ids, dtype=torch.float32, valid=None):
+        """[batch, length] ids -> [batch * length, width] normalised states.  Places where
+        `valid` is false are padding that no other place sees."""
         batch, length = ids.shape
         eps = self.config.rms_norm_eps
         cos = self.cos[:length].repeat(batch, 1)[:, None]
@@ -116,9 +118,9 @@ class Llada(nn.Module):
         x = F.embedding(ids.reshape(-1), self.wte.weight).to(dtype)
         for block in self.blocks:
             q, k, v = inputs(x, *block.inputs(), cos, sin, eps)
-            x = output(x, self.attend(q, k, v, batch), *block.outputs(), eps)
+            x = output(x, self.attend(q, k, v, batch, valid), *block.outputs(), eps)
         return rms_norm(x, self.ln_f.weight, eps)
 
-    def forward(self, ids, dtype=torch.float32):
-        hidden = self.hidden(ids, dtype)
+    def forward(self, ids, dtype=torch.float32, valid=None):
+        hidden = self.hidden(ids, dtype, valid)
         return F.linear(hidden, self.wte.weight.to(dtype)).view(*ids.shape, -1)

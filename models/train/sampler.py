@@ -1,12 +1,14 @@
 """Filling masks the way the model is served: the places it is most certain of come first."""
+import itertools
+
 import torch
 
 from common import EOS, IM_END, MASK
 
 
-def guess(model, canvas, temperature, generator):
+def guess(model, canvas, valid, temperature, generator):
     """(ids, probabilities of them) for every place; the mask itself is never guessed."""
-    logits = model(canvas).float()
+    logits = model(canvas, valid=valid).float()
     logits[..., MASK] = -torch.inf
     if temperature:
         noise = -torch.empty_like(logits).exponential_(generator=generator).log()
@@ -17,13 +19,14 @@ def guess(model, canvas, temperature, generator):
 
 
 @torch.no_grad()
-def fill(model, canvas, steps=None, threshold=None, block=None, first=0, temperature=0, generator=None):
-    """Fill every mask of canvas [n, length] in place; returns the number of forward passes.
+def fill(model, canvas, steps=None, threshold=None, block=None, first=0, valid=None,
+         temperature=0, generator=None):
+    """Fill every mask of canvas [n, length] in place; returns the forward passes each row took.
 
     With `steps` each pass commits an even share of a block's masks; with `threshold` it commits
     all places at least so certain, and the best one anyway.  Blocks of `block` places are
     counted from column `first` on; None is one block."""
-    length, passes = canvas.shape[1], 0
+    length, passes = canvas.shape[1], torch.zeros(len(canvas), dtype=torch.long, device=canvas.device)
     block = block or length - first
     starts = list(range(first, length, block))
     for number, start in enumerate(starts):
@@ -35,7 +38,7 @@ def fill(model, canvas, steps=None, threshold=None, block=None, first=0, tempera
             count = open_.sum(1)
             if not count.any():
                 break
-            ids, sure = guess(model, canvas, temperature, generator)
+            ids, sure = guess(model, canvas, valid, temperature, generator)
             sure = sure.masked_fill(~open_, -1)
             quota = torch.ones_like(count) if threshold else -(-count // left)
             rank = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -43,28 +46,41 @@ def fill(model, canvas, steps=None, threshold=None, block=None, first=0, tempera
             if threshold:
                 take |= open_ & (sure >= threshold)
             canvas[take] = ids[take]
-            passes, left = passes + 1, max(1, left - 1)
+            passes += count > 0
+            left = max(1, left - 1)
     return passes
 
 
-def answers(model, tokenizer, prompts, gen_length, batch=128, **how):
-    """Texts that follow the prompts, and the mean number of passes.  Prompts of one length share
-    a batch, so nothing is padded."""
-    device = next(model.parameters()).device
+def answers(model, tokenizer, prompts, gen_length, batch=400, **how):
+    """Texts that follow the prompts, and the mean number of passes.  With blocks, only prompts of
+    one length share a batch; else shorter ones are padded by places that nothing sees."""
     ids = [e.ids for e in tokenizer.encode_batch(prompts, add_special_tokens=False)]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    parts = [list(part) for _, part in itertools.groupby(order, key=lambda i: len(ids[i]))] \
+        if how.get('block') else [order]
     out, passes = [None] * len(prompts), 0
-    by_length = {}
-    for i, prompt in enumerate(ids):
-        by_length.setdefault(len(prompt), []).append(i)
-    for length, group in by_length.items():
-        for at in range(0, len(group), batch):
-            part = group[at:at + batch]
-            canvas = torch.full((len(part), length + gen_length), MASK, device=device)
-            canvas[:, :length] = torch.tensor([ids[i] for i in part], device=device)
-            passes += fill(model, canvas, first=length, **how) * len(part)
-            for i, row in zip(part, canvas[:, length:].tolist()):
-                out[i] = tokenizer.decode(until_end(row))
+    for part in parts:
+        for at in range(0, len(part), batch):
+            group = part[at:at + batch]
+            texts, used = continuations(model, tokenizer, [ids[i] for i in group], gen_length, **how)
+            passes += used.sum().item()
+            for i, text in zip(group, texts):
+                out[i] = text
     return out, passes / max(1, len(prompts))
+
+
+def continuations(model, tokenizer, prompts, gen_length, **how):
+    """One batch of `answers`: (texts, passes of each)."""
+    device = next(model.parameters()).device
+    longest = max(map(len, prompts)) + gen_length
+    rows = [p + [MASK] * gen_length + [EOS] * (longest - len(p) - gen_length) for p in prompts]
+    sizes = torch.tensor([len(p) + gen_length for p in prompts], device=device)
+    canvas = torch.tensor(rows, device=device)
+    valid = torch.arange(longest, device=device)[None] < sizes[:, None]
+    passes = fill(model, canvas, first=min(map(len, prompts)), valid=valid, **how)
+    texts = [tokenizer.decode(until_end(row[len(p):len(p) + gen_length]))
+             for p, row in zip(prompts, canvas.tolist())]
+    return texts, passes
 
 
 def until_end(ids):

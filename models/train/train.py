@@ -21,7 +21,7 @@ import batches
 from model import Config, Llada, attention_inputs, block_output
 from optim import Optimiser
 
-LOSS_ROWS = 0.45             # share of the rows that can carry a loss
+LOSS_ROWS = 0.5              # share of the rows that can carry a loss
 
 
 def weighted_loss(hidden, table, targets, weights):
