@@ -6,7 +6,8 @@ set -eu
 # PACKAGE, or PACKAGE:PROGRAM where the program being on the path is enough.
 build='gcc:gcc libc6-dev make:make pkg-config:pkg-config libmicrohttpd-dev libcjson-dev libpng-dev
        libdnnl-dev libpcre2-dev libutf8proc-dev libxxhash-dev'
-test="$build libcmocka-dev curl:curl nodejs:node npm:npm chromium:chromium"
+test="$build libcmocka-dev curl:curl nodejs:node npm:npm ca-certificates chromium:chromium
+      fonts-dejavu-core"
 fuzz="$build clang-14:clang-14 libclang-rt-14-dev"
 
 present() {
