@@ -1,5 +1,5 @@
 # Tutti - `make run` starts the server, `make test` runs every test, `make help` lists the rest.
-# What you may set: CC CFLAGS LDFLAGS SAN PREFIX DESTDIR ARGS FUZZ_SECONDS.
+# What you may set: CC CFLAGS LDFLAGS SAN PREFIX DESTDIR ARGS FUZZ_SECONDS; V=1 shows commands.
 comma   := ,
 SAN     ?=
 B       ?= build/$(if $(SAN),$(subst $(comma),-,$(SAN)),release)
@@ -31,6 +31,9 @@ SRVLIBS := -lmicrohttpd -lpng
 
 HAVE_DNNL := $(shell printf '\#include <dnnl.h>\n' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
 PLUGINS := $(if $(HAVE_DNNL),$(B)/tutti-onednn.so)
+# Commands are long: say what is made, show how with V=1.
+SAY      = @$(if $(V),:,echo '  $(1) $@');
+Q       := $(if $(V),,@)
 # A second run of this file after packages were installed: use every core unless told otherwise.
 AGAIN    = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -75,37 +78,41 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 $(B)/libtutti.a: $(LIB)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call SAY,AR) rm -f $@
+	$(Q)$(AR) rcs $@ $^
 $(B)/libserver.a: $(SRV)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call SAY,AR) rm -f $@
+	$(Q)$(AR) rcs $@ $^
 $(B)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC_ALL) $(CPPFLAGS) -c -o $@ $<
+	$(call SAY,CC) mkdir -p $(@D)
+	$(Q)$(CC_ALL) $(CPPFLAGS) -c -o $@ $<
 # The page's files are bytes in the program; the list of them is made here.
 %/server/http/assets.inc: $(WEB) Makefile
 	@mkdir -p $(@D)
 	@printf '    asset "%s"\n' $(notdir $(WEB)) >$@
 %/server/http/assets.S.o: server/http/assets.S %/server/http/assets.inc
-	$(CC) -I. -I$(@D) -c -o $@ $<
+	$(Q)$(CC) -I. -I$(@D) -c -o $@ $<
 # Faster versions for newer processors, chosen when the program starts.
 %/kernels/cpu/avx2.o: LEVEL = -mavx2 -mfma
 %/kernels/cpu/avx512.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
 %/kernels/cpu/avx512_bf16.o: LEVEL = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mavx512bf16
 
 $(B)/tutti: $(B)/server/main.o $(B)/libserver.a $(B)/libtutti.a
-	$(CC) $(SANITIZE) $(LDFLAGS) -rdynamic -o $@ $^ $(SRVLIBS) $(LIBS)
+	$(call SAY,LD) :
+	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -rdynamic -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tutti-onednn.so: $(patsubst %.c,$(B)/%.o,$(wildcard kernels/onednn/*.c)) \
                       $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
-	$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
+	$(call SAY,LD) :
+	$(Q)$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
+	$(call SAY,LD) :
+	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(BENCH_OBJ) $(B)/libserver.a $(B)/libtutti.a
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
+	$(call SAY,LD) :
+	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
 $(B)/tests/%: $(B)/tests/%.o $(B)/libserver.a $(B)/libtutti.a
-	@mkdir -p $(@D)
-	$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS) -lcmocka
+	$(call SAY,LD) mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS) -lcmocka
 
 # Fuzzing: the same sources with clang and its sanitizers, in a folder of their own.
 F           := build/fuzz
@@ -120,13 +127,14 @@ fuzz: ## build tests/fuzz/fuzz_*.c with clang-14, run each FUZZ_SECONDS (60)
 	@$(AGAIN) $(FUZZ)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tests/fuzz.sh $(FUZZ)
 $(F)/%.o: %.c
-	@mkdir -p $(@D)
-	$(FUZZ_CC) $(NEEDED) $(LEVEL) -O1 -g -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -c -o $@ $<
+	$(call SAY,CC) mkdir -p $(@D)
+	$(Q)$(FUZZ_CC) $(NEEDED) $(LEVEL) -O1 -g -fsanitize=fuzzer-no-link,$(FUZZ_SAN) -c -o $@ $<
 $(F)/libfuzzed.a: $(FUZZ_OBJ)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call SAY,AR) rm -f $@
+	$(Q)$(AR) rcs $@ $^
 $(F)/tests/%: $(F)/tests/%.o $(F)/libfuzzed.a
-	$(FUZZ_CC) -fsanitize=fuzzer,$(FUZZ_SAN) -o $@ $^ $(SRVLIBS) $(LIBS)
+	$(call SAY,LD) :
+	$(Q)$(FUZZ_CC) -fsanitize=fuzzer,$(FUZZ_SAN) -o $@ $^ $(SRVLIBS) $(LIBS)
 
 .PHONY: all run test check lint programs bench install clean help fuzz
 .SECONDARY:

@@ -94,8 +94,8 @@ tt_status tt_batch_line_read(tt_batch_line *out, int64_t number, const char *tex
 {
     *out = (tt_batch_line){.number = number};
     if (bytes > TT_BATCH_LINE_MAX)
-        return tt_fail_param(e, "", "request_too_large", "the line has %zu bytes, at most %d", bytes,
-                             TT_BATCH_LINE_MAX);
+        return tt_fail_param(e, "", "request_too_large", "the line has %zu bytes, at most %d",
+                             bytes, TT_BATCH_LINE_MAX);
     cJSON *line = NULL;
     tt_status s = tt_json_parse(&line, text, bytes, e);
     if (!s)

@@ -112,7 +112,8 @@ tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model
     char id[sizeof place->id];
     snprintf(id, sizeof id, "%s", place->id);
     *g = NULL;
-    tt_status s = tt_engine_open(g, &(tt_engine_options){.device = a->device, .threads = a->threads}, e);
+    tt_engine_options options = {.device = a->device, .threads = a->threads};
+    tt_status s = tt_engine_open(g, &options, e);
     if (s)
         return s;
     bool terminal = isatty(STDERR_FILENO);
