@@ -134,7 +134,9 @@ static tt_status open_named(tt_stream **out, const char *device, int threads, tt
         return open_cuda(out, number, threads, e);
     if (strcmp(device, "auto"))
         return tt_fail(e, TT_EINVAL,
-                       "device '%s' is not one of auto, cpu, onednn, plain, twin, cuda, cuda:N", device);
+                       "device '%s' is not one of auto, cpu, onednn, plain, twin, cuda, "
+                        "cuda:N",
+                        device);
     tt_err why;
     if (!open_cuda(out, 0, threads, &why))
         return TT_OK;

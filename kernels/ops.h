@@ -38,7 +38,8 @@ typedef enum {
 
 /* --- memory --- */
 
-typedef tt_status tt_op_alloc(tt_stream *s, void **out, size_t bytes, tt_err *e); /* 64-byte aligned */
+typedef tt_status tt_op_alloc(tt_stream *s, void **out, size_t bytes,
+                              tt_err *e); /* 64-byte aligned */
 typedef void tt_op_release(tt_stream *s, void *p); /* NULL is fine */
 typedef tt_status tt_op_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes,
                                tt_err *e);

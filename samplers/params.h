@@ -49,8 +49,8 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(factor_compat, BOOL, "factor_compat", 0, 1, 0, NULL,                                         \
       "follow the released Fast-dLLM code, which commits all when only the last fails")            \
     X(cache, CHOICE, "cache", 0, 3, TT_CACHE_NONE, tt_cache_names,                                 \
-      "keys and values kept between steps: none; prefix (of columns left of the block); dual (of "   \
-      "all outside the block); free (of the prompt and finished blocks, never refreshed)")          \
+      "keys and values kept between steps: none; prefix (of columns left of the block); dual (of " \
+      "all outside the block); free (of the prompt and finished blocks, never refreshed)")           \
     X(logits_eos_inf, BOOL, "logits_eos_inf", 0, 1, 0, NULL, "never produce the end token")        \
     X(confidence_eos_eot_inf, BOOL, "confidence_eos_eot_inf", 0, 1, 0, NULL,                       \
       "commit end tokens last")

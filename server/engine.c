@@ -146,7 +146,8 @@ static void add_stop(tt_served *p, int32_t id)
     for (int i = 0; i < p->stop_ids; i++)
         if (p->stop_id[i] == id)
             return;
-    if (id >= 0 && id < p->info.vocab && p->stop_ids < (int)(sizeof p->stop_id / sizeof *p->stop_id))
+    int room = (int)(sizeof p->stop_id / sizeof *p->stop_id);
+    if (id >= 0 && id < p->info.vocab && p->stop_ids < room)
         p->stop_id[p->stop_ids++] = id;
 }
 

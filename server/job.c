@@ -38,7 +38,9 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
             return tt_fail_param(e, "prompt", "invalid_value",
                                  "column %d is the mask token; holes must be declared as such", c);
     }
-    return open ? TT_OK : tt_fail_param(e, "max_tokens", "invalid_value", "nothing is to be filled");
+    if (!open)
+        return tt_fail_param(e, "max_tokens", "invalid_value", "nothing is to be filled");
+    return TT_OK;
 }
 
 static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)

@@ -91,7 +91,8 @@ static tt_status factor_apply(tt_seq *q, void *memory, const tt_result *r, bool 
 }
 
 static const char *const threshold_params[] = {TT_MASKED_PARAMS, "threshold", "cache", NULL};
-static const char *const factor_params[] = {TT_MASKED_PARAMS, "factor", "factor_compat", "cache", NULL};
+static const char *const factor_params[] = {TT_MASKED_PARAMS, "factor", "factor_compat",
+                                            "cache", NULL};
 
 extern const tt_sampler tt_sampler_threshold, tt_sampler_factor;
 const tt_sampler tt_sampler_threshold = {

@@ -75,8 +75,8 @@ static void names_both_shapes(void **state)
     tt_weights *w;
     tt_err e;
     tt_tensor t;
-    assert_int_equal(open_image("{\"q\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]}}",
-                                8, &w, &e), TT_OK);
+    assert_int_equal(open_image("{\"q\":{\"dtype\":\"F32\",\"shape\":[2,1],"
+                                "\"data_offsets\":[0,8]}}", 8, &w, &e), TT_OK);
     assert_int_equal(tt_weights_get(w, "q", 2, (int64_t[]){2, 2}, &t, &e), TT_EFORMAT);
     assert_string_equal(e.text, "tensor 'q' has shape [2, 1], expected [2, 2]");
     assert_int_equal(tt_weights_get(w, "k", 1, (int64_t[]){2}, &t, &e), TT_EFORMAT);
@@ -164,8 +164,8 @@ static void int8_matrices_need_their_scales(void **state)
     tt_weight m;
     tt_err e;
     assert_int_equal(open_image("{\"w\":{\"dtype\":\"I8\",\"shape\":[2,2],\"data_offsets\":[0,4]},"
-                                "\"i\":{\"dtype\":\"I64\",\"shape\":[1,1],\"data_offsets\":[4,12]}}",
-                                12, &w, &e), TT_OK);
+                                "\"i\":{\"dtype\":\"I64\",\"shape\":[1,1],"
+                                "\"data_offsets\":[4,12]}}", 12, &w, &e), TT_OK);
     assert_int_equal(tt_weights_matrix(w, "w", 2, 2, &m, &e), TT_EFORMAT);
     assert_string_equal(e.text, "tensor 'w_scale' is missing");
     assert_int_equal(tt_weights_matrix(w, "i", 1, 1, &m, &e), TT_EUNSUP);
