@@ -1,0 +1,287 @@
+// The official Node client against a running server (URL), unmodified: what works with it here
+// works with everything built on it. MODEL is the model's id; KEY its key. Node's own test runner.
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import OpenAI from 'openai';
+import SwaggerParser from '@apidevtools/swagger-parser';
+
+const url = process.env.URL, model = process.env.MODEL, apiKey = process.env.KEY;
+const client = new OpenAI({ baseURL: `${url}/v1`, apiKey, timeout: 60_000 });
+const messages = [{ role: 'user', content: 'What is a whale?' }];
+const prompt = 'Once upon a time';
+
+async function all(stream) {
+  const chunks = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return chunks;
+}
+
+async function metric(name) {
+  const text = await (await fetch(`${url}/metrics`, { headers: { Authorization: `Bearer ${apiKey}` } })).text();
+  const line = text.split('\n').find(l => l.startsWith(name));
+  assert.ok(line, `no metric ${name}`);
+  return Number(line.split(' ').pop());
+}
+
+async function until(condition, what) {
+  for (let i = 0; i < 200; i++) {
+    if (await condition()) return;
+    await new Promise(r => setTimeout(r, 25));
+  }
+  assert.fail(`did not happen: ${what}`);
+}
+
+test('models are listed and found one by one, also under ids with slashes', async () => {
+  const ids = [];
+  for await (const m of client.models.list()) ids.push(m.id);
+  assert.ok(ids.includes(model));
+  const one = await client.models.retrieve(model);
+  assert.equal(one.object, 'model');
+  assert.ok(one.tutti.samplers.some(s => s.name === one.tutti.default_sampler));
+  const slashed = await client.models.retrieve('org/other');
+  assert.equal(slashed.id, 'org/other');
+});
+
+test('chat answers', async () => {
+  const r = await client.chat.completions.create({ model, messages, max_completion_tokens: 16 });
+  assert.equal(r.object, 'chat.completion');
+  assert.equal(r.choices[0].message.role, 'assistant');
+  assert.equal(typeof r.choices[0].message.content, 'string');
+  assert.ok(['stop', 'length'].includes(r.choices[0].finish_reason));
+  assert.equal(r.usage.total_tokens, r.usage.prompt_tokens + r.usage.completion_tokens);
+  assert.match(r._request_id, /^req_/);
+});
+
+test('chat streams, with usage last', async () => {
+  const body = { model, messages, max_tokens: 16, seed: 1 };
+  const chunks = await all(await client.chat.completions.create({
+    ...body, stream: true, stream_options: { include_usage: true } }));
+  assert.deepEqual(chunks[0].choices[0].delta, { role: 'assistant', content: '' });
+  const last = chunks.pop(), close = chunks.at(-1);
+  assert.deepEqual(last.choices, []);
+  assert.ok(chunks.every(c => c.usage === null));
+  assert.deepEqual(close.choices[0].delta, {});
+  assert.ok(['stop', 'length'].includes(close.choices[0].finish_reason));
+  assert.equal(new Set(chunks.map(c => c.id)).size, 1);
+  const text = chunks.map(c => c.choices[0].delta.content ?? '').join('');
+  const whole = await client.chat.completions.create(body);
+  assert.equal(text, whole.choices[0].message.content);
+  assert.equal(last.usage.completion_tokens, whole.usage.completion_tokens);
+});
+
+test('the stream ends with [DONE] exactly', async () => {
+  const r = await fetch(`${url}/v1/chat/completions`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${apiKey}` },
+    body: JSON.stringify({ model, messages, stream: true, max_tokens: 4 }),
+  });
+  assert.equal(r.headers.get('content-type'), 'text/event-stream; charset=utf-8');
+  const text = await r.text();
+  assert.ok(text.endsWith('}\n\ndata: [DONE]\n\n'));
+  for (const frame of text.split('\n\n').slice(0, -2)) JSON.parse(frame.slice('data: '.length));
+});
+
+test('the streaming helper assembles the message', async () => {
+  const runner = client.chat.completions.stream({ model, messages, max_tokens: 12 });
+  const final = await runner.finalChatCompletion();
+  assert.equal(typeof final.choices[0].message.content, 'string');
+});
+
+test('completions take text, texts, ids and lists of ids', async () => {
+  const { tokens } = await (await fetch(`${url}/v1/tokenize`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${apiKey}` },
+    body: JSON.stringify({ model, prompt }),
+  })).json();
+  const ask = async p => (await client.completions.create(
+    { model, prompt: p, max_tokens: 6 })).choices.map(c => c.text);
+  const [one] = await ask(prompt);
+  assert.deepEqual(await ask([prompt, prompt]), [one, one]);
+  assert.deepEqual(await ask(tokens), [one]);
+  assert.deepEqual(await ask([tokens, tokens]), [one, one]);
+});
+
+test('completions stream the same text', async () => {
+  const body = { model, prompt, max_tokens: 12, seed: 5, temperature: 0.8, n: 2 };
+  const whole = await client.completions.create(body);
+  const chunks = await all(await client.completions.create({ ...body, stream: true }));
+  for (const i of [0, 1]) {
+    const text = chunks.flatMap(c => c.choices).filter(c => c.index === i).map(c => c.text).join('');
+    assert.equal(text, whole.choices[i].text);
+  }
+});
+
+test('a suffix is honoured, echo and logprobs line up', async () => {
+  const gap = await client.completions.create(
+    { model, prompt: 'The cat', suffix: ' on the mat.', max_tokens: 3 });
+  assert.equal(gap.usage.completion_tokens, 3);
+  const r = await client.completions.create(
+    { model, prompt, max_tokens: 5, echo: true, logprobs: 3 });
+  const { text, logprobs: l } = r.choices[0];
+  assert.ok(text.startsWith(prompt));
+  assert.equal(l.tokens.length, l.token_logprobs.length);
+  l.tokens.forEach((token, i) => {
+    if (!token.startsWith('bytes:'))
+      assert.equal(text.slice(l.text_offset[i], l.text_offset[i] + token.length), token);
+    assert.ok(l.token_logprobs[i] <= 0);
+    assert.ok(Object.keys(l.top_logprobs[i]).length >= 3);
+  });
+});
+
+test('chat logprobs', async () => {
+  const r = await client.chat.completions.create(
+    { model, messages, max_tokens: 5, logprobs: true, top_logprobs: 2 });
+  for (const t of r.choices[0].logprobs.content) {
+    assert.equal(Buffer.from(t.bytes).toString(), t.token);
+    assert.equal(t.top_logprobs.length, 2);
+    assert.ok(t.top_logprobs[0].logprob >= t.top_logprobs[1].logprob);
+  }
+});
+
+test('same seed, same answer; another seed, another', async () => {
+  const ask = async seed => (await client.completions.create(
+    { model, prompt, max_tokens: 24, seed, temperature: 1 })).choices[0].text;
+  assert.equal(await ask(11), await ask(11));
+  const others = await Promise.all([1, 2, 3, 4].map(ask));
+  assert.ok(new Set(others).size > 1);
+});
+
+test('stop strings end the text', async () => {
+  const whole = await client.completions.create({ model, prompt, max_tokens: 24 });
+  const word = whole.choices[0].text.trim().split(/\s+/)[2];
+  const cut = await client.completions.create({ model, prompt, max_tokens: 24, stop: word });
+  assert.equal(cut.choices[0].text, whole.choices[0].text.split(word)[0]);
+  assert.equal(cut.choices[0].finish_reason, 'stop');
+});
+
+test('logit_bias bans a token', async () => {
+  const one = await client.completions.create({ model, prompt, max_tokens: 1, logprobs: 1 });
+  const { tokens } = await client.post('/tokenize', {
+    body: { model, content: one.choices[0].text, add_special: false } });
+  const banned = await client.completions.create(
+    { model, prompt, max_tokens: 1, logit_bias: { [tokens[0]]: -100 } });
+  assert.notEqual(banned.choices[0].text, one.choices[0].text);
+});
+
+test('the extension object passes through', async () => {
+  const r = await client.completions.create({
+    model, prompt, max_tokens: 16, tutti: { sampler: 'threshold', threshold: 0.5, trace: true } });
+  assert.equal(r.tutti.sampler, 'threshold');
+  assert.equal(r.tutti.parameters.threshold, 0.5);
+  assert.ok(r.tutti.nfe <= 16);
+  assert.ok(r.choices[0].tutti.trace.every(t => t.step >= 1 && t.logprob <= 0));
+  const chunks = await all(await client.completions.create({
+    model, prompt, max_tokens: 16, stream: true, tutti: { stream_mode: 'delta' } }));
+  const canvas = [];
+  for (const e of chunks.flatMap(c => c.tutti?.events ?? [])) canvas[e.pos] = e.id;
+  assert.ok(canvas.length > 0 && canvas.length <= 16);
+  assert.equal(typeof chunks.at(-1).tutti.text, 'string');
+});
+
+test('snapshots end with the final text', async () => {
+  const chunks = (await all(await client.chat.completions.create(
+    { model, messages, max_tokens: 12, stream: true, tutti: { stream_mode: 'snapshot' } })))
+    .filter(c => c.diffusion_meta);
+  const whole = await client.chat.completions.create({ model, messages, max_tokens: 12 });
+  assert.equal(chunks.at(-1).diffusion_meta.diffusion_progress, 1);
+  assert.equal(chunks.at(-1).choices[0].delta.content, whole.choices[0].message.content);
+});
+
+test('infill fills every hole', async () => {
+  const r = await client.post('/infill', { body: {
+    model, segments: [{ text: 'The ' }, { hole: { id: 'a', max: 2 } }, { text: ' sat on the ' },
+                      { hole: { max: 2 } }, { text: '.' }] } });
+  const { text, holes } = r.choices[0];
+  assert.equal(text, `The ${holes.a.text} sat on the ${holes['1'].text}.`);
+  assert.equal(holes.a.tokens, 2);
+});
+
+test('errors have the class, code, param and request id', async () => {
+  const cases = [
+    [{ model: 'nope', prompt }, OpenAI.NotFoundError, 'model_not_found', 'model'],
+    [{ model, prompt, max_tokens: 0 }, OpenAI.BadRequestError, 'invalid_value', 'max_tokens'],
+    [{ model, prompt, max_tokens: 1e6 }, OpenAI.BadRequestError, 'context_length_exceeded', 'max_tokens'],
+    [{ model, prompt, tutti: { x: 1 } }, OpenAI.BadRequestError, 'unknown_parameter', 'tutti.x'],
+    [{ model, prompt, best_of: 3 }, OpenAI.BadRequestError, 'unsupported_parameter', 'best_of'],
+  ];
+  for (const [body, type, code, param] of cases)
+    await assert.rejects(client.completions.create(body), e => {
+      assert.ok(e instanceof type, `${e}`);
+      assert.deepEqual([e.code, e.param], [code, param]);
+      assert.match(e.requestID, /^req_/);
+      return true;
+    });
+  const stranger = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'wrong' });
+  await assert.rejects(stranger.models.list(), OpenAI.AuthenticationError);
+});
+
+test('chat errors name the message', async () => {
+  const bad = [{ role: 'user', content: 'x' }, { role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }];
+  await assert.rejects(client.chat.completions.create({ model, messages: bad }),
+    e => e.param === 'messages[1].content[0].type' && e.code === 'unsupported_value');
+  const tools = [{ type: 'function', function: { name: 'f', parameters: {} } }];
+  await assert.rejects(client.chat.completions.create({ model, messages, tools }),
+    e => e.param === 'tools' && e.code === 'unsupported_parameter');
+  await assert.rejects(
+    client.chat.completions.create({ model, messages, response_format: { type: 'json_object' } }),
+    e => e.param === 'response_format' && e.code === 'unsupported_parameter');
+});
+
+test('aborting a stream frees its place', async () => {
+  const before = await metric('tutti_cancelled_total{reason="client"}').catch(() => 0);
+  const stream = await client.completions.create(
+    { model, prompt, max_tokens: 400, stream: true, tutti: { stream_mode: 'delta' } });
+  for await (const chunk of stream) if (chunk.tutti?.step >= 1) break;
+  await until(async () => await metric('tutti_sequences_running') === 0, 'nothing runs any more');
+  assert.equal(await metric('tutti_cancelled_total{reason="client"}'), before + 1);
+});
+
+test('a failed or refused stream throws', async () => {
+  await assert.rejects(client.completions.create(
+    { model, prompt, stream: true, max_tokens: 400, tutti: { deadline_ms: 1 } }).then(all),
+    e => e.code === 'deadline_exceeded');
+});
+
+test('a full queue is tried again after the time it names', async () => {
+  // a proxy that answers 429 twice in this server's words, then lets requests through
+  let refusals = 0;
+  const proxy = http.createServer((req, res) => {
+    if (refusals < 2) {
+      refusals++;
+      res.writeHead(429, { 'content-type': 'application/json', 'retry-after': '1', 'retry-after-ms': '30' });
+      res.end(JSON.stringify({ error: { message: 'full', type: 'rate_limit_error', param: null, code: 'queue_full' } }));
+      return;
+    }
+    const forward = http.request(url + req.url, { method: req.method, headers: req.headers },
+      answer => { res.writeHead(answer.statusCode, answer.headers); answer.pipe(res); });
+    req.pipe(forward);
+  }).listen(0);
+  const through = new OpenAI({ baseURL: `http://127.0.0.1:${proxy.address().port}/v1`, apiKey });
+  const start = Date.now();
+  const r = await through.completions.create({ model, prompt, max_tokens: 2 });
+  assert.equal(r.object, 'text_completion');
+  assert.equal(refusals, 2);
+  assert.ok(Date.now() - start < 900, 'waited for milliseconds, not for whole seconds');
+  proxy.close();
+  proxy.closeAllConnections();
+});
+
+test('base addresses with and without a slash at the end', async () => {
+  const slashed = new OpenAI({ baseURL: `${url}/v1/`, apiKey });
+  assert.ok((await slashed.models.list()).data.length);
+});
+
+test('a hundred requests at once are all answered alike', async () => {
+  const body = { model, prompt, max_tokens: 4, seed: 3 };
+  const alone = (await client.completions.create(body)).choices[0].text;
+  const many = await Promise.all(Array.from({ length: 100 }, () => client.completions.create(body)));
+  assert.ok(many.every(r => r.choices[0].text === alone));
+});
+
+test('the API document is valid OpenAPI 3.1', async () => {
+  const doc = await (await fetch(`${url}/openapi.json`)).json();
+  assert.equal(doc.openapi, '3.1.0');
+  await SwaggerParser.validate(structuredClone(doc));
+  assert.ok(doc.paths['/v1/chat/completions'].post.security.length);
+});
