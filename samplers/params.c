@@ -7,6 +7,7 @@
 
 const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "random", "origin", NULL};
 const char *const tt_cache_names[] = {"none", "prefix", "dual", "free", NULL};
+const char *const tt_guide_names[] = {"deterministic", "topk", "topk_relative", NULL};
 
 static const tt_param table[] = {
 #define ENTRY(member, t, n, lo, hi, def, ch, h)                                                    \

@@ -21,6 +21,7 @@ typedef enum {
     TT_REMASK_RANDOM,
     TT_REMASK_ORIGIN, /* Dream alone */
 } tt_remask;
+typedef enum { TT_GUIDE_DETERMINISTIC, TT_GUIDE_TOPK, TT_GUIDE_TOPK_RELATIVE } tt_guide_rule;
 typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt_cache_kind;
 
 /* X(member, type, name, min, max, default, choices, help) */
@@ -51,11 +52,18 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(cache, CHOICE, "cache", 0, 3, TT_CACHE_NONE, tt_cache_names,                                 \
       "keys and values kept between steps: none; prefix (of columns left of the block); dual (of " \
       "all outside the block); free (of the prompt and finished blocks, never refreshed)")           \
+    X(guide_rule, CHOICE, "guide_rule", 0, 2, TT_GUIDE_TOPK_RELATIVE, tt_guide_names,              \
+      "when the guide accepts a draft: its first choice; among its guide_k best; or that and at "  \
+      "least guide_ratio times as likely as the best")                                             \
+    X(guide_k, INT, "guide_k", 1, 20, 2, NULL, "see guide_rule")                                   \
+    X(guide_ratio, FLOAT, "guide_ratio", 0, 1, 0.5, NULL, "see guide_rule")                        \
+    X(guide_chunk, INT, "guide_chunk", 1, 4096, 32, NULL, "drafts the guide reads in one pass")    \
     X(logits_eos_inf, BOOL, "logits_eos_inf", 0, 1, 0, NULL, "never produce the end token")        \
     X(confidence_eos_eot_inf, BOOL, "confidence_eos_eot_inf", 0, 1, 0, NULL,                       \
       "commit end tokens last")
 
-extern const char *const tt_remask_names[], *const tt_cache_names[]; /* NULL-terminated */
+extern const char *const tt_remask_names[], *const tt_cache_names[],
+    *const tt_guide_names[]; /* NULL-terminated */
 
 #define TT_PARAM_CTYPE_INT int32_t
 #define TT_PARAM_CTYPE_FLOAT double

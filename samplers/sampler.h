@@ -32,6 +32,7 @@ typedef struct tt_seq {
     const tt_params *params;
     tt_noise noise;
     int32_t mask_id, eos_id, eot_id, vocab;
+    int32_t guide_vocab; /* ids the guide model knows; 0: there is no guide */
     int32_t row_shift; /* of the model: row c - row_shift predicts column c */
     const tt_id_value *bias; /* sorted by id; holds the mask id at -inf and the request's biases */
     int32_t n_bias;
@@ -63,13 +64,17 @@ typedef struct {
     float cfg_scale; /* > 0: also run the twin whose given columns are masked */
     tt_ask *ask;
     int32_t asks;
+    int32_t n_top; /* alternatives per ask; the batcher sets the sequence's before plan() */
+    bool guide;    /* run the guide model instead, with a store of its own; its rows predict the
+                      next column */
+    int32_t *row_id; /* tokens to feed, by column, instead of the canvas; or NULL */
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
 typedef struct {
     const tt_plan *plan;
     const tt_row_stats *stats;
-    const tt_id_value *top; /* asks x seq->n_top, or NULL */
+    const tt_id_value *top; /* asks x plan->n_top, or NULL */
 } tt_result;
 
 typedef struct tt_sampler {
@@ -104,6 +109,8 @@ size_t tt_seq_step_bytes(int32_t columns);
 tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const tt_id_value *bias,
                        tt_err *e);
 
+/* Commits a token; top (n_top entries) may be NULL. */
+void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
 /* True while the column is to be filled. */

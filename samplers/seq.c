@@ -10,7 +10,7 @@ enum { ALIGN = 64, LISTS = 16 }; /* every list may lose up to ALIGN bytes to ali
 size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
 {
     size_t c = (size_t)columns;
-    size_t per_column = 4 + 1 + 4 + 4 + (size_t)n_top * sizeof(tt_id_value) + 8;
+    size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8;
     return LISTS * ALIGN + s->state_size + c * per_column +
            2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
 }
@@ -66,17 +66,22 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     return copy_bias(q, bias, e);
 }
 
+void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    if (q->id[c] == q->mask_id)
+        q->committed++;
+    else if (q->id[c] != id)
+        q->revised++;
+    q->id[c] = id;
+    q->step_of[c] = q->step + 1;
+    q->logprob[c] = logprob;
+    if (q->top && top)
+        memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+}
+
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)
 {
-    int32_t c = r->plan->ask[i].column;
-    if (q->id[c] != q->mask_id && q->id[c] != r->stats[i].drawn)
-        q->revised++;
-    else if (q->id[c] == q->mask_id)
-        q->committed++;
-    q->id[c] = r->stats[i].drawn;
-    q->step_of[c] = q->step + 1;
-    q->logprob[c] = r->stats[i].logprob;
-    if (q->top && r->top)
-        memcpy(q->top + (size_t)c * (size_t)q->n_top, r->top + (size_t)i * (size_t)q->n_top,
-               (size_t)q->n_top * sizeof *q->top);
+    const tt_row_stats *st = &r->stats[i];
+    tt_seq_put(q, r->plan->ask[i].column, st->drawn, st->logprob,
+               r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL);
 }

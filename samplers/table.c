@@ -9,7 +9,8 @@
     X(factor)          \
     X(infill)          \
     X(dream)           \
-    X(dream_fast)
+    X(dream_fast)      \
+    X(guided)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)

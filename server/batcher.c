@@ -13,7 +13,7 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
 {
     const tt_sampler *s = spec->sampler;
     const tt_model_info *info = &spec->model->info;
-    *r = (tt_run){.sampler = s, .model = spec->model};
+    *r = (tt_run){.sampler = s, .model = spec->model, .guide = spec->guide};
     if ((s->needs & info->kinds) != s->needs)
         return tt_fail_param(e, "sampler", "unsupported_value",
                              "sampler '%s' does not fit the %s family", s->name, info->family);
@@ -30,6 +30,7 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .eot_id = info->eot_id,
                       .vocab = spec->vocab,
                       .row_shift = info->row_shift,
+                      .guide_vocab = spec->guide ? (int32_t)spec->guide->info.vocab : 0,
                       .n_bias = spec->n_bias,
                       .n_top = spec->n_top,
                       .arena = &r->life};
@@ -47,18 +48,23 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
 
 void tt_run_close(tt_run *r)
 {
-    tt_kv_close(r->kv[0]);
-    tt_kv_close(r->kv[1]);
+    for (size_t i = 0; i < sizeof r->kv / sizeof *r->kv; i++) {
+        tt_kv_close(r->kv[i]);
+        r->kv[i] = NULL;
+    }
     tt_arena_close(&r->life);
     tt_arena_close(&r->step);
-    r->kv[0] = r->kv[1] = NULL;
 }
+
+tt_model *tt_run_model(const tt_run *r) { return r->plan.guide ? r->guide : r->model; }
+
+static tt_kv **store_of(tt_run *r, bool twin) { return &r->kv[r->plan.guide ? 2 : twin]; }
 
 /* Where a column's distribution comes from: its own row, or the one before it. Column 0 of a
  * shifted model has no row before it and takes its own. */
 static int32_t source_column(const tt_run *r, int32_t column)
 {
-    int32_t shift = r->seq.row_shift;
+    int32_t shift = r->plan.guide ? 1 : r->seq.row_shift;
     return column >= shift ? column - shift : column;
 }
 
@@ -78,11 +84,13 @@ void tt_run_plan(tt_run *r)
     if (r->planned || r->done || r->failed)
         return;
     tt_arena_rewind(&r->step, 0);
-    r->plan = (tt_plan){.arena = &r->step};
+    r->plan = (tt_plan){.arena = &r->step, .n_top = r->seq.n_top};
     r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
-    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++)
-        if (!r->kv[twin])
-            r->failed = tt_kv_open(&r->kv[twin], r->model, r->seq.columns, &r->error);
+    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
+        tt_kv **kv = store_of(r, twin);
+        if (!*kv)
+            r->failed = tt_kv_open(kv, tt_run_model(r), r->seq.columns, &r->error);
+    }
     feed_left_neighbour(r);
     r->planned = !r->failed;
 }
@@ -120,7 +128,7 @@ static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_
     for (int64_t i = 0; i < n; i++) {
         rows += tt_run_rows(run[i]);
         wants += run[i]->plan.asks;
-        *n_top = run[i]->seq.n_top > *n_top ? run[i]->seq.n_top : *n_top;
+        *n_top = run[i]->plan.n_top > *n_top ? run[i]->plan.n_top : *n_top;
     }
     int64_t room[3] = {b->row_room, b->row_room, b->row_room}, want_room = b->want_room;
     tt_status s = grow(&b->id, &room[0], rows, sizeof *b->id, e);
@@ -141,7 +149,7 @@ static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_
 }
 
 /* The rows of one run, or of its unconditional twin, in which the given columns are masked. */
-static void add_rows(tt_batch *b, const tt_run *r, bool twin)
+static void add_rows(tt_batch *b, tt_run *r, bool twin)
 {
     const tt_plan *p = &r->plan;
     const tt_seq *q = &r->seq;
@@ -152,9 +160,10 @@ static void add_rows(tt_batch *b, const tt_run *r, bool twin)
                                       .see_end = p->see_end,
                                       .see = p->see,
                                       .block = p->block,
-                                      .kv = p->keep ? r->kv[twin] : NULL};
+                                      .kv = p->keep ? *store_of(r, twin) : NULL};
     for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
-        b->id[b->rows] = twin && q->fixed[c] ? q->mask_id : q->id[c];
+        int32_t id = p->row_id ? p->row_id[c] : q->id[c];
+        b->id[b->rows] = twin && q->fixed[c] ? q->mask_id : id;
         b->position[b->rows] = b->column[b->rows] = c;
     }
 }
@@ -176,7 +185,7 @@ static void add_wants(tt_batch *b, tt_run *r)
 /* The pass computes the longest list of alternatives anybody wants; each run keeps its part. */
 static void narrow_top(tt_batch *b, const tt_run *r, int32_t n_top)
 {
-    int32_t keep = r->seq.n_top;
+    int32_t keep = r->plan.n_top;
     for (int64_t i = 0; keep && keep < n_top && i < r->plan.asks; i++)
         memmove(b->top + r->want * n_top + i * keep, b->top + (r->want + i) * n_top,
                 (size_t)keep * sizeof *b->top);
@@ -187,7 +196,7 @@ static void apply(tt_batch *b, tt_run *r, int32_t n_top)
     narrow_top(b, r, n_top);
     tt_result result = {.plan = &r->plan,
                         .stats = b->stats + r->want,
-                        .top = r->seq.n_top ? b->top + r->want * n_top : NULL};
+                        .top = r->plan.n_top ? b->top + r->want * n_top : NULL};
     r->planned = false;
     r->nfe++;
     for (int32_t i = 0; i < r->plan.asks && !r->failed; i++)
@@ -203,6 +212,9 @@ static void apply(tt_batch *b, tt_run *r, int32_t n_top)
 tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
 {
     int32_t n_top;
+    for (int64_t i = 1; i < n; i++)
+        if (tt_run_model(run[i]) != tt_run_model(run[0]))
+            return tt_fail(e, TT_EINVAL, "a step of runs of different models");
     tt_status s = n ? reserve(b, run, n, &n_top, e) : TT_OK;
     if (s || !n)
         return s;
@@ -225,7 +237,7 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
                     .n_top = n_top,
                     .stats = b->stats,
                     .top = n_top ? b->top : NULL};
-    s = tt_model_run(run[0]->model, &pass, e);
+    s = tt_model_run(tt_run_model(run[0]), &pass, e);
     for (int64_t i = 0; i < n && !s; i++)
         apply(b, run[i], n_top);
     return s;

@@ -11,6 +11,7 @@
 typedef struct {
     const tt_sampler *sampler;
     tt_model *model;
+    tt_model *guide;         /* for samplers that use one, or NULL */
     const tt_params *params; /* must outlive the run */
     const int32_t *id;
     const uint8_t *open;
@@ -23,7 +24,7 @@ typedef struct {
 
 typedef struct {
     const tt_sampler *sampler;
-    tt_model *model;
+    tt_model *model, *guide;
     tt_seq seq;
     void *state;
     tt_arena life, step; /* memory of the run, and of one step */
@@ -31,7 +32,8 @@ typedef struct {
     bool planned, done;
     tt_status failed; /* of plan or apply; error has the sentence */
     tt_err error;
-    tt_kv *kv[2];     /* of the rows and of their unconditional twin; opened when first asked for */
+    /* Stores of the rows, of their unconditional twin, of the guide; opened when asked for. */
+    tt_kv *kv[3];
     int32_t nfe;      /* passes taken part in */
     int64_t row, want; /* where its part of the present pass begins */
 } tt_run;
@@ -43,6 +45,8 @@ void tt_run_close(tt_run *r); /* a zeroed run is fine */
 
 /* Asks the sampler for its next pass unless that is pending. A failure is kept in r->failed. */
 void tt_run_plan(tt_run *r);
+/* The model the pending plan wants to run. */
+tt_model *tt_run_model(const tt_run *r);
 /* Rows the pending plan adds to a pass. */
 int64_t tt_run_rows(const tt_run *r);
 

@@ -342,6 +342,7 @@ static tt_status try_sampler(const tt_job *j, tt_err *e)
     const tt_job_spec *p = &j->spec;
     tt_run run;
     tt_run_spec spec = {.sampler = p->sampler, .model = tt_served_model(p->model),
+                        .guide = p->guide ? tt_served_model(p->guide) : NULL,
                         .params = &p->params, .id = p->id, .open = p->open,
                         .columns = p->columns, .prompt = p->prompt,
                         .vocab = (int32_t)p->model->info.vocab, .bias = p->bias,

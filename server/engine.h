@@ -79,6 +79,7 @@ typedef enum {
 typedef struct {
     const tt_served *model;
     const tt_sampler *sampler; /* NULL: the model's default */
+    const tt_served *guide;    /* causal model of the same vocabulary, or NULL */
     tt_params params;          /* start from model->defaults */
     /* The canvas: columns with open[c] = 1 are to be filled (their id is ignored), the others are
      * fixed. At least one column must be open. */

@@ -43,6 +43,30 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
     return TT_OK;
 }
 
+/* A guide judges ids, so both must mean the same by them. */
+static tt_status check_guide(const tt_job_spec *s, tt_err *e)
+{
+    const tt_served *m = s->model, *g = s->guide;
+    if (!(g->info.kinds & TT_KIND_CAUSAL))
+        return tt_fail_param(e, "guide", "invalid_value", "model '%.60s' is not causal", g->id);
+    if (g->info.context < s->columns)
+        return tt_fail_param(e, "guide", "context_length_exceeded",
+                             "guide '%.60s' has a context of %lld, the canvas %d columns", g->id,
+                             (long long)g->info.context, s->columns);
+    int32_t n = m->tok && g->tok ? tt_tok_vocab(g->tok) : 0;
+    for (int32_t id = 0; id < n; id++) {
+        size_t a = 0, b = 0;
+        const char *x = tt_tok_piece(m->tok, id, &a), *y = tt_tok_piece(g->tok, id, &b);
+        if (!x || !y || tt_tok_is_special(m->tok, id) || tt_tok_is_special(g->tok, id))
+            continue; /* added tokens may differ: mask and turn markers */
+        if (a != b || memcmp(x, y, a))
+            return tt_fail_param(e, "guide", "invalid_value",
+                                 "'%.60s' and '%.60s' differ in token %d: they need one vocabulary",
+                                 m->id, g->id, id);
+    }
+    return TT_OK;
+}
+
 static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
 {
     if (s->samples < 1 || s->samples > MAX_SAMPLES)
@@ -63,6 +87,11 @@ static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
         if (s->params.given >> i & 1 && !tt_sampler_reads(s->sampler, &all[i]))
             return tt_fail_param(e, all[i].name, "unsupported_parameter",
                                  "sampler '%s' does not read '%s'", s->sampler->name, all[i].name);
+    if (s->guide) {
+        tt_status st = check_guide(s, e);
+        if (st)
+            return st;
+    }
     return check_canvas(s, max_rows, e);
 }
 
@@ -125,11 +154,14 @@ static void job_free(tt_job *j)
     free(j);
 }
 
-/* Keys and values of one sample, its unconditional twin included. */
+/* Keys and values of one sample, its unconditional twin and its guide included. */
 static size_t store_bytes(const tt_job_spec *s)
 {
     size_t one = (size_t)s->columns * s->model->info.kv_bytes_per_column;
-    return s->params.cache == TT_CACHE_NONE ? 0 : s->params.cfg_scale > 0 ? 2 * one : one;
+    size_t guide = s->guide ? (size_t)s->columns * s->guide->info.kv_bytes_per_column : 0;
+    if (s->params.cache == TT_CACHE_NONE)
+        one = 0;
+    return guide + (s->params.cfg_scale > 0 ? 2 * one : one);
 }
 
 tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e)

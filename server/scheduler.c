@@ -156,6 +156,7 @@ static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
     int32_t tokens = p->model->tok ? tt_tok_vocab(p->model->tok) : (int32_t)info->vocab;
     tt_run_spec spec = {.sampler = p->sampler,
                         .model = tt_served_model(p->model),
+                        .guide = p->guide ? tt_served_model(p->guide) : NULL,
                         .params = &p->params,
                         .id = p->id,
                         .open = p->open,
@@ -292,13 +293,13 @@ static int64_t choose(tt_scheduler *s)
         for (int i = 0; i < s->running; i++) {
             active *a = s->list[i];
             bool fits = !a->run.failed && a->turn < s->turn &&
-                        (!model || a->run.model == model);
+                        (!model || tt_run_model(&a->run) == model);
             if (fits && (!oldest || a->turn < oldest->turn))
                 oldest = a;
         }
         if (!oldest || (n && rows + tt_run_rows(&oldest->run) > s->o.max_rows))
             return n;
-        model = oldest->run.model;
+        model = tt_run_model(&oldest->run);
         rows += tt_run_rows(&oldest->run);
         oldest->turn = s->turn;
         s->picked[n] = oldest;

@@ -12,8 +12,8 @@ bool bench_open(bench *b, const char *device)
     tt_err e;
     tt_status s = tt_stream_open(&b->stream, device, 1, &e);
     if (!s)
-        s = tt_model_open(&b->model, &b->weights, &b->config, b->stream, b->dir, TT_WEIGHTS_F32,
-                          NULL, NULL, &e);
+        s = tt_model_open(&b->model, &b->weights, &b->config, b->stream,
+                          b->model_dir ? b->model_dir : b->dir, TT_WEIGHTS_F32, NULL, NULL, &e);
     if (s)
         report(b, "model", false, e.text);
     return !s;

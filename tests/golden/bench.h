@@ -6,10 +6,12 @@
 
 typedef struct {
     const char *dir, *glob;
+    const char *model_dir; /* where the model lies; NULL: dir */
     tt_stream *stream;
     tt_model *model;
     tt_weights *weights, *expected;
     tt_config *config;
+    tt_model *guide; /* of guided traces, or NULL; belongs to the replayer */
     int passed, failed;
 } bench;
 

@@ -31,6 +31,11 @@ static void dream(const char *dir, totals *t)
     tt_replay_dream(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void guided(const char *dir, totals *t)
+{
+    tt_replay_guided(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -45,6 +50,7 @@ static const struct {
     {"masked-diffusion", container},
     {"masked-diffusion/llada", llada},
     {"masked-diffusion/dream", dream},
+    {"masked-diffusion/guided", guided},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */

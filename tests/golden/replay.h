@@ -9,6 +9,8 @@
 int tt_replay_text_tokenizers(const char *dir, const char *case_glob, int *passed, int *failed);
 int tt_replay_llada(const char *dir, const char *case_glob, const char *device, int *passed,
                     int *failed);
+int tt_replay_guided(const char *dir, const char *case_glob, const char *device, int *passed,
+                     int *failed);
 int tt_replay_dream(const char *dir, const char *case_glob, const char *device, int *passed,
                     int *failed);
 

@@ -29,14 +29,14 @@ static void shifted_logits(bench *b)
     free(moved);
 }
 
-static void causal_logits(bench *b, const char *ids_name, const char *logits_name)
+static void model_logits(bench *b, const char *ids_name, const char *logits_name, tt_see see)
 {
     int64_t n = 0;
     tt_err e;
     const int64_t *ids = integers(b, ids_name, &n);
     float *logits = calloc((size_t)(n * b->model->info.vocab + 1), sizeof *logits);
     forward_spec f = {.ids = ids, .end = (int32_t)n, .see_end = (int32_t)n,
-                      .see = TT_SEE_CAUSAL};
+                      .see = see};
     if (!ids || forward(b, &f, logits, NULL, &e))
         report(b, logits_name, false, ids ? e.text : "inputs are missing");
     else
@@ -75,6 +75,49 @@ static void padded_logits(bench *b)
     free(logits);
 }
 
+/* PREFIX.input_ids through a model gives PREFIX.logits. */
+static void prefixed_logits(bench *b, tt_model *m, const char *prefix, tt_see see)
+{
+    char ids[40], logits[40];
+    snprintf(ids, sizeof ids, "%s.input_ids", prefix);
+    snprintf(logits, sizeof logits, "%s.logits", prefix);
+    tt_model *own = b->model;
+    b->model = m;
+    model_logits(b, ids, logits, see);
+    b->model = own;
+}
+
+/* A diffusion model in dlm/, its causal guide in guide/. */
+int tt_replay_guided(const char *dir, const char *case_glob, const char *device, int *passed,
+                     int *failed)
+{
+    char model[4096], guide[4096];
+    snprintf(model, sizeof model, "%s/dlm", dir);
+    snprintf(guide, sizeof guide, "%s/guide", dir);
+    bench b = {.dir = dir, .model_dir = model, .glob = case_glob}, g = b;
+    tt_err e;
+    bool open = bench_open(&b, device);
+    if (open && tt_model_open(&g.model, &g.weights, &g.config, b.stream, guide, TT_WEIGHTS_F32,
+                              NULL, NULL, &e)) {
+        report(&b, "guide", false, e.text);
+        open = false;
+    }
+    b.guide = g.model;
+    if (open && !fnmatch(case_glob, "tensors", 0) && bench_expect(&b)) {
+        prefixed_logits(&b, b.model, "dlm", TT_SEE_ALL);
+        prefixed_logits(&b, g.model, "guide", TT_SEE_CAUSAL);
+    }
+    if (open)
+        replay_traces(&b, "traces.json", true);
+    tt_model_close(g.model);
+    tt_weights_close(g.weights);
+    tt_config_close(g.config);
+    bench_close(&b);
+    *passed += b.passed;
+    *failed += b.failed;
+    return open ? 0 : -1;
+}
+
 int tt_replay_dream(const char *dir, const char *case_glob, const char *device, int *passed,
                     int *failed)
 {
@@ -84,7 +127,7 @@ int tt_replay_dream(const char *dir, const char *case_glob, const char *device, 
         full_tensors(&b);
         shifted_logits(&b);
         padded_logits(&b);
-        causal_logits(&b, "full.input_ids", "causal.logits");
+        model_logits(&b, "full.input_ids", "causal.logits", TT_SEE_CAUSAL);
         cache_tensors(&b, NULL);
     }
     if (open) {

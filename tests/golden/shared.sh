@@ -7,7 +7,7 @@ folder=$1
 replay=${B:-build/release}/tests/golden/replay
 
 masked_cases='tensors llada/* fastdllm/* dllm/* freecache_llada/*'
-supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream'
+supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
 
 passed=0 failed=0
 run() { # NAME CASE FOLDER
@@ -35,6 +35,8 @@ for c in $masked_cases; do
 done
 set +f
 run masked-diffusion/dream '*' "$folder/masked-diffusion/dream"
+run masked-diffusion/guided tensors "$folder/masked-diffusion/guided"
+run masked-diffusion/guided 'guided/*' "$folder/masked-diffusion/guided"
 
 find "$folder" -name golden.json | sort | while read -r file; do
     name=${file#"$folder"/}
@@ -46,5 +48,6 @@ find "$folder" -name golden.json | sort | while read -r file; do
 done
 # Cases of a supported folder whose samplers are still to come.
 echo "not yet replayed: masked-diffusion/llada: other cases than $masked_cases"
+echo "not yet replayed: masked-diffusion/guided: freecache_dream/early_stop"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -9,6 +9,8 @@
 #include "server/batcher.h"
 #include "tests/golden/bench.h"
 
+enum { STRANGERS = 3, MAX_TRIALS = 1024 };
+
 /* One row of one case being replayed. */
 typedef struct {
     char name[96];
@@ -19,10 +21,12 @@ typedef struct {
     int32_t eos_id, eot_id;
     int32_t **want; /* canvases after each step */
     int wants;
+    bool turns; /* the trace has an entry per change, not per pass */
     int join; /* step at which it enters the mixed batch */
 
     tt_run run;
     int at; /* steps compared */
+    int32_t committed; /* by then */
     bool bad;
     char why[256];
 } trial;
@@ -47,7 +51,7 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         "mask_id", "eos_id", "eot_id", "temperature", "cfg_scale", "remasking", "steps",
         "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
         "factor", "block_size", "max_new_tokens", "alg", "alg_temp", "eps", "top_p", "top_k",
-        "pad_id", "dual_cache", NULL};
+        "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache", NULL};
     const cJSON *j;
     cJSON_ArrayForEach(j, params)
     {
@@ -70,6 +74,8 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
         return "low_confidence";
     if (!strcmp(upstream, "dream") || !strcmp(upstream, "freecache_dream"))
         return "dream";
+    if (!strcmp(upstream, "guided"))
+        return "guided";
     if (!strcmp(upstream, "fastdllm_dream") || !strcmp(upstream, "fastdllm_dream_block"))
         return "dream_fast";
     if (!strncmp(upstream, "fastdllm_", 9))
@@ -96,6 +102,20 @@ static int32_t order_of(const cJSON *params)
     return TT_REMASK_CONFIDENCE;
 }
 
+/* In the reference the ratio of topk_relative travels as top_p. */
+static void set_guide_rule(tt_params *p, const cJSON *params)
+{
+    const cJSON *rule = cJSON_GetObjectItemCaseSensitive(params, "strategy");
+    for (int32_t i = 0; cJSON_IsString(rule) && tt_guide_names[i]; i++)
+        if (!strcmp(tt_guide_names[i], rule->valuestring)) {
+            p->guide_rule = i;
+            p->guide_ratio = p->top_p < 1 ? p->top_p : p->guide_ratio;
+            p->top_p = 1;
+        }
+    p->guide_k = (int32_t)number(params, "acceptance_top_k", p->guide_k);
+    p->guide_chunk = (int32_t)number(params, "verify_chunk", p->guide_chunk);
+}
+
 /* cache: the part of the upstream sampler's name that says so, or NULL. */
 static void set_params(trial *t, const cJSON *params, const char *cache)
 {
@@ -118,6 +138,7 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
     p->eps = number(params, "eps", p->eps);
     p->remask_temperature = number(params, "alg_temp", 0);
     p->remask = order_of(params);
+    set_guide_rule(p, params);
 }
 
 /* Columns of left padding in the batch's canvases; we run rows without padding. */
@@ -187,7 +208,9 @@ static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bo
 /* The cache an upstream sampler uses, by our name; NULL: none. */
 static const char *cache_of(const char *upstream, const cJSON *params)
 {
-    if (!strncmp(upstream, "freecache_", 10))
+    const cJSON *cache = cJSON_GetObjectItemCaseSensitive(params, "cache");
+    if (!strncmp(upstream, "freecache_", 10) ||
+        (cJSON_IsString(cache) && !strcmp(cache->valuestring, "prompt_frozen")))
         return "free";
     if (!strcmp(upstream, "fastdllm_dream_block"))
         return number(params, "dual_cache", 0) != 0 ? "dual" : "prefix";
@@ -212,7 +235,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     int32_t given = cJSON_GetArraySize(prompt);
     int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
     t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
-                            .params = &t->params, .columns = given + fresh,
+                            .guide = b->guide, .params = &t->params, .columns = given + fresh,
                             .prompt = fresh ? given : 0, .vocab = (int32_t)b->model->info.vocab};
     t->id = canvas(prompt, 0, t->spec.columns);
     t->open = calloc((size_t)t->spec.columns, 1);
@@ -222,6 +245,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     }
     t->spec.id = t->id;
     t->spec.open = t->open;
+    t->turns = !strcmp(sampler, "guided");
     t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
     t->eot_id = (int32_t)number(params, "eot_id", b->model->info.eot_id);
     set_noise(b, t, c, row, rows);
@@ -242,7 +266,7 @@ static void free_trial(trial *t)
 static void start(bench *b, trial *t)
 {
     tt_err e;
-    t->at = 0;
+    t->at = t->committed = 0;
     t->bad = false;
     b->model->info.eos_id = t->eos_id;
     b->model->info.eot_id = t->eot_id;
@@ -255,6 +279,9 @@ static void start(bench *b, trial *t)
 static void check_step(trial *t)
 {
     const tt_seq *q = &t->run.seq;
+    if (t->turns && !t->run.failed && q->committed == t->committed)
+        return;
+    t->committed = q->committed;
     if (t->run.failed) {
         t->bad = true;
         snprintf(t->why, sizeof t->why, "%s", t->run.error.text);
@@ -276,13 +303,37 @@ static void check_step(trial *t)
     }
 }
 
+/* One pass for the model, one for the guide, of those that want it. */
+static void step_models(bench *b, tt_batch *batch, tt_run **run, trial **in, int64_t n)
+{
+    tt_err e;
+    for (int guide = 0; guide < 2; guide++) {
+        tt_run *part[MAX_TRIALS + STRANGERS];
+        trial *of[MAX_TRIALS + STRANGERS];
+        int64_t k = 0;
+        for (int64_t i = 0; i < n; i++)
+            if ((tt_run_model(run[i]) == b->guide) == guide && run[i]->planned) {
+                of[k] = in[i];
+                part[k++] = run[i];
+            }
+        bool broken = tt_batch_step(batch, part, k, &e) != TT_OK;
+        for (int64_t i = 0; i < k; i++) {
+            if (broken) {
+                of[i]->bad = true;
+                snprintf(of[i]->why, sizeof of[i]->why, "pass: %.200s", e.text);
+            } else {
+                check_step(of[i]);
+            }
+        }
+    }
+}
+
 /* Runs the trials together until all are done; each enters at its own step. */
 static void run_together(bench *b, trial **list, int n, bool stagger)
 {
     tt_batch batch = {0};
     tt_run **run = calloc((size_t)n, sizeof *run);
     trial **in = calloc((size_t)n, sizeof *in);
-    tt_err e;
     for (int step = 0, left = 1; left; step++) {
         int64_t k = 0;
         left = 0;
@@ -305,15 +356,7 @@ static void run_together(bench *b, trial **list, int n, bool stagger)
             run[k++] = &t->run;
         }
         left |= k > 0;
-        bool broken = tt_batch_step(&batch, run, k, &e) != TT_OK;
-        for (int64_t i = 0; i < k; i++) {
-            if (broken) {
-                in[i]->bad = true;
-                snprintf(in[i]->why, sizeof in[i]->why, "pass: %.200s", e.text);
-            } else {
-                check_step(in[i]);
-            }
-        }
+        step_models(b, &batch, run, in, k);
     }
     for (int i = 0; i < n; i++)
         tt_run_close(&list[i]->run);
@@ -353,8 +396,6 @@ static void judge(bench *b, const trial *t, const char *how)
     snprintf(name, sizeof name, "%s (%s)", t->name, how);
     report(b, name, !t->bad, t->why);
 }
-
-enum { STRANGERS = 3, MAX_TRIALS = 1024 };
 
 static void replay_trials(bench *b, trial *all, int n)
 {
