@@ -50,28 +50,52 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     batch_args *a = state->input;
     switch (key) {
-    case ARGP_KEY_INIT: state->child_inputs[0] = &a->engine; return 0;
-    case 'm': a->model = arg; return 0;
-    case 'i': a->input = arg; return 0;
-    case 'o': a->output = arg; return 0;
-    case 'q': a->quiet = true; return 0;
-    case KEY_RESUME: a->resume = true; return 0;
-    case KEY_FORCE: a->force = true; return 0;
-    case KEY_WINDOW: a->window = (int)tt_option_int(state, "window", arg, 1, 4096); return 0;
-    case ARGP_KEY_ARG: argp_error(state, "'%.60s' is no option; see --help", arg); return 0;
-    case ARGP_KEY_END: return end_of_options(a, state);
-    default: return ARGP_ERR_UNKNOWN;
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &a->engine;
+        return 0;
+    case 'm':
+        a->model = arg;
+        return 0;
+    case 'i':
+        a->input = arg;
+        return 0;
+    case 'o':
+        a->output = arg;
+        return 0;
+    case 'q':
+        a->quiet = true;
+        return 0;
+    case KEY_RESUME:
+        a->resume = true;
+        return 0;
+    case KEY_FORCE:
+        a->force = true;
+        return 0;
+    case KEY_WINDOW:
+        a->window = (int)tt_option_int(state, "window", arg, 1, 4096);
+        return 0;
+    case ARGP_KEY_ARG:
+        argp_error(state, "'%.60s' is no option; see --help", arg);
+        return 0;
+    case ARGP_KEY_END:
+        return end_of_options(a, state);
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const struct argp_child children[] = {{&tt_engine_argp, 0, "Where it runs:", 10}, {0}};
 static const struct argp batch_argp = {
-    options, parse, NULL,
+    options,
+    parse,
+    NULL,
     "Answers a file of requests in OpenAI's batch format. The order of the answers is not that of "
     "the requests; custom_id tells which is which. A line that cannot be answered becomes an "
     "answer with an error."
     "\vExample: tutti batch -m tutti-text -i requests.jsonl -o answers.jsonl",
-    children, NULL, NULL};
+    children,
+    NULL,
+    NULL};
 
 /* --- state --- */
 
@@ -145,8 +169,10 @@ static tt_status open_output(batch *b, tt_err *e)
         return resume_output(b, e);
     b->out = strcmp(name, "-") ? fopen(name, b->args->force ? "wb" : "wbx") : stdout;
     if (!b->out && errno == EEXIST)
-        return tt_fail(e, TT_EIO, "output '%.100s' exists: --resume continues it, --force "
-                                  "replaces it", name);
+        return tt_fail(e, TT_EIO,
+                       "output '%.100s' exists: --resume continues it, --force "
+                       "replaces it",
+                       name);
     if (!b->out)
         return tt_fail(e, TT_EIO, "output '%.150s': %s", name, strerror(errno));
     return TT_OK;

@@ -14,8 +14,8 @@
 #include "tokenizers/libraries.h"
 
 static const struct argp doctor_argp = {
-    NULL, NULL, NULL, "What of this machine the program can use, and why not the rest.", NULL, NULL,
-    NULL};
+    NULL, NULL, NULL, "What of this machine the program can use, and why not the rest.",
+    NULL, NULL, NULL};
 
 static void processor(void)
 {

@@ -1,7 +1,7 @@
 /* cmd_generate.c - `tutti generate`: one request from the command line, the text on stdout.
  *
- * The options become the body an HTTP client would send (write_body), which server/api reads; so
- * a seed gives the same text here as over the network. */
+ * The options become the body an HTTP client would send (generate_body.c), which server/api reads;
+ * so a seed gives the same text here as over the network. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,25 +12,19 @@
 #include "kernels/base/log.h"
 #include "kernels/base/utf8.h"
 #include "server/cmd.h"
-#include "server/holes.h"
-#include "server/json_write.h"
+#include "server/generate_body.h"
 #include "server/local.h"
 #include "server/show.h"
 
-enum { MAX_SETS = 32, MAX_STOPS = 4 };
-
-typedef struct {
-    tt_engine_args engine;
-    const char *model, *prompt, *infill, *system, *sampler;
-    const char *set[MAX_SETS], *stop[MAX_STOPS];
-    int sets, stops;
-    int64_t seed, max_tokens, n; /* -1: not given */
-    bool chat, echo, special, show, json;
-    tt_buf input; /* the prompt when it came from stdin */
-} generate_args;
-
 enum {
-    KEY_CHAT = 0x200, KEY_ECHO, KEY_INFILL, KEY_JSON, KEY_SAMPLER, KEY_SHOW, KEY_SPECIAL, KEY_STOP,
+    KEY_CHAT = 0x200,
+    KEY_ECHO,
+    KEY_INFILL,
+    KEY_JSON,
+    KEY_SAMPLER,
+    KEY_SHOW,
+    KEY_SPECIAL,
+    KEY_STOP,
     KEY_SYSTEM
 };
 
@@ -54,7 +48,7 @@ static const struct argp_option options[] = {
     {0},
 };
 
-static error_t end_of_options(const generate_args *a, struct argp_state *state)
+static error_t end_of_options(const tt_generate_args *a, struct argp_state *state)
 {
     if (!a->prompt && !a->infill)
         argp_error(state, "give --prompt TEXT or --infill TEXT");
@@ -81,165 +75,79 @@ static void add(struct argp_state *state, const char *option, const char **list,
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-    generate_args *a = state->input;
+    tt_generate_args *a = state->input;
     switch (key) {
     case ARGP_KEY_INIT:
         state->child_inputs[0] = &a->engine;
         return 0;
-    case 'm': a->model = arg; return 0;
-    case 'p': a->prompt = arg; return 0;
-    case KEY_INFILL: a->infill = arg; return 0;
-    case KEY_CHAT: a->chat = true; return 0;
-    case KEY_SYSTEM: a->system = arg; return 0;
-    case 't': a->max_tokens = tt_option_int(state, "max-tokens", arg, 1, 1 << 20); return 0;
-    case 's': a->seed = tt_option_int(state, "seed", arg, 0, TT_JSON_MAX_INT); return 0;
-    case 'n': a->n = tt_option_int(state, "n", arg, 1, 128); return 0;
-    case KEY_SAMPLER: a->sampler = arg; return 0;
-    case 'S': add(state, "set", a->set, &a->sets, MAX_SETS, arg); return 0;
-    case KEY_STOP: add(state, "stop", a->stop, &a->stops, MAX_STOPS, arg); return 0;
-    case KEY_SPECIAL: a->special = true; return 0;
-    case KEY_ECHO: a->echo = true; return 0;
-    case KEY_JSON: a->json = true; return 0;
-    case KEY_SHOW: a->show = true; return 0;
+    case 'm':
+        a->model = arg;
+        return 0;
+    case 'p':
+        a->prompt = arg;
+        return 0;
+    case KEY_INFILL:
+        a->infill = arg;
+        return 0;
+    case KEY_CHAT:
+        a->chat = true;
+        return 0;
+    case KEY_SYSTEM:
+        a->system = arg;
+        return 0;
+    case 't':
+        a->max_tokens = tt_option_int(state, "max-tokens", arg, 1, 1 << 20);
+        return 0;
+    case 's':
+        a->seed = tt_option_int(state, "seed", arg, 0, TT_JSON_MAX_INT);
+        return 0;
+    case 'n':
+        a->n = tt_option_int(state, "n", arg, 1, 128);
+        return 0;
+    case KEY_SAMPLER:
+        a->sampler = arg;
+        return 0;
+    case 'S':
+        add(state, "set", a->set, &a->sets, TT_GENERATE_SETS, arg);
+        return 0;
+    case KEY_STOP:
+        add(state, "stop", a->stop, &a->stops, TT_GENERATE_STOPS, arg);
+        return 0;
+    case KEY_SPECIAL:
+        a->special = true;
+        return 0;
+    case KEY_ECHO:
+        a->echo = true;
+        return 0;
+    case KEY_JSON:
+        a->json = true;
+        return 0;
+    case KEY_SHOW:
+        a->show = true;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "'%.60s' is no option; a prompt is given with --prompt", arg);
         return 0;
-    case ARGP_KEY_END: return end_of_options(a, state);
-    default: return ARGP_ERR_UNKNOWN;
+    case ARGP_KEY_END:
+        return end_of_options(a, state);
+    default:
+        return ARGP_ERR_UNKNOWN;
     }
 }
 
 static const struct argp_child children[] = {{&tt_engine_argp, 0, "Where it runs:", 10}, {0}};
 static const struct argp generate_argp = {
-    options, parse, NULL,
+    options,
+    parse,
+    NULL,
     "Completes a prompt, answers a message or fills the holes of a text, and prints the text alone."
     "\vExamples:\n"
     "  tutti generate --prompt \"roman: 1994 =\" --seed 7\n"
     "  tutti generate --infill \"To be, [[4]] to be\" --show\n"
     "  tutti generate -p - --set threshold=0.8 --sampler threshold < prompt.txt",
-    children, NULL, NULL};
-
-/* --- the request --- */
-
-static void write_segments(tt_json *w, const char *text)
-{
-    tt_json_open_member(w, "segments", '[');
-    for (tt_hole_part p; tt_holes_next(&text, &p);) {
-        tt_json_open(w, '{');
-        if (p.text) {
-            tt_json_key(w, "text");
-            tt_json_put_bytes(w, p.text, p.bytes);
-        } else {
-            tt_json_open_member(w, "hole", '{');
-            tt_json_int_member(w, "max", p.tokens);
-            tt_json_close(w, '}');
-        }
-        tt_json_close(w, '}');
-    }
-    tt_json_close(w, ']');
-}
-
-static void write_message(tt_json *w, const char *role, const char *text)
-{
-    if (!text)
-        return;
-    tt_json_open(w, '{');
-    tt_json_text_member(w, "role", role);
-    tt_json_text_member(w, "content", text);
-    tt_json_close(w, '}');
-}
-
-static void write_text(tt_json *w, const generate_args *a)
-{
-    if (a->infill) {
-        write_segments(w, a->infill);
-    } else if (a->chat) {
-        tt_json_open_member(w, "messages", '[');
-        write_message(w, "system", a->system);
-        write_message(w, "user", a->prompt);
-        tt_json_close(w, ']');
-    } else {
-        tt_json_text_member(w, "prompt", a->prompt);
-    }
-}
-
-/* "name=value" with the JSON type the parameter has; the interface checks the rest. */
-static tt_status write_set(tt_json *w, const char *set, tt_err *e)
-{
-    const char *equals = strchr(set, '=');
-    char name[64];
-    if (!equals || equals == set || (size_t)(equals - set) >= sizeof name)
-        return tt_fail(e, TT_EINVAL, "--set is '%.60s', must be NAME=VALUE", set);
-    snprintf(name, sizeof name, "%.*s", (int)(equals - set), set);
-    const tt_param *p = tt_param_find(name);
-    if (!p)
-        return tt_fail(e, TT_EINVAL, "there is no parameter '%s'; `tutti inspect --list` names all",
-                       name);
-    tt_params checked;
-    tt_params_default(&checked);
-    tt_status s = tt_params_set_text(&checked, p, equals + 1, e);
-    if (s)
-        return s;
-    double v = tt_params_get(&checked, p);
-    tt_json_key(w, name);
-    if (p->type == TT_PARAM_BOOL)
-        tt_json_put_bool(w, v != 0);
-    else if (p->type == TT_PARAM_CHOICE)
-        tt_json_put_text(w, p->choices[(int)v]);
-    else
-        tt_json_put_raw(w, equals + 1);
-    return TT_OK;
-}
-
-static tt_status write_extension(tt_json *w, const generate_args *a, tt_err *e)
-{
-    tt_json_open_member(w, "tutti", '{');
-    if (a->sampler)
-        tt_json_text_member(w, "sampler", a->sampler);
-    if (a->special)
-        tt_json_bool_member(w, "special_tokens", true);
-    if (a->show)
-        tt_json_text_member(w, "stream_mode", "delta");
-    for (int i = 0; i < a->sets; i++) {
-        tt_status s = write_set(w, a->set[i], e);
-        if (s)
-            return s;
-    }
-    tt_json_close(w, '}');
-    return TT_OK;
-}
-
-static tt_status write_body(tt_buf *out, const generate_args *a, const char *model, tt_err *e)
-{
-    tt_json w = {.out = out};
-    tt_json_open(&w, '{');
-    tt_json_text_member(&w, "model", model);
-    write_text(&w, a);
-    if (a->max_tokens > 0)
-        tt_json_int_member(&w, "max_tokens", a->max_tokens);
-    if (a->seed >= 0)
-        tt_json_int_member(&w, "seed", a->seed);
-    if (a->n > 0)
-        tt_json_int_member(&w, "n", a->n);
-    if (a->echo)
-        tt_json_bool_member(&w, "echo", true);
-    if (a->show) {
-        tt_json_bool_member(&w, "stream", true);
-        tt_json_key(&w, "stream_options");
-        tt_json_put_raw(&w, "{\"include_usage\":true}");
-    }
-    if (a->stops) {
-        tt_json_open_member(&w, "stop", '[');
-        for (int i = 0; i < a->stops; i++)
-            tt_json_put_text(&w, a->stop[i]);
-        tt_json_close(&w, ']');
-    }
-    tt_status s = write_extension(&w, a, e);
-    tt_json_close(&w, '}');
-    if (!s && out->failed)
-        s = tt_fail(e, TT_ENOMEM, "no memory for the request");
-    return s;
-}
+    children,
+    NULL,
+    NULL};
 
 /* --- the answer --- */
 
@@ -270,10 +178,10 @@ static void print_statistics(const cJSON *with_usage, const cJSON *with_extras)
     const cJSON *nfe = tt_json_get(extras, "nfe"), *seed = tt_json_get(extras, "seed");
     const cJSON *rate = tt_json_get(extras, "tokens_per_forward");
     const char *comma = "";
-#define SAY(node, fmt)                                                                             \
-    if (cJSON_IsNumber(node)) {                                                                    \
-        fprintf(stderr, "%s" fmt, comma, (node)->valuedouble);                                     \
-        comma = ", ";                                                                              \
+#define SAY(node, fmt)                                         \
+    if (cJSON_IsNumber(node)) {                                \
+        fprintf(stderr, "%s" fmt, comma, (node)->valuedouble); \
+        comma = ", ";                                          \
     }
     SAY(tokens, "%.0f tokens")
     SAY(nfe, "%.0f forwards")
@@ -285,7 +193,7 @@ static void print_statistics(const cJSON *with_usage, const cJSON *with_extras)
         fputc('\n', stderr);
 }
 
-static tt_status print_answer(const generate_args *a, const tt_reply *r, tt_err *e)
+static tt_status print_answer(const tt_generate_args *a, const tt_reply *r, tt_err *e)
 {
     cJSON *body = NULL;
     tt_status s = tt_json_parse(&body, tt_buf_text(&r->body), r->body.size, e);
@@ -311,7 +219,7 @@ static tt_status print_answer(const generate_args *a, const tt_reply *r, tt_err 
     return s;
 }
 
-static tt_status wait_answer(tt_local *l, tt_gen *g, const generate_args *a, tt_err *e)
+static tt_status wait_answer(tt_local *l, tt_gen *g, const tt_generate_args *a, tt_err *e)
 {
     uint64_t seen = 0;
     while (!tt_gen_poll(g))
@@ -394,7 +302,7 @@ static tt_status play(tt_local *l, tt_gen *g, tt_show *show, streamed *out, tt_e
     return s;
 }
 
-static tt_status show_answer(tt_local *l, tt_gen *g, const generate_args *a, tt_err *e)
+static tt_status show_answer(tt_local *l, tt_gen *g, const tt_generate_args *a, tt_err *e)
 {
     tt_show *show = NULL;
     streamed out = {0};
@@ -414,14 +322,12 @@ static tt_status show_answer(tt_local *l, tt_gen *g, const generate_args *a, tt_
 
 /* --- all of it --- */
 
-static const tt_endpoint *endpoint(const generate_args *a)
+static const tt_endpoint *endpoint(const tt_generate_args *a)
 {
-    return a->infill ? &tt_endpoint_infill
-           : a->chat ? &tt_endpoint_chat
-                     : &tt_endpoint_completions;
+    return a->infill ? &tt_endpoint_infill : a->chat ? &tt_endpoint_chat : &tt_endpoint_completions;
 }
 
-static tt_status answer(tt_local *l, const generate_args *a, const tt_buf *body, tt_err *e)
+static tt_status answer(tt_local *l, const tt_generate_args *a, const tt_buf *body, tt_err *e)
 {
     tt_gen *g = NULL;
     tt_status s =
@@ -435,13 +341,13 @@ static tt_status answer(tt_local *l, const generate_args *a, const tt_buf *body,
 }
 
 /* What can be refused is refused before the model is loaded. */
-static tt_status generate(const generate_args *a, tt_err *e)
+static tt_status generate(const tt_generate_args *a, tt_err *e)
 {
     tt_model_place place;
     tt_buf body = {0};
     tt_status s = tt_option_model(a->model, &place, e);
     if (!s)
-        s = write_body(&body, a, place.id, e);
+        s = tt_generate_body(&body, a, place.id, e);
     if (!s) {
         tt_local local;
         s = tt_local_open(&local, &place, &a->engine, e);
@@ -453,7 +359,7 @@ static tt_status generate(const generate_args *a, tt_err *e)
     return s;
 }
 
-static tt_status read_stdin(generate_args *a, tt_err *e)
+static tt_status read_stdin(tt_generate_args *a, tt_err *e)
 {
     char piece[4096];
     for (size_t n; (n = fread(piece, 1, sizeof piece, stdin)) > 0;)
@@ -474,7 +380,7 @@ static tt_status check_utf8(const char *option, const char *text, tt_err *e)
                      : tt_fail(e, TT_EINVAL, "--%s is not UTF-8: byte %zu is wrong", option, good);
 }
 
-static tt_status prepare(generate_args *a, tt_err *e)
+static tt_status prepare(tt_generate_args *a, tt_err *e)
 {
     const char **text = a->infill ? &a->infill : &a->prompt;
     if (!strcmp(*text, "-")) {
@@ -500,7 +406,7 @@ static tt_status prepare(generate_args *a, tt_err *e)
 int tt_cmd_generate(int argc, char **argv)
 {
     tt_err err = {0};
-    generate_args a = {.seed = -1, .max_tokens = -1, .n = -1};
+    tt_generate_args a = {.seed = -1, .max_tokens = -1, .n = -1};
     tt_status s = tt_engine_args_init(&a.engine, &err);
     if (!s)
         argp_parse(&generate_argp, argc, argv, 0, NULL, &a);

@@ -46,10 +46,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp inspect_argp = {
-    options, parse, "[MODEL]",
+    options,
+    parse,
+    "[MODEL]",
     "What a model folder holds and needs. MODEL is the id of a model that comes with the program, "
     "or a folder in Hugging Face form.",
-    NULL, NULL, NULL};
+    NULL,
+    NULL,
+    NULL};
 
 /* --- what this build knows --- */
 

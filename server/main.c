@@ -12,7 +12,10 @@ typedef struct {
     const char *summary;
 } command;
 
-#define COMMAND(word, text) {#word, "tutti " #word, tt_cmd_##word, text}
+#define COMMAND(word, text)                        \
+    {                                              \
+#word, "tutti " #word, tt_cmd_##word, text \
+    }
 static const command commands[] = {
     COMMAND(serve, "answer HTTP requests (OpenAI's REST interface) and show the demo page"),
     COMMAND(generate, "complete one prompt, fill holes, or answer one message"),

@@ -57,8 +57,8 @@ static void scan(places *p, const char *root)
     for (struct dirent *d; (d = readdir(dir));) {
         char folder[PATH_MAX];
         int n = snprintf(folder, sizeof folder, "%s/%s", root, d->d_name);
-        bool fits = n > 0 && (size_t)n < sizeof p->place->folder &&
-                    strlen(d->d_name) < sizeof p->place->id;
+        bool fits =
+            n > 0 && (size_t)n < sizeof p->place->folder && strlen(d->d_name) < sizeof p->place->id;
         if (d->d_name[0] != '.' && fits && holds_model(folder) && !known(p, d->d_name))
             add(p, d->d_name, folder);
     }
@@ -137,8 +137,8 @@ static tt_status from_folder(const char *id, size_t id_bytes, const char *folder
     }
     if (id_bytes == 0 || id_bytes >= sizeof out->id)
         return tt_fail_param(e, "model", "invalid_value",
-                             "the id of model folder '%.60s' has %zu bytes, must be 1..%zu",
-                             folder, id_bytes, sizeof out->id - 1);
+                             "the id of model folder '%.60s' has %zu bytes, must be 1..%zu", folder,
+                             id_bytes, sizeof out->id - 1);
     snprintf(out->id, sizeof out->id, "%.*s", (int)id_bytes, id);
     snprintf(out->folder, sizeof out->folder, "%s", real);
     return TT_OK;

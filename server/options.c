@@ -76,9 +76,8 @@ tt_status tt_engine_args_init(tt_engine_args *a, tt_err *e)
     *a = (tt_engine_args){.device = device && *device ? device : NULL};
     int64_t n = 0;
     if (threads && *threads && !whole(threads, 0, MAX_THREADS, &n))
-        return tt_fail(e, TT_EINVAL,
-                       "TUTTI_THREADS is '%.40s', must be a whole number in 0..%d", threads,
-                       MAX_THREADS);
+        return tt_fail(e, TT_EINVAL, "TUTTI_THREADS is '%.40s', must be a whole number in 0..%d",
+                       threads, MAX_THREADS);
     a->threads = (int)n;
     return TT_OK;
 }
@@ -93,8 +92,9 @@ tt_status tt_option_model(const char *model, tt_model_place *out, tt_err *e)
     if (s)
         return s;
     if (n == 0)
-        return tt_fail(e, TT_EINVAL, "no model was found: give one with --model FOLDER, or set "
-                                     "TUTTI_MODELS to a folder of models");
+        return tt_fail(e, TT_EINVAL,
+                       "no model was found: give one with --model FOLDER, or set "
+                       "TUTTI_MODELS to a folder of models");
     *out = all[0];
     free(all);
     return TT_OK;

@@ -2,6 +2,7 @@
 # The command line: hostile options, unknown and broken models, seeds, files of requests.
 cd "$(dirname "$0")/../.." || exit 1
 tutti=${B:-build/release}/tutti
+[ -n "${B:-}" ] && export B
 [ -x "$tutti" ] || { echo "$tutti is not built"; echo "0 passed, 1 failed"; exit 1; }
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -75,6 +76,8 @@ expect 'set nan' 1 "'temperature'" $g --set temperature=nan
 expect 'set wrong choice' 1 'confidence, margin' $g --set remask=best
 expect 'set fraction' 1 'integer' $g --set steps=1.5
 expect 'set of another sampler' 1 "does not read 'threshold'" $g --sampler low_confidence --set threshold=0.5
+expect 'set hexadecimal' 0 . $g -t 2 --set steps=0x1
+expect 'set .5' 0 . $g -t 2 --set temperature=.5
 expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
 expect 'empty stop' 1 'stop' $g --stop ''
@@ -162,6 +165,18 @@ expect 'inspect two' 64 'too many' "$tutti" inspect a b
 expect 'doctor' 0 "$model" "$tutti" doctor
 expect 'doctor names libraries' 0 'libmicrohttpd [0-9]' "$tutti" doctor
 expect 'doctor without models' 0 'models' env TUTTI_MODELS=/nowhere "$tutti" doctor
+
+# --- installed ---
+if make -s install DESTDIR="$dir/root" PREFIX=/usr >"$out" 2>"$err" </dev/null; then
+    ok
+    installed=$dir/root/usr/bin/tutti
+    expect 'installed: generate' 0 . "$installed" generate -p x -t 2
+    (cd / && "$installed" inspect $model) >"$out" 2>"$err"
+    holds 'installed: its own model' "$out" "$dir/root/usr/share/tutti/models/$model"
+    [ -s "$dir/root/usr/share/doc/tutti/NOTICE" ] && ok || bad 'installed: NOTICE' 'is missing'
+else
+    bad 'make install' "$(tail -n 5 "$err")"
+fi
 
 # --- batch ---
 line() { # ID MORE

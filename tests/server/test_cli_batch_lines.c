@@ -13,7 +13,8 @@
 #include "server/api/gen.h"
 #include "server/batch_lines.h"
 
-#define GOOD "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"n\":1}}"
+#define GOOD \
+    "{\"custom_id\":\"a\",\"method\":\"POST\",\"url\":\"/v1/completions\",\"body\":{\"n\":1}}"
 
 static void good_line_is_read(void **state)
 {
@@ -37,13 +38,15 @@ static void bad_lines_are_refused_by_name(void **state)
         {"", "", "invalid_json", NULL},
         {"[]", "line", "invalid_value", NULL},
         {"{\"custom_id\":7}", "custom_id", "invalid_value", NULL},
-        {"{\"url\":\"/v1/completions\",\"body\":{}}", "custom_id", "missing_required_parameter", NULL},
+        {"{\"url\":\"/v1/completions\",\"body\":{}}", "custom_id", "missing_required_parameter",
+         NULL},
         {"{\"custom_id\":\"a\",\"body\":{}}", "url", "missing_required_parameter", "a"},
         {"{\"custom_id\":\"a\",\"url\":\"/v1/completions\"}", "body", "missing_required_parameter",
          "a"},
-        {"{\"custom_id\":\"a\",\"url\":\"/v1/completions\",\"body\":[]}", "body", "invalid_value", "a"},
-        {"{\"custom_id\":\"a\",\"url\":\"/v1/completions\",\"body\":{\"stream\":true}}", "body.stream",
-         "unsupported_parameter", "a"},
+        {"{\"custom_id\":\"a\",\"url\":\"/v1/completions\",\"body\":[]}", "body", "invalid_value",
+         "a"},
+        {"{\"custom_id\":\"a\",\"url\":\"/v1/completions\",\"body\":{\"stream\":true}}",
+         "body.stream", "unsupported_parameter", "a"},
         {"{\"custom_id\":\"a\",\"url\":\"/v1/models\",\"body\":{}}", "url", "invalid_url", "a"},
         {"{\"custom_id\":\"a\",\"url\":\"/v1/tokenize\",\"body\":{}}", "url", "invalid_url", "a"},
         {"{\"custom_id\":\"a\",\"url\":\"\",\"body\":{}}", "url", "invalid_url", "a"},
@@ -55,7 +58,8 @@ static void bad_lines_are_refused_by_name(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tt_err e = {0};
         tt_batch_line l;
-        assert_int_equal(tt_batch_line_read(&l, 1, bad[i].line, strlen(bad[i].line), &e), TT_EINVAL);
+        assert_int_equal(tt_batch_line_read(&l, 1, bad[i].line, strlen(bad[i].line), &e),
+                         TT_EINVAL);
         assert_string_equal(e.code, bad[i].code);
         assert_string_equal(e.param, bad[i].param);
         assert_int_equal(!l.custom_id, !bad[i].id);
@@ -78,9 +82,10 @@ static void answers_are_one_line_of_json(void **state)
     tt_err e = {0};
     tt_fail_param(&e, "url", "invalid_url", "no such %s", "thing");
     tt_batch_write_error(&out, &(tt_batch_line){.number = 2}, &e);
-    assert_string_equal(out.data, "{\"id\":\"batch_req_2\",\"custom_id\":null,\"response\":null,"
-                                  "\"error\":{\"code\":\"invalid_url\",\"message\":\"no such thing\","
-                                  "\"param\":\"url\",\"line\":2}}\n");
+    assert_string_equal(out.data,
+                        "{\"id\":\"batch_req_2\",\"custom_id\":null,\"response\":null,"
+                        "\"error\":{\"code\":\"invalid_url\",\"message\":\"no such thing\","
+                        "\"param\":\"url\",\"line\":2}}\n");
     tt_buf_free(&r.body);
     tt_buf_free(&out);
 }

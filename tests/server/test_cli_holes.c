@@ -42,8 +42,9 @@ static void holes_stand_anywhere(void **state)
 static void broken_marks_are_text(void **state)
 {
     (void)state;
-    static const char *const broken[] = {"[[", "[[8", "[[8]", "[[]]", "[[0]]", "[[-1]]", "[[8 ]]",
-                                         "[[10000]]", "[[99999999999999999999]]"};
+    static const char *const broken[] = {"[[",     "[[8",       "[[8]",
+                                         "[[]]",   "[[0]]",     "[[-1]]",
+                                         "[[8 ]]", "[[10000]]", "[[99999999999999999999]]"};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         char want[64];
         snprintf(want, sizeof want, "'%s'", broken[i]);

@@ -22,7 +22,10 @@ static const char *in_root(const char *name)
     return path;
 }
 
-static void make_folder(const char *name) { assert_int_equal(mkdir(in_root(name), 0700), 0); }
+static void make_folder(const char *name)
+{
+    assert_int_equal(mkdir(in_root(name), 0700), 0);
+}
 
 static void make_model(const char *name)
 {

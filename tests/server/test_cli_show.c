@@ -86,8 +86,9 @@ static void columns_fill_the_holes(void **state)
     (void)state;
     screen s;
     open_screen(&s, "[[1]]b[[2]]e", true);
-    add(&s, "{\"step\":1,\"of\":3,\"canvas\":3,\"events\":[{\"pos\":2,\"op\":\"set\",\"text\":\"d\"},"
-            "{\"pos\":0,\"op\":\"set\",\"text\":\"a\"}]}");
+    add(&s,
+        "{\"step\":1,\"of\":3,\"canvas\":3,\"events\":[{\"pos\":2,\"op\":\"set\",\"text\":\"d\"},"
+        "{\"pos\":0,\"op\":\"set\",\"text\":\"a\"}]}");
     tt_show_tick(s.show, 0);
     assert_string_equal(picture(&s), "ab.de\n\nstep 1 of 3");
     add(&s, "{\"step\":2,\"of\":3,\"events\":[{\"pos\":0,\"op\":\"mask\"},"

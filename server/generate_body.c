@@ -1,0 +1,131 @@
+/* generate_body.c - see generate_body.h. */
+#include "server/generate_body.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "server/holes.h"
+#include "server/json_write.h"
+
+static void write_segments(tt_json *w, const char *text)
+{
+    tt_json_open_member(w, "segments", '[');
+    for (tt_hole_part p; tt_holes_next(&text, &p);) {
+        tt_json_open(w, '{');
+        if (p.text) {
+            tt_json_key(w, "text");
+            tt_json_put_bytes(w, p.text, p.bytes);
+        } else {
+            tt_json_open_member(w, "hole", '{');
+            tt_json_int_member(w, "max", p.tokens);
+            tt_json_close(w, '}');
+        }
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
+}
+
+static void write_message(tt_json *w, const char *role, const char *text)
+{
+    if (!text)
+        return;
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "role", role);
+    tt_json_text_member(w, "content", text);
+    tt_json_close(w, '}');
+}
+
+static void write_text(tt_json *w, const tt_generate_args *a)
+{
+    if (a->infill) {
+        write_segments(w, a->infill);
+    } else if (a->chat) {
+        tt_json_open_member(w, "messages", '[');
+        write_message(w, "system", a->system);
+        write_message(w, "user", a->prompt);
+        tt_json_close(w, ']');
+    } else {
+        tt_json_text_member(w, "prompt", a->prompt);
+    }
+}
+
+/* "name=value" with the JSON type the parameter has; the interface checks the rest. */
+static tt_status write_set(tt_json *w, const char *set, tt_err *e)
+{
+    const char *equals = strchr(set, '=');
+    char name[64];
+    if (!equals || equals == set || (size_t)(equals - set) >= sizeof name)
+        return tt_fail(e, TT_EINVAL, "--set is '%.60s', must be NAME=VALUE", set);
+    snprintf(name, sizeof name, "%.*s", (int)(equals - set), set);
+    const tt_param *p = tt_param_find(name);
+    if (!p)
+        return tt_fail(e, TT_EINVAL, "there is no parameter '%s'; `tutti inspect --list` names all",
+                       name);
+    tt_params checked;
+    tt_params_default(&checked);
+    tt_status s = tt_params_set_text(&checked, p, equals + 1, e);
+    if (s)
+        return s;
+    double v = tt_params_get(&checked, p);
+    tt_json_key(w, name);
+    if (p->type == TT_PARAM_BOOL)
+        tt_json_put_bool(w, v != 0);
+    else if (p->type == TT_PARAM_CHOICE)
+        tt_json_put_text(w, p->choices[(int)v]);
+    else {
+        char number[40]; /* what strtod() takes is more than JSON has */
+        snprintf(number, sizeof number, "%.17g", v);
+        tt_json_put_raw(w, number);
+    }
+    return TT_OK;
+}
+
+static tt_status write_extension(tt_json *w, const tt_generate_args *a, tt_err *e)
+{
+    tt_json_open_member(w, "tutti", '{');
+    if (a->sampler)
+        tt_json_text_member(w, "sampler", a->sampler);
+    if (a->special)
+        tt_json_bool_member(w, "special_tokens", true);
+    if (a->show)
+        tt_json_text_member(w, "stream_mode", "delta");
+    for (int i = 0; i < a->sets; i++) {
+        tt_status s = write_set(w, a->set[i], e);
+        if (s)
+            return s;
+    }
+    tt_json_close(w, '}');
+    return TT_OK;
+}
+
+tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *model, tt_err *e)
+{
+    tt_json w = {.out = out};
+    tt_json_open(&w, '{');
+    tt_json_text_member(&w, "model", model);
+    write_text(&w, a);
+    if (a->max_tokens > 0)
+        tt_json_int_member(&w, "max_tokens", a->max_tokens);
+    if (a->seed >= 0)
+        tt_json_int_member(&w, "seed", a->seed);
+    if (a->n > 0)
+        tt_json_int_member(&w, "n", a->n);
+    if (a->echo)
+        tt_json_bool_member(&w, "echo", true);
+    if (a->show) {
+        tt_json_bool_member(&w, "stream", true);
+        tt_json_key(&w, "stream_options");
+        tt_json_put_raw(&w, "{\"include_usage\":true}");
+    }
+    if (a->stops) {
+        tt_json_open_member(&w, "stop", '[');
+        for (int i = 0; i < a->stops; i++)
+            tt_json_put_text(&w, a->stop[i]);
+        tt_json_close(&w, ']');
+    }
+    tt_status s = write_extension(&w, a, e);
+    tt_json_close(&w, '}');
+    if (!s && out->failed)
+        s = tt_fail(e, TT_ENOMEM, "no memory for the request");
+    return s;
+}
