@@ -211,7 +211,8 @@ static tt_status read_header(tt_weights *w, const cJSON *root, const char *data,
         if (s)
             return s;
     }
-    return check_tiling(w->list + first, w->count - first, data_bytes, e);
+    const entry *added = w->count > first ? w->list + first : NULL;
+    return check_tiling(added, w->count - first, data_bytes, e);
 }
 
 static tt_status add_image(tt_weights *w, const char *bytes, size_t size, tt_err *e)
