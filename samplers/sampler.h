@@ -82,6 +82,7 @@ typedef struct tt_sampler {
     const char *summary; /* one line for listings and GET /v1/models */
     const char *source;  /* paper or released code whose behaviour is the reference */
     uint32_t needs;      /* TT_KIND_* the model must have */
+    bool needs_guide;    /* a second, causal model must be given */
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     const char *const *params; /* names of the parameters it reads, NULL-terminated */
 

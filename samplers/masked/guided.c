@@ -189,6 +189,7 @@ const tt_sampler tt_sampler_guided = {
     .summary = "draft all, let a small causal model accept a leading run",
     .source = "FreeCache and Guided Diffusion, arXiv 2505.21467, released code",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .needs_guide = true,
     .state_size = sizeof(state),
     .params = params,
     .open = gd_open,

@@ -127,6 +127,8 @@ static const tt_field extension[] = {
     READ("sampler", GEN, TEXT, 0, 0,
          "which step rule fills the canvas. Default: the model's own; 'infill' where text follows "
          "the columns to fill"),
+    READ("guide", GEN, TEXT, 0, 0,
+         "id of the causal model that supervises sampler 'guided'; same vocabulary"),
     READ("stream_mode", GEN, TEXT, 0, 0,
          "committed: text deltas that never change; snapshot: the whole text every time; "
          "delta: events per token"),

@@ -168,6 +168,7 @@ tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *
         tt_job_spec spec = {
             .model = g->model,
             .sampler = g->sampler,
+            .guide = g->guide,
             .params = g->params,
             .id = c->ids.id,
             .open = (const uint8_t *)c->open.data,

@@ -62,6 +62,7 @@ struct tt_gen {
 
     /* request */
     const tt_sampler *sampler;
+    const tt_served *guide;
     tt_params params;
     int32_t n;
     int64_t seed;

@@ -76,6 +76,24 @@ static tt_status read_sampler(tt_gen *g, const cJSON *body, tt_err *e)
     return TT_OK;
 }
 
+static tt_status read_guide(tt_gen *g, const cJSON *body, tt_err *e)
+{
+    const cJSON *node = tt_json_get(tt_json_get(body, "tutti"), "guide");
+    if (!node && g->sampler->needs_guide)
+        return tt_fail_param(e, "tutti.guide", "missing_required_parameter",
+                             "sampler '%s' needs a guide: the id of a causal model",
+                             g->sampler->name);
+    if (!node)
+        return TT_OK;
+    if (!g->sampler->needs_guide)
+        return tt_fail_param(e, "tutti.guide", "unsupported_parameter",
+                             "sampler '%s' takes no guide", g->sampler->name);
+    g->guide = tt_engine_find(g->api->engine, node->valuestring);
+    return g->guide ? TT_OK
+                    : tt_fail_param(e, "tutti.guide", "model_not_found",
+                                    "there is no model '%.80s'", node->valuestring);
+}
+
 /* A parameter that was set and that the sampler does not read is an error, never ignored. */
 static tt_status check_unread(const tt_gen *g, const cJSON *body, tt_err *e)
 {
@@ -289,7 +307,7 @@ static tt_status read_extension(tt_gen *g, const cJSON *body, tt_err *e)
 tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
 {
     static tt_status (*const steps[])(tt_gen *, const cJSON *, tt_err *) = {
-        read_sampler, read_params, read_bias, read_logprobs, read_stops, read_stream,
+        read_sampler, read_guide, read_params, read_bias, read_logprobs, read_stops, read_stream,
         read_extension,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {

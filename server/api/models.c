@@ -38,14 +38,23 @@ static void write_param(const tt_params *defaults, const tt_param *p, tt_json *w
     tt_json_close(w, '}');
 }
 
+/* Whether a causal model is open that could guide. */
+static bool has_guide(const tt_engine *g)
+{
+    for (size_t i = 0; i < tt_engine_models(g); i++)
+        if (tt_engine_model(g, i)->info.kinds & TT_KIND_CAUSAL)
+            return true;
+    return false;
+}
+
 /* Samplers this model can run, each with the parameters it reads and their values here. */
-static void write_samplers(const tt_served *m, tt_json *w)
+static void write_samplers(const tt_served *m, bool guided, tt_json *w)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
     tt_json_open_member(w, "samplers", '[');
     for (const tt_sampler *const *s = tt_sampler_all(); *s; s++) {
-        if ((*s)->needs & ~m->info.kinds)
+        if (((*s)->needs & ~m->info.kinds) || ((*s)->needs_guide && !guided))
             continue;
         tt_json_open(w, '{');
         tt_json_text_member(w, "name", (*s)->name);
@@ -64,21 +73,26 @@ static void write_samplers(const tt_served *m, tt_json *w)
 
 static const char *kind(const tt_served *m)
 {
+    if (m->info.kinds & TT_KIND_CAUSAL)
+        return "autoregressive";
     return m->info.kinds & TT_KIND_INSERTION ? "insertion" : "mdlm";
 }
 
-static void write_extension(const tt_served *m, tt_json *w)
+static void write_extension(const tt_served *m, bool guided, tt_json *w)
 {
     tt_json_open_member(w, "tutti", '{');
     tt_json_text_member(w, "family", kind(m));
     tt_json_text_member(w, "architecture", m->info.architecture);
     tt_json_open_member(w, "capabilities", '[');
-    if (m->tok || m->info.vocab)
+    bool fills = m->info.kinds & TT_KIND_BIDIRECTIONAL;
+    if (fills)
         tt_json_put_text(w, "completion");
-    if (m->chat)
+    if (fills && m->chat)
         tt_json_put_text(w, "chat");
-    if (m->tok)
+    if (fills && m->tok)
         tt_json_put_text(w, "infill");
+    if (m->info.kinds & TT_KIND_CAUSAL)
+        tt_json_put_text(w, "guide");
     tt_json_close(w, ']');
     tt_json_int_member(w, "context", m->info.context);
     tt_json_int_member(w, "vocabulary", m->info.vocab);
@@ -89,11 +103,11 @@ static void write_extension(const tt_served *m, tt_json *w)
     tt_json_text_member(w, "digest", m->digest);
     tt_json_text_member(w, "chat_format", m->chat ? tt_chat_name(m->chat) : NULL);
     tt_json_text_member(w, "default_sampler", m->sampler ? m->sampler->name : NULL);
-    write_samplers(m, w);
+    write_samplers(m, guided, w);
     tt_json_close(w, '}');
 }
 
-static void write_model(const tt_served *m, tt_json *w)
+static void write_model(const tt_served *m, bool guided, tt_json *w)
 {
     tt_json_open(w, '{');
     tt_json_text_member(w, "id", m->id);
@@ -101,18 +115,19 @@ static void write_model(const tt_served *m, tt_json *w)
     tt_json_int_member(w, "created", m->created);
     tt_json_text_member(w, "owned_by", "tutti");
     tt_json_int_member(w, "max_model_len", m->info.context);
-    write_extension(m, w);
+    write_extension(m, guided, w);
     tt_json_close(w, '}');
 }
 
 void tt_api_models(const tt_call *c, tt_reply *r)
 {
     tt_json w = {.out = &r->body};
+    bool guided = has_guide(c->api->engine);
     tt_json_open(&w, '{');
     tt_json_text_member(&w, "object", "list");
     tt_json_open_member(&w, "data", '[');
     for (size_t i = 0; i < tt_engine_models(c->api->engine); i++)
-        write_model(tt_engine_model(c->api->engine, i), &w);
+        write_model(tt_engine_model(c->api->engine, i), guided, &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');
     r->status = 200;
@@ -127,6 +142,6 @@ void tt_api_model(const tt_call *c, tt_reply *r)
         return;
     }
     tt_json w = {.out = &r->body};
-    write_model(m, &w);
+    write_model(m, has_guide(c->api->engine), &w);
     r->status = 200;
 }

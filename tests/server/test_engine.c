@@ -350,6 +350,44 @@ static void a_full_queue_says_when_to_come_back(void **state)
         tt_job_release(j[i]);
 }
 
+/* The golden pair of a diffusion model and its guide. */
+static void a_guide_judges_what_is_drafted(void **state)
+{
+    const world *w = *state;
+    tt_err e;
+    tt_job *j;
+    static const char *const folder[] = {"tests/golden/masked-diffusion/guided/dlm",
+                                         "tests/golden/masked-diffusion/guided/guide"};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(tt_engine_add_model(w->engine, i ? "guide" : "dlm", folder[i],
+                                             TT_WEIGHTS_F32, NULL, NULL, &e), TT_OK);
+    int32_t prompt[27] = {40, 51, 20};
+    uint8_t open[27] = {0, 0, 0};
+    memset(open + 3, 1, 24);
+    tt_job_spec s = {.model = tt_engine_find(w->engine, "dlm"), .id = prompt, .open = open,
+                     .columns = 27, .prompt = 3, .samples = 1,
+                     .sampler = tt_sampler_find("guided")};
+    s.params = s.model->defaults;
+    s.params.guide_rule = TT_GUIDE_DETERMINISTIC;
+    assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_EINVAL);
+    assert_string_equal(e.param, "guide");
+    s.guide = w->model;
+    assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_EINVAL);
+    assert_string_equal(e.param, "guide"); /* not causal */
+    s.guide = tt_engine_find(w->engine, "guide");
+    tt_job_spec beside = spec_of(w, 1, COLUMNS); /* another model's job in between */
+    tt_job *other = submit(w, &beside);
+    j = submit(w, &s);
+    wait_end(j, 1);
+    static const int32_t want[27] = {40, 51, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+                                     0,  1,  2,  3,  4,  5,  6,  7,  8,  90, 90, 90, 90};
+    int32_t got[27];
+    result(j, 0, got, 27);
+    assert_memory_equal(got, want, sizeof want);
+    tt_job_release(j);
+    tt_job_release(other);
+}
+
 static void count_wake(void *arg) { (*(_Atomic int *)arg)++; }
 
 static void wake_comes_per_step_only_when_asked(void **state)
@@ -406,6 +444,7 @@ int main(void)
         WITH(a_cancelled_job_frees_its_place, setup),
         WITH(a_deadline_ends_a_job, setup),
         WITH(a_full_queue_says_when_to_come_back, setup_small),
+        WITH(a_guide_judges_what_is_drafted, setup),
         WITH(wake_comes_per_step_only_when_asked, setup),
         cmocka_unit_test_setup(closing_cancels_what_runs, setup),
     };
