@@ -160,6 +160,19 @@ bool tt_gen_streams(const tt_gen *g) { return g->stream; }
 
 /* --- running --- */
 
+/* The engine names a parameter; the caller wrote it into the extension object, unless it is one
+ * of OpenAI's own. */
+static void name_the_field(tt_err *e)
+{
+    bool openai = !strcmp(e->param, "temperature") || !strcmp(e->param, "top_p");
+    if (e->status != TT_EINVAL || openai ||
+        (strcmp(e->param, "guide") && !tt_param_find(e->param)))
+        return;
+    char name[sizeof e->param];
+    snprintf(name, sizeof name, "tutti.%.80s", e->param);
+    memcpy(e->param, name, sizeof name);
+}
+
 tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *retry_after_ms,
                         tt_err *e)
 {
@@ -189,6 +202,7 @@ tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *
         };
         tt_status s = tt_engine_submit(g->api->engine, &spec, &c->job, retry_after_ms, e);
         if (s) {
+            name_the_field(e);
             tt_gen_cancel(g);
             return s;
         }
