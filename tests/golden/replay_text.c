@@ -285,8 +285,8 @@ static void decode_one(replay *r, const tt_tok *t, const char *name, const char 
         complain(r, name, "dec", id, &e);
     else if (whole.size != parts.size ||
              memcmp(tt_buf_text(&whole), tt_buf_text(&parts), whole.size))
-        check_text(r, name, "dec", "streamed", tt_buf_text(&parts), parts.size,
-                   tt_buf_text(&whole), whole.size);
+        check_text(r, name, "dec", "streamed", tt_buf_text(&parts), parts.size, tt_buf_text(&whole),
+                   whole.size);
     else
         check_text(r, name, "dec", id, tt_buf_text(&whole), whole.size, want, want_n);
     tt_buf_free(&whole);

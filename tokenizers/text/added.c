@@ -6,8 +6,6 @@
 
 #include "kernels/base/utf8.h"
 
-enum { LONGEST = 1024 }; /* bytes of a token's text; bounds the look-ahead at every position */
-
 /* --- looking --- */
 
 static bool banned(const tt_added_token *t, const tt_added_scan *s)
@@ -180,8 +178,8 @@ static tt_status read_token(tt_added_token *t, const tt_doc *d, tt_err *e)
         st = tt_doc_text(&m, &text, &t->bytes, e);
     if (st)
         return st;
-    if (t->bytes > LONGEST)
-        return tt_doc_fail(&m, TT_EUNSUP, e, "longer than %d bytes", LONGEST);
+    if (t->bytes > TT_TRIE_LONGEST)
+        return tt_doc_fail(&m, TT_EUNSUP, e, "longer than %d bytes", TT_TRIE_LONGEST);
     t->text = (char *)text;
     if ((st = tt_doc_get_bool(d, "special", &t->special, e)))
         return st;

@@ -240,8 +240,8 @@ static tt_status spell(speller *p, const char *piece, size_t n)
 }
 
 /* The id of the piece taken as one token, or -1. */
-static int32_t whole_piece(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s,
-                           const char *piece, size_t n)
+static int32_t whole_piece(const tt_bpe *b, const tt_vocab *vocab, tt_scratch *s, const char *piece,
+                           size_t n)
 {
     if (!b->suffix_bytes)
         return tt_vocab_get(vocab, piece, n);
@@ -264,10 +264,10 @@ static tt_status encode_part(const tt_bpe *b, const tt_vocab *vocab, tt_scratch 
     if (st)
         return st;
     size_t count = out->count - before;
-    if (count <= SHORT)
-        count = join_short(b, out->id + before, count);
-    else
+    if (count > SHORT)
         st = join_long(b, s, out->id + before, &count, e);
+    else if (count > 1)
+        count = join_short(b, out->id + before, count);
     if (st)
         return st;
     out->count = before + count;

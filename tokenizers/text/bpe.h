@@ -31,9 +31,9 @@ typedef struct {
     bool byte_fallback;    /* unknown characters are spelled in bytes */
     bool ignore_merges;    /* a piece that is a token is taken whole */
     bool fuse_unk, has_unk;
-    int32_t unk;           /* -1: named but not in the vocabulary */
-    char prefix[32];       /* in front of all characters of a word but the first */
-    char suffix[32];       /* behind the last: "</w>" */
+    int32_t unk;     /* -1: named but not in the vocabulary */
+    char prefix[32]; /* in front of all characters of a word but the first */
+    char suffix[32]; /* behind the last: "</w>" */
     size_t prefix_bytes, suffix_bytes;
     tt_junctions *junctions; /* NULL: pieces are never cut (byte-level ones are short anyway) */
     /* Does the token's text encode to just itself? 0 not tried yet, 1 yes, 2 no. Filled in while

@@ -46,8 +46,8 @@ static tt_status read_settings(tt_bpe *b, const tt_vocab *vocab, const tt_doc *m
         (st = tt_doc_get_text(model, "unk_token", &unk, &unk_bytes, e)) ||
         (st = read_affix(model, "continuing_subword_prefix", b->prefix, sizeof b->prefix,
                          &b->prefix_bytes, e)) ||
-        (st = read_affix(model, "end_of_word_suffix", b->suffix, sizeof b->suffix,
-                         &b->suffix_bytes, e)))
+        (st = read_affix(model, "end_of_word_suffix", b->suffix, sizeof b->suffix, &b->suffix_bytes,
+                         e)))
         return st;
     b->has_unk = unk != NULL;
     b->unk = unk ? tt_vocab_find(vocab, unk, unk_bytes) : -1;

@@ -58,7 +58,10 @@ static tt_status put_frame(writer *w, const char *s)
     return TT_OK;
 }
 
-static bool blank(uint32_t cp) { return tt_uni_space(cp) || (cp >= 0x1C && cp <= 0x1F); }
+static bool blank(uint32_t cp)
+{
+    return tt_uni_space(cp) || (cp >= 0x1C && cp <= 0x1F);
+}
 
 static void trim(const char **text, size_t *bytes)
 {
@@ -142,8 +145,8 @@ static tt_status write_all(writer *w, const tt_chat_turn *turn, size_t turns, bo
     bool own_system = wrap_of(f, turn[0].role) == &f->system;
     tt_status st = put_frame(w, f->prefix);
     if (!st && !own_system && f->default_system)
-        st = put_turn(w, first, f->default_system, strlen(f->default_system), f->after_first,
-                      false);
+        st =
+            put_turn(w, first, f->default_system, strlen(f->default_system), f->after_first, false);
     for (size_t i = 0; i < turns && !st; i++) {
         const tt_chat_wrap *wrap = wrap_of(f, turn[i].role);
         bool open_end = continue_last && i + 1 == turns && wrap == &f->assistant;
@@ -189,4 +192,7 @@ size_t tt_chat_stops(const tt_chat_format *f, const tt_tok *t, int32_t *id, size
     return n;
 }
 
-const char *tt_chat_name(const tt_chat_format *f) { return f->name; }
+const char *tt_chat_name(const tt_chat_format *f)
+{
+    return f->name;
+}

@@ -6,17 +6,19 @@
 #include "tokenizers/text/chat.h"
 #include "tokenizers/text/tok.h"
 
-#define CHATML(format_name, system_text)                                        \
-    {                                                                           \
-        .name = (format_name), .prefix = "", .default_system = (system_text),   \
-        .system = {"<|im_start|>system\n", "<|im_end|>\n"},                     \
-        .user = {"<|im_start|>user\n", "<|im_end|>\n"},                         \
-        .assistant = {"<|im_start|>assistant\n", "<|im_end|>\n"},               \
-        .control = {"<|im_start|>", "<|im_end|>"},                              \
-        .stop = {"<|im_end|>", "<|endoftext|>"},                                \
+#define CHATML(format_name, system_text)                                                    \
+    {                                                                                       \
+        .name = (format_name), .prefix = "", .default_system = (system_text),               \
+        .system = {"<|im_start|>system\n", "<|im_end|>\n"},                                 \
+        .user = {"<|im_start|>user\n", "<|im_end|>\n"},                                     \
+        .assistant = {"<|im_start|>assistant\n", "<|im_end|>\n"},                           \
+        .control = {"<|im_start|>", "<|im_end|>"}, .stop = {"<|im_end|>", "<|endoftext|>"}, \
     }
 
-#define HEADER(role) {"<|start_header_id|>" role "<|end_header_id|>\n\n", "<|eot_id|>"}
+#define HEADER(role)                                                     \
+    {                                                                    \
+        "<|start_header_id|>" role "<|end_header_id|>\n\n", "<|eot_id|>" \
+    }
 #define HEADERS(format_name, bos, end)                                                    \
     {                                                                                     \
         .name = (format_name), .prefix = (bos), .trim = true, .system = HEADER("system"), \
@@ -56,7 +58,10 @@ static const tt_chat_format formats[FORMATS] = {
 static const char *const names[FORMATS + 1] = {"chatml", "qwen2",  "qwen2.5", "dream",
                                                "llada",  "llada2", "llama3",  NULL};
 
-const char *const *tt_chat_names(void) { return names; }
+const char *const *tt_chat_names(void)
+{
+    return names;
+}
 
 static bool has_all(const char *text, const char *const mark[], size_t n)
 {
@@ -74,10 +79,10 @@ static bool has_any(const char *text, const char *const mark[], size_t n)
     return false;
 }
 
-#define HAS_ALL(text, ...) \
+#define HAS_ALL(text, ...)                              \
     has_all((text), (const char *const[]){__VA_ARGS__}, \
             sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
-#define HAS_ANY(text, ...) \
+#define HAS_ANY(text, ...)                              \
     has_any((text), (const char *const[]){__VA_ARGS__}, \
             sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 

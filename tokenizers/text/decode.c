@@ -48,15 +48,22 @@ static int hex(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+int tt_decode_byte_code(const char *text, size_t n)
+{
+    if (n != 6 || !starts(text, n, "<0x", 3) || text[5] != '>' || hex(text[3]) < 0 ||
+        hex(text[4]) < 0)
+        return -1;
+    return hex(text[3]) << 4 | hex(text[4]);
+}
+
 tt_status tt_decode_byte_fallback(tt_decode_place *at, const char *text, size_t n, tt_buf *out)
 {
-    bool code = n == 6 && starts(text, n, "<0x", 3) && text[5] == '>' && hex(text[3]) >= 0 &&
-                hex(text[4]) >= 0;
-    if (code)
-        tt_buf_putc(out, (char)(hex(text[3]) << 4 | hex(text[4])));
+    int byte = tt_decode_byte_code(text, n);
+    if (byte >= 0)
+        tt_buf_putc(out, (char)byte);
     else
         tt_buf_add(out, text, n);
-    at->done = code;
+    at->done = byte >= 0;
     return TT_OK;
 }
 
@@ -112,8 +119,8 @@ tt_status tt_decode_replace(tt_decode_place *at, const char *text, size_t n, tt_
 static void clean_up(tt_buf *out, const char *text, size_t n)
 {
     static const char *const rules[][2] = {
-        {" .", "."},   {" ?", "?"},   {" !", "!"},          {" ,", ","},
-        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},      {" do not", " don't"},
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
         {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     tt_buf a = {0}, b = {0};

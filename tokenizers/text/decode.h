@@ -31,15 +31,15 @@ typedef tt_status tt_decode_fn(tt_decode_place *at, const char *text, size_t n, 
 
 struct tt_decode_step {
     tt_decode_fn *run;
-    tt_pattern pattern;  /* Replace */
-    char *text;          /* Replace: content; WordPiece: prefix; BPEDecoder: suffix; SPM: unk */
+    tt_pattern pattern; /* Replace */
+    char *text;         /* Replace: content; WordPiece: prefix; BPEDecoder: suffix; SPM: unk */
     size_t bytes;
-    char sign[4];        /* Metaspace, Strip */
+    char sign[4]; /* Metaspace, Strip */
     size_t sign_bytes;
     unsigned start, stop; /* Strip: how many signs at most */
-    bool cleanup;        /* WordPiece */
-    bool drop_first;     /* Metaspace: no sign stays in the first token */
-    bool drop_all;       /* SentencePiece: every blank in front of the text goes */
+    bool cleanup;         /* WordPiece */
+    bool drop_first;      /* Metaspace: no sign stays in the first token */
+    bool drop_all;        /* SentencePiece: every blank in front of the text goes */
 };
 
 typedef struct {
@@ -56,6 +56,9 @@ tt_status tt_decoder_open(tt_decoder *dec, const tt_doc *d, tt_err *e);
 tt_status tt_decoder_open_spm(tt_decoder *dec, bool dummy, bool trim, const char *unk,
                               size_t unk_bytes, tt_err *e);
 void tt_decoder_close(tt_decoder *dec);
+
+/* The byte that a token like "<0x41>" stands for, or -1. */
+int tt_decode_byte_code(const char *text, size_t n);
 
 /* Fills the pieces of the vocabulary, whose ids must be complete. */
 tt_status tt_decoder_index(const tt_decoder *dec, tt_vocab *vocab, tt_err *e);

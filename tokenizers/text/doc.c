@@ -13,14 +13,14 @@
  * backslash in front of "u0000" is not one. */
 static size_t escaped_nul(const char *s, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n;) {
         const char *p = memchr(s + i, '\\', n - i);
         if (!p)
             return n;
         i = (size_t)(p - s);
         if (n - i >= 6 && !memcmp(p, "\\u0000", 6))
             return i;
-        i++;
+        i += 2;
     }
     return n;
 }
@@ -235,4 +235,7 @@ tt_doc tt_doc_first(const tt_doc *list)
     return element(list, list->item ? list->item->child : NULL, 0);
 }
 
-tt_doc tt_doc_next(const tt_doc *d) { return element(d->up, d->item->next, d->index + 1); }
+tt_doc tt_doc_next(const tt_doc *d)
+{
+    return element(d->up, d->item->next, d->index + 1);
+}

@@ -18,8 +18,8 @@ tt_status tt_ids_add(tt_ids *ids, const int32_t *id, size_t n, tt_err *e)
         size_t capacity = ids->capacity ? ids->capacity * 2 : 64;
         while (capacity - ids->count < n && capacity <= SIZE_MAX / 2 / sizeof *id)
             capacity *= 2;
-        int32_t *list = capacity - ids->count < n ? NULL
-                                                  : realloc(ids->id, capacity * sizeof *list);
+        int32_t *list =
+            capacity - ids->count < n ? NULL : realloc(ids->id, capacity * sizeof *list);
         if (!list)
             return tt_fail(e, TT_ENOMEM, "no memory for %zu ids", ids->count + n);
         ids->id = list;
@@ -62,11 +62,8 @@ static tt_status piece(void *to, const char *text, size_t bytes, tt_err *e)
 static tt_status around_added(encoder *x, const tt_trie *trie, tt_piece p,
                               tt_status (*rest)(encoder *x, tt_piece p))
 {
-    tt_added_scan s = {.text = p.text,
-                       .bytes = p.bytes,
-                       .special = x->special,
-                       .ban = x->ban,
-                       .bans = x->bans};
+    tt_added_scan s = {
+        .text = p.text, .bytes = p.bytes, .special = x->special, .ban = x->ban, .bans = x->bans};
     size_t done = 0;
     tt_status st = TT_OK;
     while (!st && tt_added_next(&x->t->added, trie, &s)) {
@@ -98,8 +95,8 @@ static tt_status raw_rest(encoder *x, tt_piece p)
             return bad;
         return piece(x, tt_buf_text(normal), normal->size, x->e);
     }
-    tt_status st = tt_normal_run(&x->t->normal, &x->scratch, p.text, p.bytes, &p.text, &p.bytes,
-                                 x->e);
+    tt_status st =
+        tt_normal_run(&x->t->normal, &x->scratch, p.text, p.bytes, &p.text, &p.bytes, x->e);
     return st ? st : around_added(x, &x->t->added.normal, p, normal_rest);
 }
 

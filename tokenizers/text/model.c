@@ -41,13 +41,16 @@ static tt_status finish_bpe(tt_text_model *m, tt_err *e)
     return tt_bpe_finish(&m->bpe, &m->vocab, e);
 }
 
-static tt_status encode_bpe(const tt_text_model *m, tt_scratch *s, const char *piece,
-                            size_t bytes, tt_ids *out, tt_err *e)
+static tt_status encode_bpe(const tt_text_model *m, tt_scratch *s, const char *piece, size_t bytes,
+                            tt_ids *out, tt_err *e)
 {
     return tt_bpe_encode(&m->bpe, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_bpe(tt_text_model *m) { tt_bpe_close(&m->bpe); }
+static void close_bpe(tt_text_model *m)
+{
+    tt_bpe_close(&m->bpe);
+}
 
 static tt_status open_wordpiece(tt_text_model *m, const tt_doc *d, tt_err *e)
 {
@@ -57,7 +60,13 @@ static tt_status open_wordpiece(tt_text_model *m, const tt_doc *d, tt_err *e)
 static tt_status encode_wordpiece(const tt_text_model *m, tt_scratch *s, const char *piece,
                                   size_t bytes, tt_ids *out, tt_err *e)
 {
-    return tt_wordpiece_encode(&m->wordpiece, &m->vocab, s, piece, bytes, out, e);
+    (void)s;
+    return tt_wordpiece_encode(&m->wordpiece, piece, bytes, out, e);
+}
+
+static void close_wordpiece(tt_text_model *m)
+{
+    tt_wordpiece_close(&m->wordpiece);
 }
 
 static tt_status open_wordlevel(tt_text_model *m, const tt_doc *d, tt_err *e)
@@ -83,11 +92,15 @@ static tt_status encode_unigram(const tt_text_model *m, tt_scratch *s, const cha
     return tt_unigram_encode(&m->unigram, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_unigram(tt_text_model *m) { tt_unigram_close(&m->unigram); }
+static void close_unigram(tt_text_model *m)
+{
+    tt_unigram_close(&m->unigram);
+}
 
 static const tt_text_model_kind kinds[] = {
+    /* BPE first: the one that works on bytes, too */
     {"BPE", "BPE", open_bpe, finish_bpe, encode_bpe, close_bpe},
-    {"WordPiece", "WordPiece", open_wordpiece, NULL, encode_wordpiece, NULL},
+    {"WordPiece", "WordPiece", open_wordpiece, NULL, encode_wordpiece, close_wordpiece},
     {"WordLevel", "WordLevel", open_wordlevel, NULL, encode_wordlevel, NULL},
     {"Unigram", "Unigram", open_unigram, NULL, encode_unigram, close_unigram},
 };
@@ -103,7 +116,7 @@ static tt_status find_type(const tt_doc *d, const char **type, tt_err *e)
     if ((st = tt_doc_find(d, "merges", &merges, e)) || (st = tt_doc_need(d, "vocab", &vocab, e)) ||
         (st = tt_doc_find(d, "continuing_subword_prefix", &prefix, e)))
         return st;
-    *type = merges.item                  ? "BPE"
+    *type = merges.item                 ? "BPE"
             : cJSON_IsArray(vocab.item) ? "Unigram"
             : prefix.item               ? "WordPiece"
                                         : "WordLevel";
@@ -122,6 +135,8 @@ tt_status tt_text_model_open(tt_text_model *m, const tt_doc *d, bool byte_level,
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(type, kinds[i].type))
             continue;
+        if (byte_level && i)
+            return tt_doc_fail(d, TT_EUNSUP, e, "a %s model behind ByteLevel", type);
         m->kind = &kinds[i];
         int n = cJSON_GetArraySize(vocab.item);
         st = tt_vocab_open(&m->vocab, n > 0 ? (size_t)n : 0, byte_level, e);

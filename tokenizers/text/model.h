@@ -19,8 +19,8 @@ typedef struct {
 } tt_text_model;
 
 struct tt_text_model_kind {
-    const char *type; /* in tokenizer.json */
-    const char *name; /* for people */
+    const char *type;                                                /* in tokenizer.json */
+    const char *name;                                                /* for people */
     tt_status (*open)(tt_text_model *m, const tt_doc *d, tt_err *e); /* NULL: not from JSON */
     tt_status (*finish)(tt_text_model *m, tt_err *e); /* once all ids are known; may be NULL */
     tt_status (*encode)(const tt_text_model *m, tt_scratch *s, const char *piece, size_t bytes,

@@ -8,9 +8,8 @@
 #include "tokenizers/text/bytes.h"
 
 /* for each character cp of k bytes at text + i */
-#define EACH_CHAR(text, bytes, i, k, cp)                                                \
-    for (size_t i = 0, k;                                                               \
-         i < (bytes) && (k = next_char((text) + i, (bytes) - i, &(cp))) > 0; i += k)
+#define EACH_CHAR(text, bytes, i, k, cp) \
+    for (size_t i = 0, k; i < (bytes) && (k = next_char((text) + i, (bytes)-i, &(cp))) > 0; i += k)
 
 static size_t next_char(const char *p, size_t n, uint32_t *cp)
 {
@@ -33,7 +32,7 @@ static tt_status run_lower(const tt_normal_step *n, tt_scratch *s, const char *t
     (void)n, (void)s, (void)e;
     uint32_t cp;
     EACH_CHAR(text, bytes, i, k, cp)
-        tt_uni_lower(out, cp);
+    tt_uni_lower(out, cp);
     return TT_OK;
 }
 
@@ -66,13 +65,13 @@ static tt_status run_strip_accents(const tt_normal_step *n, tt_scratch *s, const
     (void)n, (void)s, (void)e;
     uint32_t cp;
     EACH_CHAR(text, bytes, i, k, cp)
-        if (!tt_uni_mark(cp))
-            tt_buf_add(out, text + i, k);
+    if (!tt_uni_mark(cp))
+        tt_buf_add(out, text + i, k);
     return TT_OK;
 }
 
-static tt_status run_replace(const tt_normal_step *n, tt_scratch *s, const char *text,
-                             size_t bytes, tt_buf *out, tt_err *e)
+static tt_status run_replace(const tt_normal_step *n, tt_scratch *s, const char *text, size_t bytes,
+                             tt_buf *out, tt_err *e)
 {
     tt_regex_scan scan = {.text = text, .bytes = bytes};
     size_t done = 0;
@@ -90,8 +89,8 @@ static tt_status run_replace(const tt_normal_step *n, tt_scratch *s, const char 
     return TT_OK;
 }
 
-static tt_status run_prepend(const tt_normal_step *n, tt_scratch *s, const char *text,
-                             size_t bytes, tt_buf *out, tt_err *e)
+static tt_status run_prepend(const tt_normal_step *n, tt_scratch *s, const char *text, size_t bytes,
+                             tt_buf *out, tt_err *e)
 {
     (void)s, (void)e;
     if (bytes)
@@ -156,7 +155,7 @@ static tt_status run_bert(const tt_normal_step *n, tt_scratch *s, const char *te
     uint32_t c;
     tt_status st = TT_OK;
     EACH_CHAR(text, bytes, i, k, c)
-        clean_char(n, &a, text + i, k, c);
+    clean_char(n, &a, text + i, k, c);
     const tt_buf *now = &a;
     if (n->accents) {
         st = tt_uni_normalize(&b, tt_buf_text(&a), a.size, TT_NFD, e);

@@ -17,13 +17,13 @@ typedef tt_status tt_normal_fn(const tt_normal_step *n, tt_scratch *s, const cha
 
 struct tt_normal_step {
     tt_normal_fn *run;
-    tt_uni_form form;                 /* NFC, NFD, NFKC, NFKD */
-    bool left, right;                 /* Strip */
-    bool clean, cjk, accents, lower;  /* BertNormalizer */
-    tt_pattern pattern;               /* Replace */
-    char *text;                       /* Replace, Prepend */
+    tt_uni_form form;                /* NFC, NFD, NFKC, NFKD */
+    bool left, right;                /* Strip */
+    bool clean, cjk, accents, lower; /* BertNormalizer */
+    tt_pattern pattern;              /* Replace */
+    char *text;                      /* Replace, Prepend */
     size_t bytes;
-    tt_charsmap map;                  /* Precompiled */
+    tt_charsmap map; /* Precompiled */
 };
 
 typedef struct {

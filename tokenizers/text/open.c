@@ -144,8 +144,7 @@ static tt_status read_tokenizer(tt_tok *t, const tt_doc *root, tt_err *e)
         (st = tt_added_read(&t->added, &t->model.vocab, &added, e)) ||
         (st = tt_post_open(&t->post, &t->model.vocab, &post, e)))
         return st;
-    snprintf(t->kind, sizeof t->kind, "%s%s", byte_level ? "byte-level " : "",
-             t->model.kind->name);
+    snprintf(t->kind, sizeof t->kind, "%s%s", byte_level ? "byte-level " : "", t->model.kind->name);
     return tt_decoder_open(&t->decoder, &decoder, e);
 }
 
@@ -167,14 +166,14 @@ static tt_status finish(tt_tok *t, tt_err *e)
     return st ? st : tt_decoder_index(&t->decoder, &t->model.vocab, e);
 }
 
-/* Does data begin as a JSON object does? A SentencePiece file begins with the byte 0x0A, which is
+/* Does data begin as JSON does? A SentencePiece file begins with the byte 0x0A, which is
  * a newline, too; then comes the length of the first piece. */
 static bool looks_like_json(const char *data, size_t bytes)
 {
     size_t i = bytes >= 3 && !memcmp(data, "\xEF\xBB\xBF", 3) ? 3 : 0;
     while (i < bytes && (data[i] == ' ' || data[i] == '\t' || data[i] == '\r' || data[i] == '\n'))
         i++;
-    return i == bytes || data[i] == '{';
+    return i == bytes || data[i] == '{' || data[i] == '[';
 }
 
 static tt_status open_all(tt_tok *t, const char *data, size_t bytes, const char *config,
@@ -277,7 +276,10 @@ const char *tt_tok_piece(const tt_tok *t, int32_t id, size_t *bytes)
     return tt_buf_text(&v->piece) + v->token[id].piece_at;
 }
 
-int32_t tt_tok_vocab(const tt_tok *t) { return t->model.vocab.n; }
+int32_t tt_tok_vocab(const tt_tok *t)
+{
+    return t->model.vocab.n;
+}
 
 int32_t tt_tok_id(const tt_tok *t, const char *content)
 {
@@ -288,10 +290,18 @@ int32_t tt_tok_id(const tt_tok *t, const char *content)
 
 bool tt_tok_is_special(const tt_tok *t, int32_t id)
 {
-    return tt_vocab_has(&t->model.vocab, id) &&
-           t->model.vocab.token[id].flags & TT_TOKEN_SPECIAL;
+    return tt_vocab_has(&t->model.vocab, id) && t->model.vocab.token[id].flags & TT_TOKEN_SPECIAL;
 }
 
-int32_t tt_tok_bos(const tt_tok *t) { return t->bos; }
-int32_t tt_tok_eos(const tt_tok *t) { return t->eos; }
-const char *tt_tok_kind(const tt_tok *t) { return t->kind; }
+int32_t tt_tok_bos(const tt_tok *t)
+{
+    return t->bos;
+}
+int32_t tt_tok_eos(const tt_tok *t)
+{
+    return t->eos;
+}
+const char *tt_tok_kind(const tt_tok *t)
+{
+    return t->kind;
+}

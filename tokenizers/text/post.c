@@ -85,8 +85,8 @@ static tt_status template_token(const tt_vocab *vocab, const tt_doc *d, const tt
     return st;
 }
 
-static tt_status read_template(const tt_vocab *vocab, const tt_doc *single,
-                               const tt_doc *specials, tt_ids part[2], tt_err *e)
+static tt_status read_template(const tt_vocab *vocab, const tt_doc *single, const tt_doc *specials,
+                               tt_ids part[2], tt_err *e)
 {
     int texts = 0;
     tt_status st = tt_doc_is_array(single, e);

@@ -11,8 +11,8 @@
 #include "kernels/base/utf8.h"
 
 enum {
-    MAX_PATTERN = 16384,       /* bytes; real ones have about 300 */
-    MATCH_STEPS = 50000000,    /* of one match; a run of 4 MB of blanks needs about that many */
+    MAX_PATTERN = 16384,    /* bytes; real ones have about 300 */
+    MATCH_STEPS = 50000000, /* of one match; a run of 4 MB of blanks needs about that many */
     MATCH_HEAP_KIB = 256 * 1024,
 };
 
@@ -103,8 +103,7 @@ void tt_matcher_close(tt_matcher *m)
     free(m);
 }
 
-tt_status tt_regex_next(const tt_regex *r, tt_matcher *m, tt_regex_scan *s, bool *found,
-                        tt_err *e)
+tt_status tt_regex_next(const tt_regex *r, tt_matcher *m, tt_regex_scan *s, bool *found, tt_err *e)
 {
     *found = false;
     while (s->from <= s->bytes) {

@@ -35,8 +35,7 @@ typedef struct {
 
 /* *found tells whether there was one more. Fails with TT_EINVAL when the pattern needs too many
  * steps on this text, TT_ENOMEM. */
-tt_status tt_regex_next(const tt_regex *r, tt_matcher *m, tt_regex_scan *s, bool *found,
-                        tt_err *e);
+tt_status tt_regex_next(const tt_regex *r, tt_matcher *m, tt_regex_scan *s, bool *found, tt_err *e);
 
 /* regex_syntax.c: appends the PCRE2 form of an Oniguruma pattern. */
 tt_status tt_regex_translate(tt_buf *out, const char *pattern, size_t bytes, tt_err *e);

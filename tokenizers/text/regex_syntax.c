@@ -11,8 +11,9 @@
 #include "tokenizers/text/regex.h"
 
 /* Unicode's White_Space. PCRE2's \s has U+180E as well. */
-#define SPACES "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}" \
-               "\\x{205f}\\x{3000}"
+#define SPACES                                                                      \
+    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}" \
+    "\\x{205f}\\x{3000}"
 #define HEX_DIGITS "0-9a-fA-F"
 #define WORD       "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 /* Outside a class Oniguruma looks Latin-1 characters up in a table of its own, where superscript

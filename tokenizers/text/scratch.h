@@ -19,11 +19,11 @@ typedef struct {
 
 typedef struct {
     tt_matcher *matcher;
-    tt_buf repaired;           /* the text without ill-formed parts */
-    tt_buf normal[2];          /* normaliser steps, to and fro */
+    tt_buf repaired;            /* the text without ill-formed parts */
+    tt_buf normal[2];           /* normaliser steps, to and fro */
     tt_buf split[TT_MAX_STEPS]; /* pre-tokeniser steps that change the text */
-    tt_buf key;                /* a vocabulary key being put together */
-    tt_buf raw;                /* a piece read back from the byte alphabet */
+    tt_buf key;                 /* a vocabulary key being put together */
+    tt_buf raw;                 /* a piece read back from the byte alphabet */
     tt_block symbols, heap, lattice, marks;
 } tt_scratch;
 

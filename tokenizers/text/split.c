@@ -17,7 +17,10 @@ static tt_status hand_on(tt_split_run *r, int i, tt_piece p)
     return r->fn(r->to, p.text, p.bytes, r->e);
 }
 
-tt_status tt_split_text(tt_split_run *r, tt_piece p) { return hand_on(r, -1, p); }
+tt_status tt_split_text(tt_split_run *r, tt_piece p)
+{
+    return hand_on(r, -1, p);
+}
 
 /* --- what becomes of matches and of the text between them --- */
 

@@ -33,9 +33,9 @@ typedef tt_status tt_split_fn(struct tt_split_run *r, int i, tt_piece p);
 
 struct tt_split_step {
     tt_split_fn *run;
-    tt_pattern pattern;               /* Split, and the fixed patterns of other types */
-    bool (*is)(uint32_t cp);          /* or: cut at characters of this kind */
-    uint32_t delimiter;               /* or: at this one */
+    tt_pattern pattern;      /* Split, and the fixed patterns of other types */
+    bool (*is)(uint32_t cp); /* or: cut at characters of this kind */
+    uint32_t delimiter;      /* or: at this one */
     tt_behavior behavior;
     bool invert;
     bool prefix_always, prefix_first; /* Metaspace; ByteLevel's add_prefix_space is "always" */

@@ -204,8 +204,8 @@ static void join(merger *m)
     }
 }
 
-static tt_status encode_part(const tt_text_model *model, tt_scratch *s, const char *piece,
-                             size_t n, tt_ids *out, tt_err *e)
+static tt_status encode_part(const tt_text_model *model, tt_scratch *s, const char *piece, size_t n,
+                             tt_ids *out, tt_err *e)
 {
     if (n > INT32_MAX / 4)
         return tt_fail(e, TT_EINVAL, "a piece of %zu bytes is too long", n);
@@ -226,8 +226,8 @@ static tt_status encode_part(const tt_text_model *model, tt_scratch *s, const ch
         if (id >= 0) {
             st = tt_ids_add(out, &id, 1, e);
         } else { /* unknown neighbours are one unknown */
-            while (next >= 0 && tt_vocab_get(m.vocab, piece + m.sym[next].at,
-                                             m.sym[next].bytes) < 0) {
+            while (next >= 0 &&
+                   tt_vocab_get(m.vocab, piece + m.sym[next].at, m.sym[next].bytes) < 0) {
                 end += m.sym[next].bytes;
                 next = m.sym[next].next;
             }
@@ -261,7 +261,10 @@ static tt_status encode_unigram(const tt_text_model *m, tt_scratch *s, const cha
     return tt_unigram_encode(&m->unigram, &m->vocab, s, piece, bytes, out, e);
 }
 
-static void close_model(tt_text_model *m) { tt_unigram_close(&m->unigram); }
+static void close_model(tt_text_model *m)
+{
+    tt_unigram_close(&m->unigram);
+}
 
 const tt_text_model_kind tt_text_model_spm_unigram = {
     .name = "SentencePiece unigram",

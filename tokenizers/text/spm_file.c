@@ -128,8 +128,8 @@ static tt_status read_trainer(const wire *outer, const field *message, tt_spm_fi
     while (w.p < w.end) {
         field f;
         tt_status st = read_field(&w, &f);
-        bool number = f.number == 3 || f.number == 24 || f.number == 35 || f.number == 41 ||
-                      f.number == 42;
+        bool number =
+            f.number == 3 || f.number == 24 || f.number == 35 || f.number == 41 || f.number == 42;
         if (!st && (number || f.number == 44))
             st = expect(&w, &f, number ? 0 : 2);
         if (st)

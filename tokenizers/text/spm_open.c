@@ -13,8 +13,7 @@ static bool findable(const tt_spm_piece *p)
 
 static tt_status add_control(tt_tok *t, const tt_spm_piece *p, int32_t id, tt_err *e)
 {
-    tt_added_token token = {
-        .text = (char *)p->text, .bytes = p->bytes, .id = id, .special = true};
+    tt_added_token token = {.text = (char *)p->text, .bytes = p->bytes, .id = id, .special = true};
     return tt_added_add(&t->added, &t->model.vocab, &token, e);
 }
 
@@ -35,13 +34,10 @@ static tt_status add_piece(tt_tok *t, const tt_spm_piece *p, int32_t id, tt_err 
         st = add_control(t, p, id, e);
     if (p->type == TT_SPM_UNKNOWN)
         u->unk = id;
-    if (p->type == TT_SPM_BYTE) {
-        char *end;
-        long byte = p->bytes == 6 && !memcmp(p->text, "<0x", 3) && p->text[5] == '>'
-                        ? strtol(p->text + 3, &end, 16)
-                        : -1;
-        if (byte < 0 || byte > 255)
-            return st ? st : tt_fail(e, TT_EFORMAT, "piece %d is no byte", id);
+    if (!st && p->type == TT_SPM_BYTE) {
+        int byte = tt_decode_byte_code(p->text, p->bytes);
+        if (byte < 0)
+            return tt_fail(e, TT_EFORMAT, "piece %d is no byte", id);
         u->fallback[byte] = id;
     }
     return st;
@@ -161,7 +157,7 @@ static tt_status read_flags(tt_tok *t, const tt_doc *config, tt_err *e)
 static int32_t control_id(const tt_spm_file *f, int64_t id)
 {
     return id >= 0 && (uint64_t)id < f->pieces && f->piece[id].type == TT_SPM_CONTROL ? (int32_t)id
-                                                                                     : -1;
+                                                                                      : -1;
 }
 
 tt_status tt_tok_read_spm(tt_tok *t, const void *data, size_t bytes, const tt_doc *config,

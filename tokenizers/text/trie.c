@@ -36,8 +36,7 @@ static size_t count_nodes(const char *text, const tt_trie_item *item, size_t n)
     return nodes;
 }
 
-static void fill(tt_trie *t, range *r, const char *text, const tt_trie_item *item,
-                 bool last_wins)
+static void fill(tt_trie *t, range *r, const char *text, const tt_trie_item *item, bool last_wins)
 {
     size_t level = 0, level_end = 1;
     for (size_t depth = 0; level < level_end; depth++) {
@@ -76,6 +75,9 @@ tt_status tt_trie_open(tt_trie *t, const char *text, tt_trie_item *item, size_t 
     for (size_t i = 0; i < n; i++)
         if (item[i].bytes > t->longest)
             t->longest = item[i].bytes;
+    if (t->longest > TT_TRIE_LONGEST)
+        return tt_fail(e, TT_EUNSUP, "a token of %zu bytes, at most %d are supported", t->longest,
+                       TT_TRIE_LONGEST);
     size_t nodes = count_nodes(text, item, n);
     t->node = nodes < INT32_MAX ? calloc(nodes, sizeof *t->node) : NULL;
     range *r = nodes < INT32_MAX ? malloc(nodes * sizeof *r) : NULL;

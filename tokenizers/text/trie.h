@@ -11,6 +11,9 @@
 
 #include "kernels/base/err.h"
 
+/* Longer strings are refused: at every place of a text a walk goes up to this deep. */
+enum { TT_TRIE_LONGEST = 1024 };
+
 typedef struct {
     uint32_t child;  /* first of them; they are adjacent and sorted by byte */
     uint16_t n;      /* how many */
@@ -31,7 +34,7 @@ typedef struct {
 } tt_trie_item;
 
 /* Sorts item. Of equal strings the one with the greatest value stays when last_wins, else the one
- * with the least. */
+ * with the least. Fails with TT_EUNSUP when one is too long, TT_ENOMEM. */
 tt_status tt_trie_open(tt_trie *t, const char *text, tt_trie_item *item, size_t n, bool last_wins,
                        tt_err *e);
 void tt_trie_close(tt_trie *t);

@@ -45,7 +45,10 @@ bool tt_uni_mark(uint32_t cp)
     return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
 }
 
-bool tt_uni_nonspacing(uint32_t cp) { return category(cp) == UTF8PROC_CATEGORY_MN; }
+bool tt_uni_nonspacing(uint32_t cp)
+{
+    return category(cp) == UTF8PROC_CATEGORY_MN;
+}
 
 bool tt_uni_control(uint32_t cp)
 {
@@ -60,8 +63,8 @@ bool tt_uni_word(uint32_t cp)
     if (cp < 0x80)
         return (cp >= '0' && cp <= '9') || ((cp | 32) >= 'a' && (cp | 32) <= 'z') || cp == '_';
     utf8proc_category_t c = category(cp);
-    return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NL) ||
-           c == UTF8PROC_CATEGORY_PC || cp == 0x200C || cp == 0x200D ||
+    return (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NL) || c == UTF8PROC_CATEGORY_PC ||
+           cp == 0x200C || cp == 0x200D ||
            (cp >= 0x24B6 && cp <= 0x24E9) || /* circled and squared letters count as letters */
            (cp >= 0x1F130 && cp <= 0x1F149) || (cp >= 0x1F150 && cp <= 0x1F169) ||
            (cp >= 0x1F170 && cp <= 0x1F189);
@@ -104,8 +107,8 @@ size_t tt_uni_grapheme(const char *p, size_t n)
         return n ? 1 : 0;
     while (at < n) {
         size_t k = tt_utf8_decode(p + at, n - at, &next);
-        if (!k || utf8proc_grapheme_break_stateful((utf8proc_int32_t)last,
-                                                   (utf8proc_int32_t)next, &state))
+        if (!k || utf8proc_grapheme_break_stateful((utf8proc_int32_t)last, (utf8proc_int32_t)next,
+                                                   &state))
             break;
         last = next;
         at += k;
@@ -249,8 +252,8 @@ static tt_status decompose(chars *c, const char *text, size_t n, tt_uni_form for
     return TT_OK;
 }
 
-static tt_status normalize_part(chars *c, tt_buf *out, const char *text, size_t n,
-                                tt_uni_form form, tt_err *e)
+static tt_status normalize_part(chars *c, tt_buf *out, const char *text, size_t n, tt_uni_form form,
+                                tt_err *e)
 {
     tt_status st = decompose(c, text, n, form, e);
     if (st)

@@ -14,14 +14,14 @@
 #include "tokenizers/text/vocab.h"
 
 typedef struct {
-    tt_trie trie;      /* text -> id */
-    double *score;     /* by id */
-    double unk_score;  /* of one character that no token covers */
-    int32_t unk;       /* or -1 */
+    tt_trie trie;     /* text -> id */
+    double *score;    /* by id */
+    double unk_score; /* of one character that no token covers */
+    int32_t unk;      /* or -1 */
     bool byte_fallback;
     bool single; /* sums are kept in float, as SentencePiece does */
     int32_t fallback[256];
-    tt_trie user; /* SentencePiece: user-defined symbols */
+    tt_trie user;            /* SentencePiece: user-defined symbols */
     tt_junctions *junctions; /* SentencePiece BPE */
 } tt_unigram;
 

@@ -1,9 +1,9 @@
 /* wordpiece.c - see wordpiece.h. */
 #include "tokenizers/text/wordpiece.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/utf8.h"
 #include "tokenizers/text/model.h"
 
 static tt_status read_unk(tt_wordpiece *w, const tt_vocab *vocab, const tt_doc *model,
@@ -16,25 +16,41 @@ static tt_status read_unk(tt_wordpiece *w, const tt_vocab *vocab, const tt_doc *
     return st;
 }
 
+static tt_status build_trie(tt_wordpiece *w, const tt_vocab *vocab, tt_err *e)
+{
+    tt_trie_item *item = malloc(((size_t)vocab->n + 1) * sizeof *item);
+    if (!item)
+        return tt_fail(e, TT_ENOMEM, "no memory for %d tokens", vocab->n);
+    size_t n = 0;
+    for (int32_t id = 0; id < vocab->n; id++)
+        if (tt_vocab_has(vocab, id) && vocab->token[id].bytes)
+            item[n++] = (tt_trie_item){vocab->token[id].at, vocab->token[id].bytes, id};
+    tt_status st = tt_trie_open(&w->trie, tt_buf_text(&vocab->text), item, n, false, e);
+    free(item);
+    return st;
+}
+
 tt_status tt_wordpiece_open(tt_wordpiece *w, tt_vocab *vocab, const tt_doc *model, tt_err *e)
 {
     *w = (tt_wordpiece){.unk = -1};
     const char *prefix = "##";
+    size_t prefix_bytes = 2;
     int64_t most = 100;
-    w->prefix_bytes = 2;
     tt_status st = tt_text_model_read_vocab(vocab, model, e);
     if (st || (st = read_unk(w, vocab, model, "[UNK]", e)) ||
-        (st = tt_doc_get_text(model, "continuing_subword_prefix", &prefix, &w->prefix_bytes, e)) ||
-        (st = tt_doc_get_int(model, "max_input_chars_per_word", 0, INT32_MAX, &most, e)))
+        (st = tt_doc_get_text(model, "continuing_subword_prefix", &prefix, &prefix_bytes, e)) ||
+        (st = tt_doc_get_int(model, "max_input_chars_per_word", 0, INT32_MAX, &most, e)) ||
+        (st = build_trie(w, vocab, e)))
         return st;
-    if (w->prefix_bytes >= sizeof w->prefix)
-        return tt_doc_fail(model, TT_EFORMAT, e, "continuing_subword_prefix is too long");
-    memcpy(w->prefix, prefix, w->prefix_bytes);
     w->max_chars = (size_t)most;
-    for (int32_t id = 0; id < vocab->n; id++)
-        if (vocab->token[id].bytes > w->longest)
-            w->longest = vocab->token[id].bytes;
+    for (size_t i = 0; i < prefix_bytes && w->inside >= 0; i++)
+        w->inside = tt_trie_step(&w->trie, w->inside, (unsigned char)prefix[i]);
     return TT_OK;
+}
+
+void tt_wordpiece_close(tt_wordpiece *w)
+{
+    tt_trie_close(&w->trie);
 }
 
 static tt_status add_unk(const tt_wordpiece *w, tt_ids *out, tt_err *e)
@@ -53,40 +69,29 @@ static bool more_chars(const char *p, size_t n, size_t most)
     return false;
 }
 
-/* The longest token at from, and its end; -1 when none fits. */
-static int32_t longest_at(const tt_wordpiece *w, const tt_vocab *vocab, tt_buf *key,
-                          const char *piece, size_t n, size_t from, size_t *end)
+/* The longest token that begins at from, and its end; -1 when there is none. */
+static int32_t longest_at(const tt_wordpiece *w, const char *piece, size_t n, size_t from,
+                          size_t *end)
 {
-    size_t to = n - from > w->longest ? from + w->longest : n;
-    size_t prefix = from ? w->prefix_bytes : 0;
-    while (to < n && to > from && ((unsigned char)piece[to] & 0xC0) == 0x80)
-        to--;
-    tt_buf_clear(key);
-    tt_buf_add(key, w->prefix, prefix);
-    tt_buf_add(key, piece + from, to - from);
-    while (to > from && !key->failed) {
-        int32_t id = tt_vocab_get(vocab, tt_buf_text(key), prefix + to - from);
-        if (id >= 0) {
-            *end = to;
-            return id;
+    int32_t node = from ? w->inside : 0, found = -1;
+    for (size_t i = from; i < n && node >= 0; i++) {
+        node = tt_trie_step(&w->trie, node, (unsigned char)piece[i]);
+        if (node >= 0 && w->trie.node[node].value >= 0) {
+            found = w->trie.node[node].value;
+            *end = i + 1;
         }
-        do
-            to--;
-        while (to > from && ((unsigned char)piece[to] & 0xC0) == 0x80);
     }
-    return -1;
+    return found;
 }
 
-tt_status tt_wordpiece_encode(const tt_wordpiece *w, const tt_vocab *vocab, tt_scratch *s,
-                              const char *piece, size_t n, tt_ids *out, tt_err *e)
+tt_status tt_wordpiece_encode(const tt_wordpiece *w, const char *piece, size_t n, tt_ids *out,
+                              tt_err *e)
 {
     if (more_chars(piece, n, w->max_chars))
         return add_unk(w, out, e);
     size_t before = out->count;
     for (size_t from = 0; from < n;) {
-        int32_t id = longest_at(w, vocab, &s->key, piece, n, from, &from);
-        if (s->key.failed)
-            return tt_fail(e, TT_ENOMEM, "no memory for a piece of %zu bytes", n);
+        int32_t id = longest_at(w, piece, n, from, &from);
         if (id < 0) { /* one part unknown: the whole piece is */
             out->count = before;
             return add_unk(w, out, e);
