@@ -13,6 +13,7 @@ let chat = false;  // which tab
 let turns = [];    // of the conversation
 let run = null;    // the request shown: { board, view, frames, ... }
 const lengths = { text: 32, chat: 64 }; // of the tab that is not shown
+let picked = false; // the sampler was chosen, so it stays when holes come and go
 let wanted = {};   // parameter values from the address, until the form exists
 
 const form = new ParameterForm($('params'), $('changed'), remember);
@@ -240,6 +241,7 @@ function hint() {
   const segments = chat ? null : holes($('prompt').value);
   $('max-tokens').disabled = Boolean(segments);
   const n = segments?.filter(s => s.hole).length;
+  if (!picked) useSampler(segments ? 'infill' : model()?.tutti?.default_sampler);
   $('prompt-hint').textContent = segments
     ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill`
     : chat ? '' : 'no hole: the text is continued';
@@ -288,10 +290,18 @@ function showSampler() {
   form.build(parametersOf(model(), $('sampler').value), wanted);
 }
 
+/** Switches the sampler if the model has that one. */
+function useSampler(name) {
+  if ($('sampler').value === name || ![...$('sampler').options].some(o => o.value === name)) return;
+  $('sampler').value = name;
+  showSampler();
+}
+
 function showModel() {
   const t = model()?.tutti ?? {};
   $('sampler').replaceChildren(...(t.samplers ?? []).map(s => new Option(s.name, s.name)));
   if (t.default_sampler) $('sampler').value = t.default_sampler;
+  picked = false;
   $('tab-chat').disabled = !can('chat');
   $('tab-chat').title = can('chat') ? '' : 'this model has no chat format';
   if (chat && !can('chat')) showTab(false);
@@ -301,7 +311,7 @@ function showModel() {
 
 function settings() {
   return {
-    model: $('model').value, sampler: $('sampler').value, seed: $('seed').value,
+    model: $('model').value, sampler: picked ? $('sampler').value : '', seed: $('seed').value,
     max_tokens: $('max-tokens').value, mode: chat ? 'chat' : '', prompt: $('prompt').value,
     special: $('special').checked && !chat ? 1 : '',
     ...form.changed(),
@@ -315,11 +325,8 @@ function restore(from) {
   if (from.model && served.some(m => m.id === from.model)) $('model').value = from.model;
   wanted = from;
   showModel();
-  if (from.sampler && [...$('sampler').options].some(o => o.value === from.sampler)) {
-    $('sampler').value = from.sampler;
-    showSampler();
-  }
-  wanted = {};
+  if (from.sampler) useSampler(from.sampler);
+  picked = Boolean(from.sampler);
   showTab(from.mode === 'chat' && can('chat'));
   if (from.seed) $('seed').value = from.seed;
   if (from.max_tokens) $('max-tokens').value = from.max_tokens;
@@ -328,6 +335,7 @@ function restore(from) {
   $('special').checked = Boolean(from.special ?? first?.special);
   if (first?.tokens) $('max-tokens').value = first.tokens;
   hint();
+  wanted = {};
 }
 
 function insertHole() {
@@ -363,7 +371,7 @@ function listen() {
   });
   $('prompt').addEventListener('input', hint);
   $('model').addEventListener('change', () => { showModel(); remember(); });
-  $('sampler').addEventListener('change', () => { showSampler(); remember(); });
+  $('sampler').addEventListener('change', () => { picked = true; showSampler(); remember(); });
   $('reset').addEventListener('click', () => form.reset());
   $('scrub').addEventListener('input', e => run?.jump(Number(e.target.value)));
   $('play').addEventListener('click', () => run?.playing ? run.pause() : run?.play());

@@ -74,6 +74,7 @@ test('holes are filled and the given text stays', async page => {
   await page.keyboard.type(' the earth.');
   check((await value(page, 'prompt')) === 'In the beginning [[8]] the earth.',
     `the button made '${await value(page, 'prompt')}'`);
+  check(await value(page, 'sampler') === 'infill', `holes are for '${await value(page, 'sampler')}'`);
   check(await page.isDisabled('#max-tokens'), 'a length is asked for though the holes have theirs');
   await watch(page);
   await page.keyboard.press('Control+Enter');
@@ -85,6 +86,26 @@ test('holes are filled and the given text stays', async page => {
   check(text.endsWith(' the earth.'), `the end is lost: ${text}`);
   check(await page.locator('#canvas .cell').count() === 8, 'not eight cells');
   check(await page.locator('#canvas .cell.open').count() === 0, 'cells are still open');
+});
+
+test('a sampler that was chosen stays', async page => {
+  await open(page);
+  await page.fill('#prompt', 'a [[2]]');
+  check(await value(page, 'sampler') === 'infill', 'a hole changes nothing');
+  await page.fill('#prompt', 'a');
+  check(await value(page, 'sampler') !== 'infill', 'without the hole it is still infill');
+  await page.selectOption('#sampler', 'threshold');
+  await page.click('#more summary');
+  check(await page.locator('#param-threshold').isVisible(), 'its parameter is not shown');
+  await page.fill('#param-threshold', '0.5');
+  check(await page.textContent('#changed') === '1 changed', 'the change is not counted');
+  await page.fill('#prompt', 'a [[2]] b');
+  check(await value(page, 'sampler') === 'threshold', 'the choice was overruled');
+  await page.click('#go');
+  await done(page);
+  check(await page.locator('#error').isHidden(), await page.textContent('#error'));
+  await page.click('#reset');
+  check(await value(page, 'param-threshold') === '0.9', 'the default did not come back');
 });
 
 test('the same seed gives the same text, through a link too', async (page, { context }) => {
