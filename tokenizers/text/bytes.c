@@ -36,19 +36,27 @@ void tt_bytes_spell(tt_buf *out, const char *text, size_t n)
     }
 }
 
-bool tt_bytes_read(tt_buf *out, const char *text, size_t n)
+size_t tt_bytes_read_to(char *out, const char *text, size_t n)
 {
-    size_t before = out->size;
+    size_t made = 0;
     for (size_t i = 0, k; i < n; i += k) {
         uint32_t cp;
         k = tt_utf8_decode(text + i, n - i, &cp);
         int value = k ? tt_bytes_value(cp) : -1;
-        if (value < 0) {
-            if (out->data)
-                out->data[out->size = before] = '\0';
-            return false;
-        }
-        tt_buf_putc(out, (char)value);
+        if (value < 0)
+            return SIZE_MAX;
+        out[made++] = (char)value;
     }
-    return true;
+    return made;
+}
+
+bool tt_bytes_read(tt_buf *out, const char *text, size_t n)
+{
+    if (!tt_buf_reserve(out, n))
+        return true; /* out says that it failed */
+    size_t made = tt_bytes_read_to(out->data + out->size, text, n);
+    if (made != SIZE_MAX)
+        out->size += made;
+    out->data[out->size] = '\0';
+    return made != SIZE_MAX;
 }

@@ -18,6 +18,9 @@ int tt_bytes_value(uint32_t cp);
 
 /* Appends text spelled in the alphabet. */
 void tt_bytes_spell(tt_buf *out, const char *text, size_t n);
+/* The bytes that text spells, to out (room for n); how many, or SIZE_MAX when some character is not
+ * of the alphabet. */
+size_t tt_bytes_read_to(char *out, const char *text, size_t n);
 /* Appends the bytes that text spells; false, with nothing appended, when some character is not of
  * the alphabet. */
 bool tt_bytes_read(tt_buf *out, const char *text, size_t n);

@@ -37,6 +37,8 @@ static tt_status compile(tt_regex *r, const tt_buf *pattern, tt_err *e)
                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
                             &code, &at, c);
     pcre2_compile_context_free(c);
+    if (!r->code && code == PCRE2_ERROR_HEAP_FAILED)
+        return tt_fail(e, TT_ENOMEM, "no memory for a pattern");
     if (!r->code) {
         char why[128];
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);

@@ -41,6 +41,13 @@ static tt_status refuse(const translator *t, tt_status s, const char *what)
     return tt_fail(t->e, s, "pattern, byte %zu: %s", (size_t)(t->p - t->begin), what);
 }
 
+/* Frees a buffer whose content went into the output; lack of memory shows there. */
+static void drop(translator *t, tt_buf *b)
+{
+    t->out->failed |= b->failed;
+    tt_buf_free(b);
+}
+
 static void begin_atom(translator *t)
 {
     t->atom = t->out->size;
@@ -297,7 +304,7 @@ static tt_status read_posix(translator *t, set_parts *s, bool *is_posix)
         tt_buf_printf(&s->others, "|[^%s]", tt_buf_text(&set));
     else
         tt_buf_puts(&s->flat, tt_buf_text(&set));
-    tt_buf_free(&set);
+    drop(t, &set);
     t->p = close + 2;
     return st;
 }
@@ -325,7 +332,7 @@ static tt_status read_class_char(translator *t, set_parts *s, uint32_t *cp, bool
         tt_buf_printf(&s->others, "|[^%s]", tt_buf_text(&set));
     else if (!st && is_set)
         tt_buf_puts(&s->flat, tt_buf_text(&set));
-    tt_buf_free(&set);
+    drop(t, &set);
     if (st || is_set) {
         *is_char = false;
         return st;
@@ -431,9 +438,9 @@ static tt_status read_class(translator *t, int depth, tt_buf *out)
             tt_buf_puts(out, negated ? ")(?s:.))" : ")");
         }
     }
-    tt_buf_free(&s.flat);
-    tt_buf_free(&s.others);
-    tt_buf_free(&guards);
+    drop(t, &s.flat);
+    drop(t, &s.others);
+    drop(t, &guards);
     return st;
 }
 
@@ -477,7 +484,7 @@ static tt_status read_escape(translator *t)
     tt_status st = read_set(t, c, false, &is_set, &negated, &set);
     if (!st && is_set)
         tt_buf_printf(t->out, "[%s%s]", negated ? "^" : "", tt_buf_text(&set));
-    tt_buf_free(&set);
+    drop(t, &set);
     if (st || is_set)
         return st;
     uint32_t cp;

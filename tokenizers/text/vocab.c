@@ -62,12 +62,13 @@ tt_status tt_vocab_index(tt_vocab *v, int32_t id, const char *text, size_t bytes
         return tt_map_put(v->map, text, bytes, id, old, e);
     if (old)
         *old = -1;
-    tt_buf raw = {0};
-    tt_status st = TT_OK;
-    if (tt_bytes_read(&raw, text, bytes))
-        st = raw.failed ? tt_fail(e, TT_ENOMEM, "no memory for a token")
-                        : tt_map_put(v->map, tt_buf_text(&raw), raw.size, id, old, e);
-    tt_buf_free(&raw);
+    char room[512], *raw = bytes <= sizeof room ? room : malloc(bytes);
+    if (!raw)
+        return tt_fail(e, TT_ENOMEM, "no memory for a token of %zu bytes", bytes);
+    size_t n = tt_bytes_read_to(raw, text, bytes);
+    tt_status st = n != SIZE_MAX ? tt_map_put(v->map, raw, n, id, old, e) : TT_OK;
+    if (raw != room)
+        free(raw);
     return st;
 }
 
@@ -75,10 +76,10 @@ int32_t tt_vocab_find(const tt_vocab *v, const char *text, size_t bytes)
 {
     if (!v->byte_level)
         return tt_map_get(v->map, text, bytes);
-    tt_buf raw = {0};
-    int32_t id = tt_bytes_read(&raw, text, bytes) && !raw.failed
-                     ? tt_map_get(v->map, tt_buf_text(&raw), raw.size)
-                     : -1;
-    tt_buf_free(&raw);
+    char room[512], *raw = bytes <= sizeof room ? room : malloc(bytes);
+    size_t n = raw ? tt_bytes_read_to(raw, text, bytes) : SIZE_MAX;
+    int32_t id = n != SIZE_MAX ? tt_map_get(v->map, raw, n) : -1;
+    if (raw != room)
+        free(raw);
     return id;
 }
