@@ -18,7 +18,7 @@
 
 #include "kernels/cpu/tile.h"
 
-enum { KEYS = 256 };
+enum { KEYS = 512 }; /* a tile's scores and weights fit a first-level cache */
 
 typedef struct {
     float *out;
@@ -68,6 +68,14 @@ static size_t pack_size(const attend_job *job, int64_t keys)
            round64(padded * (size_t)(job->panels * PANEL) * sizeof(operand));
 }
 
+/* Rows of a head lie far apart: bring the next ones while these are being worked on. */
+static void prefetch_rows(const float *x, int64_t ld, int64_t rows, int64_t dim)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < dim; i += 16)
+            __builtin_prefetch(x + r * ld + i);
+}
+
 /* Whether all n are finite and stay so when rounded to bfloat16. */
 static bool sound(const float *x, int64_t n)
 {
@@ -79,19 +87,29 @@ static bool sound(const float *x, int64_t n)
     return !v_any(bad);
 }
 
+/* Columns of keys beyond the last are left as they are: no score is taken from them. */
 static void pack_keys(const attend_job *job, packed *to, const float *k, int64_t ld, int64_t keys)
 {
     int64_t width = job->steps * DEPTH;
-    for (int64_t j = 0; j < to->padded; j++) {
-        operand *out = to->k + j / PANEL * PANEL * width + j % PANEL * DEPTH;
-        operand row[LANES];
-        if (j < keys && to->sound == keys && !sound(k + j * ld, job->dim))
-            to->sound = j;
-        for (int64_t i = 0; i < width; i += LANES) {
-            int64_t left = j < keys ? job->dim - i : 0;
-            op_store(row, v_load_part(k + (left > 0 ? j * ld + i : 0), left), job->round, LANES);
-            for (int64_t c = 0; c < LANES && i + c < width; c += DEPTH)
-                memcpy(out + (i + c) * PANEL, row + c, DEPTH * sizeof(operand));
+    for (int64_t j = 0; j < keys; j += LANES) {
+        for (int64_t r = j; r < keys && r < j + LANES && to->sound == keys; r++)
+            if (!sound(k + r * ld, job->dim))
+                to->sound = r;
+        operand *panel = to->k + j / PANEL * PANEL * width + j % PANEL * DEPTH;
+        int64_t after = keys - j - LANES;
+        prefetch_rows(k + (j + LANES) * ld, ld, after < LANES ? after : LANES, job->dim);
+        for (int64_t p = 0; p < job->steps; p += LANES) {
+            vi word[LANES];
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++)
+                word[r] = j + r < keys ? op_words(k + (j + r) * ld + p * DEPTH,
+                                                  job->dim - p * DEPTH, job->round)
+                                       : v_seti(0);
+            v_transpose(word);
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++)
+                if (p + r < job->steps)
+                    memcpy(panel + (p + r) * PANEL * DEPTH, &word[r], sizeof word[r]);
         }
     }
 }
@@ -101,8 +119,10 @@ static void pack_values(const attend_job *job, packed *to, const float *v, int64
     static const float zeros[PANEL];
     for (int64_t p = 0; p < job->panels; p++) {
         int64_t from = p * PANEL, n = job->dim - from < PANEL ? job->dim - from : PANEL;
-        for (int64_t j = 0; j < to->padded; j += DEPTH) {
+        for (int64_t j = 0; j < keys; j += DEPTH) {
             const float *row[DEPTH];
+            int64_t after = keys - j - 16 * DEPTH;
+            prefetch_rows(v + (j + 16 * DEPTH) * ld + from, ld, after < DEPTH ? after : DEPTH, n);
             for (int64_t d = 0; d < DEPTH; d++) {
                 row[d] = j + d < keys ? v + (j + d) * ld + from : zeros;
                 if (sound(row[d], n))
@@ -160,15 +180,17 @@ typedef struct {
 static float continue_softmax(running *run, operand *weight, const float *score, int64_t n,
                               int64_t to, vf scale, bool round)
 {
-    vf top = v_set(-INFINITY);
+    vf top = v_set(-INFINITY), other = top;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        top = v_max(top, v_mul(v_load(score + i), scale));
-    if (i < n) {
-        vm in = v_gt(v_set((float)(n - i)), v_count());
-        top = v_max(top, v_pick(in, v_mul(v_load_part(score + i, n - i), scale), top));
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        top = v_max(top, v_load(score + i));
+        other = v_max(other, v_load(score + i + LANES));
     }
-    float max = v_top(top);
+    for (; i < n; i += LANES) {
+        vm in = v_gt(v_set((float)(n - i)), v_count());
+        top = v_max(top, v_pick(in, v_load_part(score + i, n - i), top));
+    }
+    float max = v_top(v_mul(v_max(top, other), scale)); /* scale > 0 keeps the order */
     max = max > run->max ? max : run->max;
     vf minus = v_set(-max), total = v_set(0), more = v_set(0);
     for (i = 0; i + 2 * LANES <= n; i += 2 * LANES) {
@@ -188,9 +210,9 @@ static float continue_softmax(running *run, operand *weight, const float *score,
     }
     for (; i < to; i += LANES)
         op_store(weight + i, v_set(0), round, LANES);
-    float earlier;
-    vf factor = v_exp2(v_set(run->max - max));
-    v_store_part(&earlier, factor, 1);
+    float earlier = 0;
+    if (run->max > -INFINITY)
+        v_store_part(&earlier, v_exp2(v_set(run->max - max)), 1);
     run->total = run->total * earlier + v_sum(total);
     run->max = max;
     return earlier;
@@ -210,11 +232,14 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
         for (int64_t i = 0; i < width; i += LANES)
             op_store(w->q + r * width + i, v_load_part(q + i, job->dim - i), job->round, width - i);
         sees[r] = tt_cpu_visible(p, row + r);
-        plain[r] = sees[r] > kv->sound || !sound(q, job->dim);
+        plain[r] = sees[r] > kv->sound || !sound(q, job->dim) || !(job->scale > 0);
         last = sees[r] > last ? sees[r] : last;
         run[r] = (running){-INFINITY, 0};
     }
     memset(w->sum, 0, (size_t)(rows * ld_sum) * sizeof(float));
+    int64_t after = p->query_rows - row - rows;
+    prefetch_rows(job->q + (p->query_row + row + rows) * job->ldq + head * job->dim, job->ldq,
+                  after < TILE_ROWS ? after : TILE_ROWS, job->dim);
 
     for (int64_t from = 0; from < last; from += KEYS) {
         int64_t n = last - from < KEYS ? last - from : KEYS;

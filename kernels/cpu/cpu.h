@@ -110,6 +110,9 @@ typedef struct {
      * argmax: of the row, finite. Same index in every version. */
     int32_t (*gumbel)(const float *row, int64_t n, float temperature, tt_rng_address a,
                       int32_t argmax);
+    /* Sets the logits that d's filters drop to -inf. max: of the row; it is always kept. spare:
+     * room for n. */
+    void (*filter)(float *row, int64_t n, const tt_draw *d, float max, float *spare);
 } tt_cpu_rows;
 
 extern const tt_cpu_rows tt_cpu_rows_plain;

@@ -69,7 +69,45 @@ static int32_t gumbel(const float *row, int64_t n, float temperature, tt_rng_add
     return best;
 }
 
-const tt_cpu_rows tt_cpu_rows_plain = {peak, mass, gumbel};
+static int descending(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x < y) - (x > y);
+}
+
+/* Of the ids kept, only the value of the last is needed, and how many equal ones stay. */
+static void filter(float *row, int64_t n, const tt_draw *d, float max, float *spare)
+{
+    double temperature = d->temperature > 0 ? d->temperature : 1.0;
+    int64_t kept = 0, ties = n;
+    for (int64_t i = 0; i < n; i++)
+        if (row[i] > -INFINITY)
+            spare[kept++] = row[i];
+    qsort(spare, (size_t)kept, sizeof *spare, descending);
+    if (d->top_k > 0)
+        while (kept > d->top_k && spare[kept - 1] < spare[d->top_k - 1])
+            kept--;
+    if (d->top_p < 1) {
+        double total = 0, before = 0;
+        for (int64_t i = 0; i < kept; i++)
+            total += exp(((double)spare[i] - max) / temperature);
+        int64_t keep = 0;
+        while (keep < kept && (keep == 0 || before <= d->top_p * total))
+            before += exp(((double)spare[keep++] - max) / temperature);
+        kept = keep;
+        for (ties = 0; ties < kept && spare[kept - 1 - ties] == spare[kept - 1];)
+            ties++;
+    }
+    float least = spare[kept - 1];
+    double depth = d->min_p > 0 ? log(d->min_p) * temperature : -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        bool keep = row[i] > least || (row[i] == least && ties-- > 0);
+        if (!keep || (double)row[i] - max < depth)
+            row[i] = -INFINITY;
+    }
+}
+
+const tt_cpu_rows tt_cpu_rows_plain = {peak, mass, gumbel, filter};
 
 /* --- the draw --- */
 
@@ -119,48 +157,9 @@ static int32_t draw_cumulative(const float *row, int64_t n, const tt_draw *d, fl
     return last; /* only if u * total rounds up to total */
 }
 
-static int descending(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x < y) - (x > y);
-}
-
 static bool is_filtered(const tt_draw *d)
 {
     return d->top_k > 0 || d->top_p < 1 || d->min_p > 0;
-}
-
-/* Sets the logits that the filters drop to -inf; max is the largest, and it stays. spare: n
- * floats. Only the value of the last one kept is needed, and how many equal ones are. */
-static void filter(float *row, int64_t n, const tt_draw *d, float max, float *spare)
-{
-    double temperature = d->temperature > 0 ? d->temperature : 1.0;
-    int64_t kept = 0, ties = n;
-    for (int64_t i = 0; i < n; i++)
-        if (row[i] > -INFINITY)
-            spare[kept++] = row[i];
-    qsort(spare, (size_t)kept, sizeof *spare, descending);
-    if (d->top_k > 0)
-        while (kept > d->top_k && spare[kept - 1] < spare[d->top_k - 1])
-            kept--;
-    if (d->top_p < 1) {
-        double total = 0, before = 0;
-        for (int64_t i = 0; i < kept; i++)
-            total += exp(((double)spare[i] - max) / temperature);
-        int64_t keep = 0;
-        while (keep < kept && (keep == 0 || before <= d->top_p * total))
-            before += exp(((double)spare[keep++] - max) / temperature);
-        kept = keep;
-        for (ties = 0; ties < kept && spare[kept - 1 - ties] == spare[kept - 1];)
-            ties++;
-    }
-    float least = spare[kept - 1];
-    double depth = d->min_p > 0 ? log(d->min_p) * temperature : -INFINITY;
-    for (int64_t i = 0; i < n; i++) {
-        bool keep = row[i] > least || (row[i] == least && ties-- > 0);
-        if (!keep || (double)row[i] - max < depth)
-            row[i] = -INFINITY;
-    }
 }
 
 /* --- one row --- */
@@ -287,7 +286,7 @@ static void reduce(void *arg, int64_t r, int thread)
     /* From here on the row may be changed: filters drop, the temperature divides. */
     bool random = d->temperature > 0 && d->noise != TT_NOISE_NONE;
     if (is_filtered(d) && (random || d->confidence_of_kept))
-        filter(row, n, d, all.peak.max, spare);
+        k->filter(row, n, d, all.peak.max, spare);
     if (random && d->noise == TT_NOISE_PHILOX) {
         tt_rng_address a = {d->seed, d->sample, d->step, d->position};
         st->drawn = k->gumbel(row, n, d->temperature, a, all.peak.at);

@@ -27,7 +27,11 @@ static inline vf op_mac(vf sum, op_vec a, op_vec b)
 static inline void op_store(operand *out, vf a, bool round, int64_t n)
 {
     (void)round;
-    _mm256_mask_storeu_epi16(out, v_first(n), (__m256i)_mm512_cvtneps_pbh(a));
+    __m256i b = (__m256i)_mm512_cvtneps_pbh(a);
+    if (n >= LANES)
+        _mm256_storeu_si256((__m256i *)out, b);
+    else
+        _mm256_mask_storeu_epi16(out, v_first(n), b);
 }
 
 static inline void op_store2(operand *out, vf a, vf b, bool round)
@@ -36,14 +40,20 @@ static inline void op_store2(operand *out, vf a, vf b, bool round)
     _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(b, a));
 }
 
-/* 2^x to 1e-4 of its value: the result is rounded to 8 bits next. */
+/* 2^x to 1e-4 of its value, for the result is rounded to 8 bits next: a cubic in the fraction
+ * above floor(x). */
 static inline vf op_exp2(vf x)
 {
-    x = v_max(v_set(-150), x);
-    vf n = v_round(x), f = v_sub(x, n);
-    vf p = v_fma(v_set(0x1.c2a2bep-5f), f, v_set(0x1.f00c58p-3f));
-    p = v_fma(p, f, v_set(0x1.62f5fap-1f));
-    return v_scale2(v_fma(p, f, v_set(1)), n);
+    vf f = _mm512_reduce_ps(x, 9); /* x - floor(x) */
+    vf p = v_fma(v_set(0x1.3f987ep-4f), f, v_set(0x1.cefb26p-3f));
+    p = v_fma(p, f, v_set(0x1.644460p-1f));
+    return _mm512_scalef_ps(v_fma(p, f, v_set(0x1.fff632p-1f)), x);
+}
+
+static inline vi op_words(const float *x, int64_t n, bool round)
+{
+    (void)round;
+    return (vi)_mm512_cvtne2ps_pbh(v_load_part(x + LANES, n - LANES), v_load_part(x, n));
 }
 
 static inline void op_weave(operand *out, const float *const row[DEPTH], int64_t n, bool round)
@@ -54,7 +64,10 @@ static inline void op_weave(operand *out, const float *const row[DEPTH], int64_t
         __m256i b = (__m256i)_mm512_cvtneps_pbh(v_load_part(row[1] + i, n - i));
         __m512i pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(a),
                                         _mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
-        _mm512_mask_storeu_epi32(out + DEPTH * i, v_first(n - i), pairs);
+        if (n - i >= LANES)
+            _mm512_storeu_si512(out + DEPTH * i, pairs);
+        else
+            _mm512_mask_storeu_epi32(out + DEPTH * i, v_first(n - i), pairs);
     }
 }
 

@@ -46,6 +46,13 @@ static inline vf op_exp2(vf x)
     return v_exp2(x);
 }
 
+/* LANES * DEPTH numbers, n of them there, as the operands of LANES steps: a word each. */
+static inline vi op_words(const float *x, int64_t n, bool round)
+{
+    vf a = v_load_part(x, n);
+    return v_as_int(round ? op_round(a) : a);
+}
+
 /* One step's row of a panel from the DEPTH rows it holds. */
 static inline void op_weave(operand *out, const float *const row[DEPTH], int64_t n, bool round)
 {

@@ -33,7 +33,10 @@ static inline void v_store(float *p, vf a)
 }
 static inline void v_store_part(float *p, vf a, int64_t n)
 {
-    _mm256_maskstore_ps(p, v_first(n), a);
+    if (n >= LANES)
+        _mm256_storeu_ps(p, a);
+    else
+        _mm256_maskstore_ps(p, v_first(n), a);
 }
 
 static inline vf v_count(void)
@@ -188,26 +191,58 @@ static inline float v_top(vf a)
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
 
-static inline void v_mul_wide(vi a, vi b, vi *high, vi *low)
+static inline vi v_mul_low(vi a, vi b)
 {
-    vi even = _mm256_mul_epu32(a, b);
-    vi odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), b);
-    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
-    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+    return _mm256_mul_epu32(a, b);
+}
+static inline vi v_high(vi a)
+{
+    return _mm256_srli_epi64(a, 32);
+}
+static inline vi v_xor3(vi a, vi b, vi c)
+{
+    return _mm256_xor_si256(a, _mm256_xor_si256(b, c));
+}
+static inline vi v_block_numbers(void)
+{
+    return _mm256_setr_epi64x(0, 2, 1, 3);
+}
+static inline void v_join(const vi word[4], vi out[2])
+{
+    vi a = _mm256_blend_epi32(word[0], _mm256_slli_epi64(word[1], 32), 0xAA);
+    vi b = _mm256_blend_epi32(word[2], _mm256_slli_epi64(word[3], 32), 0xAA);
+    out[0] = _mm256_unpacklo_epi64(a, b);
+    out[1] = _mm256_unpackhi_epi64(a, b);
+}
+static inline vm v_ge_unsigned(vi a, uint32_t b)
+{
+    vi least = _mm256_set1_epi32((int32_t)b);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epu32(a, least), a));
 }
 
-static inline vi v_lane_block(void)
+static inline void v_transpose(vi r[LANES])
 {
-    return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-}
-static inline void v_interleave(vi v[4])
-{
-    vi a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-    vi c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-    v[0] = _mm256_unpacklo_epi64(a, c);
-    v[1] = _mm256_unpackhi_epi64(a, c);
-    v[2] = _mm256_unpacklo_epi64(b, d);
-    v[3] = _mm256_unpackhi_epi64(b, d);
+    vi t[LANES];
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < LANES; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm256_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            r[i + 2 * j + 1] = _mm256_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        t[c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x20);
+        t[4 + c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x31);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i++)
+        r[i] = t[i];
 }
 
 #endif

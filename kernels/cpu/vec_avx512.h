@@ -32,9 +32,13 @@ static inline void v_store(float *p, vf a)
 {
     _mm512_storeu_ps(p, a);
 }
+/* Masked stores are slow on some processors even with a full mask. */
 static inline void v_store_part(float *p, vf a, int64_t n)
 {
-    _mm512_mask_storeu_ps(p, v_first(n), a);
+    if (n >= LANES)
+        _mm512_storeu_ps(p, a);
+    else
+        _mm512_mask_storeu_ps(p, v_first(n), a);
 }
 
 static inline vf v_count(void) /* 0, 1, 2, ... */
@@ -185,29 +189,69 @@ static inline float v_top(vf a)
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
 
-/* High and low words of the products of unsigned lanes. */
-static inline void v_mul_wide(vi a, vi b, vi *high, vi *low)
+/* --- for random numbers: 64-bit lanes, of which only the low words count --- */
+
+static inline vi v_mul_low(vi a, vi b)
 {
-    vi even = _mm512_mul_epu32(a, b);
-    vi odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), b);
-    *high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
-    *low = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+    return _mm512_mul_epu32(a, b);
+} /* 64-bit products */
+static inline vi v_high(vi a)
+{
+    return _mm512_srli_epi64(a, 32);
+}
+static inline vi v_xor3(vi a, vi b, vi c)
+{
+    return _mm512_ternarylogic_epi32(a, b, c, 0x96);
+}
+/* The low word of c, which numbers a block, in the order v_join wants. */
+static inline vi v_block_numbers(void)
+{
+    return _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+}
+/* Words 0 to 3 of LANES / 2 blocks become 2 * LANES words in block order. */
+static inline void v_join(const vi word[4], vi out[2])
+{
+    vi a = _mm512_mask_blend_epi32(0xAAAA, word[0], _mm512_slli_epi64(word[1], 32));
+    vi b = _mm512_mask_blend_epi32(0xAAAA, word[2], _mm512_slli_epi64(word[3], 32));
+    out[0] = _mm512_unpacklo_epi64(a, b);
+    out[1] = _mm512_unpackhi_epi64(a, b);
+}
+static inline vm v_ge_unsigned(vi a, uint32_t b)
+{
+    return _mm512_cmpge_epu32_mask(a, _mm512_set1_epi32((int32_t)b));
 }
 
-/* For interleave(): lane i of the four inputs holds block number v_lane_block[i]. */
-static inline vi v_lane_block(void)
+/* Lane j of r[i] becomes lane i of r[j]. */
+static inline void v_transpose(vi r[LANES])
 {
-    return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-}
-/* v[w] holds word w of the blocks; afterwards v[0], v[1], ... hold all words in block order. */
-static inline void v_interleave(vi v[4])
-{
-    vi a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-    vi c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    v[0] = _mm512_unpacklo_epi64(a, c);
-    v[1] = _mm512_unpackhi_epi64(a, c);
-    v[2] = _mm512_unpacklo_epi64(b, d);
-    v[3] = _mm512_unpackhi_epi64(b, d);
+    vi t[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES; i += 4)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+        /* r[4g + c] now holds column c of every quarter for the rows of group g. */
+#pragma GCC unroll 8
+    for (int c = 0; c < 4; c++) {
+        vi a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
+        vi b = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+        vi d = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xDD);
+        vi e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xDD);
+        t[c] = _mm512_shuffle_i32x4(a, b, 0x88);
+        t[8 + c] = _mm512_shuffle_i32x4(a, b, 0xDD);
+        t[4 + c] = _mm512_shuffle_i32x4(d, e, 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(d, e, 0xDD);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        r[i] = t[i];
 }
 
 #endif

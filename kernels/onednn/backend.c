@@ -1,0 +1,105 @@
+/* backend.c - the plug-in's table. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/onednn/onednn.h"
+
+static tt_status probe(int *devices, tt_err *e)
+{
+    *devices = (int)dnnl_engine_get_count(dnnl_cpu);
+    return *devices ? TT_OK : tt_fail(e, TT_ENODEV, "oneDNN finds no CPU");
+}
+
+static void close_stream(tt_stream *s)
+{
+    onednn *d = s->impl;
+    if (!d)
+        return;
+    tt_onednn_forget_steps(d);
+    for (int t = 0; t < d->threads && d->stream; t++)
+        if (d->stream[t])
+            dnnl_stream_destroy(d->stream[t]);
+    if (d->engine)
+        dnnl_engine_destroy(d->engine);
+    free(d->stream);
+    free(d->work);
+    free(d);
+    s->impl = NULL;
+}
+
+static tt_status start(onednn *d, tt_err *e)
+{
+    dnnl_memory_desc_t any;
+    dnnl_status_t st = dnnl_engine_create(&d->engine, dnnl_cpu, 0);
+    for (int t = 0; t < d->threads && !st; t++)
+        st = dnnl_stream_create(&d->stream[t], d->engine, dnnl_stream_default_flags);
+    if (st)
+        return tt_onednn_check(st, "start", e);
+    /* One usual shape speaks for all; packing checks each weight again. */
+    tt_status good = tt_onednn_layout(d, dnnl_f32, 512, 512, &any, d->name[TT_COMPUTE_F32], e);
+    if (good)
+        return tt_fail(e, TT_ENODEV, "%s", e ? e->text : "");
+    d->bf16 = !tt_onednn_layout(d, dnnl_bf16, 512, 512, &any, d->name[TT_COMPUTE_BF16], NULL);
+    return TT_OK;
+}
+
+static tt_status open_stream(tt_stream *s, int device, tt_err *e)
+{
+    (void)device;
+    onednn *d = calloc(1, sizeof *d);
+    if (d) {
+        d->threads = tt_pool_threads(s->pool);
+        d->stream = calloc((size_t)d->threads, sizeof *d->stream);
+    }
+    s->impl = d;
+    s->act = TT_F32;
+    tt_err why = {0};
+    tt_status st = d && d->stream ? start(d, &why) : tt_fail(&why, TT_ENOMEM, "no memory");
+    if (st) {
+        close_stream(s);
+        return tt_fail(e, st, "%s", why.text);
+    }
+    return TT_OK;
+}
+
+static void describe(const tt_stream *s, char *text, size_t size)
+{
+    const onednn *d = s->impl;
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(text, size, "oneDNN %d.%d.%d (%s%s%s), %d threads", v->major, v->minor, v->patch,
+             d->name[TT_COMPUTE_F32], d->bf16 ? ", " : "", d->bf16 ? d->name[TT_COMPUTE_BF16] : "",
+             d->threads);
+}
+
+static bool has_compute(const tt_stream *s, tt_compute c)
+{
+    const onednn *d = s->impl;
+    /* avx512_core multiplies bfloat16 by widening it: correct, and no faster than float32. */
+    return c == TT_COMPUTE_F32 ||
+           (d->bf16 && (strstr(d->name[c], "bf16") || strstr(d->name[c], "amx")));
+}
+
+static const tt_backend table = {
+    .abi = TT_BACKEND_ABI,
+    .size = sizeof(tt_backend),
+    .name = "onednn",
+    .summary = "matrix products by oneDNN, the rest built in",
+    .flags = TT_BACKEND_HOST,
+    .probe = probe,
+    .open = open_stream,
+    .close = close_stream,
+    .describe = describe,
+    .has_compute = has_compute,
+    .matrix_open = tt_onednn_matrix_open,
+    .matrix_close = tt_onednn_matrix_close,
+    .matrix_size = tt_onednn_matrix_size,
+    .linear = tt_onednn_linear,
+    .embed = tt_onednn_embed,
+};
+
+__attribute__((visibility("default"))) const void *tutti_plugin(void);
+const void *tutti_plugin(void)
+{
+    return &table;
+}
