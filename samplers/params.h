@@ -51,7 +51,7 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
       "follow the released Fast-dLLM code, which commits all when only the last fails")            \
     X(cache, CHOICE, "cache", 0, 3, TT_CACHE_NONE, tt_cache_names,                                 \
       "keys and values kept between steps: none; prefix (of columns left of the block); dual (of " \
-      "all outside the block); free (of the prompt and finished blocks, never refreshed)")           \
+      "all outside the block); free (of the prompt and finished blocks, never refreshed)")         \
     X(guide_rule, CHOICE, "guide_rule", 0, 2, TT_GUIDE_TOPK_RELATIVE, tt_guide_names,              \
       "when the guide accepts a draft: its first choice; among its guide_k best; or that and at "  \
       "least guide_ratio times as likely as the best")                                             \

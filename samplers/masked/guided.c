@@ -10,7 +10,7 @@
  *   topk_relative   that, and p[d] >= guide_ratio * max p
  *
  * The guide's store holds columns before the last committed one; each turn feeds it from there.
- * With cache = free the diffusion model's own prompt columns are computed in the first turn only. */
+ * With cache = free the diffusion model computes the prompt's columns in the first turn only. */
 #include <math.h>
 #include <string.h>
 

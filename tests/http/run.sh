@@ -35,6 +35,8 @@ fi
 text=models/demo/tutti-text
 ask='{"model":"tutti-text","prompt":"Once upon a time","max_tokens":8'
 long='{"model":"tutti-text","prompt":"x","max_tokens":400'
+# a second or so on its own, and it cannot end early
+busy='{"model":"tutti-text","prompt":"x","max_tokens":72,"tutti":{"logits_eos_inf":true}'
 
 # --- a plain server ---
 
@@ -95,7 +97,7 @@ is 'and it was counted' "$(number 'tutti_cancelled_total{reason="client"}')" "$(
 
 # more than 8 running and 4 waiting: the rest are told to come back
 for i in $(seq 30); do
-    post /v1/completions "$long,\"seed\":$i}" -D "$scratch/h$i" -o "$scratch/b$i" -m 120 &
+    post /v1/completions "$busy,\"seed\":$i}" -D "$scratch/h$i" -o "$scratch/b$i" -m 120 &
     jobs_[i]=$!
 done
 wait "${jobs_[@]}"
