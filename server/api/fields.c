@@ -46,7 +46,9 @@ static const tt_field fields[] = {
     READ("tokens", DT, ARRAY, 0, 0, "the token ids"),
     READ("skip_special_tokens", DT, BOOL, 0, 0, "leave special tokens out; default false"),
 
-    READ("max_tokens", CO | CH | FI, INT, 1, INT32, "tokens of the answer's canvas"),
+    READ("max_tokens", CO | CH | FI, INT, 1, INT32,
+         "tokens of the answer's canvas. Default: 16 for completions, 32 to fill in the middle, 64 "
+         "for chat or what the context has left"),
     READ("max_completion_tokens", CH, INT, 1, INT32, "the same; wins over max_tokens"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
     READ("seed", GEN, INT, -SEED, SEED,
