@@ -114,6 +114,35 @@ static void added_tokens_take_blanks_and_words_as_told(void **state)
     tt_tok_close(t);
 }
 
+static void added_blanks_share_a_run(void **state)
+{
+    (void)state;
+    const char *file = "{'added_tokens':[{'id':10,'content':'  ','lstrip':%s,'rstrip':%s,"
+                       "'special':true}]," ABC "}";
+    char json[600];
+    snprintf(json, sizeof json, file, "true", "true");
+    tt_tok *t = open_ok(json);
+    encodes(t, "a      b", "0 10 1"); /* the first takes the whole run */
+    tt_tok_close(t);
+    snprintf(json, sizeof json, file, "false", "true");
+    t = open_ok(json);
+    encodes(t, "a    b", "0 10 10 1");
+    tt_tok_close(t);
+}
+
+static void a_text_that_lost_its_beginning_has_no_first_piece(void **state)
+{
+    (void)state;
+    tt_tok *t =
+        open_ok("{'normalizer':{'type':'Strip','strip_left':true,'strip_right':true},"
+                "'pre_tokenizer':{'type':'Metaspace','replacement':'_','prepend_scheme':"
+                "'first'},'model':{'type':'WordLevel','unk_token':'?','vocab':{'?':0,'_a':1,"
+                "'a':2}}}");
+    encodes(t, "a", "1");
+    encodes(t, " a", "2"); /* so the reference has it */
+    tt_tok_close(t);
+}
+
 static void split_behaviours_differ_in_the_match(void **state)
 {
     (void)state;
@@ -267,6 +296,8 @@ int main(void)
         cmocka_unit_test(words_end_in_their_suffix),
         cmocka_unit_test(special_tokens_are_text_unless_asked_for),
         cmocka_unit_test(added_tokens_take_blanks_and_words_as_told),
+        cmocka_unit_test(added_blanks_share_a_run),
+        cmocka_unit_test(a_text_that_lost_its_beginning_has_no_first_piece),
         cmocka_unit_test(split_behaviours_differ_in_the_match),
         cmocka_unit_test(metaspace_marks_the_beginning_by_its_scheme),
         cmocka_unit_test(wordpiece_takes_the_longest_or_gives_up_the_word),

@@ -83,6 +83,18 @@ static void lower_case_is_by_character(void **state)
     tt_buf_free(&b);
 }
 
+static void newer_characters_are_as_the_reference_sees_them(void **state)
+{
+    (void)state;
+    assert_true(tt_uni_nonspacing(0x301) && tt_uni_mark(0x301));
+    assert_false(tt_uni_nonspacing(0x10D25) || tt_uni_mark(0x10D25)); /* a mark since Unicode 11 */
+    assert_true(tt_uni_mark(0x8D4) && !tt_uni_nonspacing(0x8D4));     /* since Unicode 9 */
+    assert_false(tt_uni_punctuation(0x2E43));
+    assert_true(tt_uni_punctuation('$') && tt_uni_punctuation(0x3002));
+    becomes(TT_NFKC, "\xE3\x8B\xBF", "\xE3\x8B\xBF"); /* the era name of 2019 */
+    becomes(TT_NFKC, "\xE3\x8D\xBB", "\xE5\xB9\xB3\xE6\x88\x90");
+}
+
 static void clusters_end_where_a_reader_sees_it(void **state)
 {
     (void)state;
@@ -150,6 +162,7 @@ int main(void)
         cmocka_unit_test(marks_are_ordered_and_composed),
         cmocka_unit_test(parts_give_what_the_whole_gives),
         cmocka_unit_test(lower_case_is_by_character),
+        cmocka_unit_test(newer_characters_are_as_the_reference_sees_them),
         cmocka_unit_test(clusters_end_where_a_reader_sees_it),
         cmocka_unit_test(the_byte_alphabet_goes_both_ways),
         cmocka_unit_test(hostile_character_maps_are_survived),

@@ -94,8 +94,17 @@ bool tt_added_next(const tt_added *a, const tt_trie *trie, tt_added_scan *s)
         }
         s->found = t;
         s->from = end;
-        s->start = t->lstrip ? blanks_before(s->text, covered < at ? covered : at, at) : at;
-        s->end = t->rstrip ? blanks_after(s->text, s->bytes, end) : end;
+        s->start = at;
+        s->end = end;
+        if (t->rstrip) /* the run of blanks that covered ends is looked through once */
+            s->end = end < covered ? covered : blanks_after(s->text, s->bytes, end);
+        if (t->lstrip)
+            s->start = at < covered ? covered : blanks_before(s->text, covered, at);
+        if (s->start >= s->end) { /* white space that the token before took already */
+            s->end = covered;
+            at = end;
+            continue;
+        }
         return true;
     }
     return false;

@@ -97,6 +97,7 @@ static tt_status raw_rest(encoder *x, tt_piece p)
     }
     tt_status st =
         tt_normal_run(&x->t->normal, &x->scratch, p.text, p.bytes, &p.text, &p.bytes, x->e);
+    p.first &= !x->scratch.front_cut;
     return st ? st : around_added(x, &x->t->added.normal, p, normal_rest);
 }
 

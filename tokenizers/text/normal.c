@@ -39,7 +39,7 @@ static tt_status run_lower(const tt_normal_step *n, tt_scratch *s, const char *t
 static tt_status run_strip(const tt_normal_step *n, tt_scratch *s, const char *text, size_t bytes,
                            tt_buf *out, tt_err *e)
 {
-    (void)s, (void)e;
+    (void)e;
     uint32_t cp;
     size_t from = bytes, to = 0; /* of what is not blank */
     EACH_CHAR(text, bytes, i, k, cp)
@@ -52,6 +52,7 @@ static tt_status run_strip(const tt_normal_step *n, tt_scratch *s, const char *t
     }
     if (!n->left)
         from = 0;
+    s->front_cut |= from > 0;
     if (!n->right)
         to = bytes;
     if (from < to)
@@ -62,11 +63,14 @@ static tt_status run_strip(const tt_normal_step *n, tt_scratch *s, const char *t
 static tt_status run_strip_accents(const tt_normal_step *n, tt_scratch *s, const char *text,
                                    size_t bytes, tt_buf *out, tt_err *e)
 {
-    (void)n, (void)s, (void)e;
+    (void)n, (void)e;
     uint32_t cp;
     EACH_CHAR(text, bytes, i, k, cp)
-    if (!tt_uni_mark(cp))
-        tt_buf_add(out, text + i, k);
+    {
+        if (!tt_uni_mark(cp))
+            tt_buf_add(out, text + i, k);
+        s->front_cut |= out->size == 0;
+    }
     return TT_OK;
 }
 
@@ -83,6 +87,7 @@ static tt_status run_replace(const tt_normal_step *n, tt_scratch *s, const char 
             tt_buf_add(out, text + done, scan.start - done);
             tt_buf_add(out, n->text, n->bytes);
             done = scan.end;
+            s->front_cut |= out->size == 0;
         }
     }
     tt_buf_add(out, text + done, bytes - done);
@@ -111,10 +116,11 @@ static tt_status run_byte_level(const tt_normal_step *n, tt_scratch *s, const ch
 static tt_status run_nmt(const tt_normal_step *n, tt_scratch *s, const char *text, size_t bytes,
                          tt_buf *out, tt_err *e)
 {
-    (void)n, (void)s, (void)e;
+    (void)n, (void)e;
     uint32_t c;
     EACH_CHAR(text, bytes, i, k, c)
     {
+        s->front_cut |= i > 0 && out->size == 0;
         if ((c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F ||
             c == 0x9F)
             continue;
@@ -150,12 +156,14 @@ static void clean_char(const tt_normal_step *n, tt_buf *out, const char *p, size
 static tt_status run_bert(const tt_normal_step *n, tt_scratch *s, const char *text, size_t bytes,
                           tt_buf *out, tt_err *e)
 {
-    (void)s;
     tt_buf a = {0}, b = {0};
     uint32_t c;
     tt_status st = TT_OK;
     EACH_CHAR(text, bytes, i, k, c)
-    clean_char(n, &a, text + i, k, c);
+    {
+        clean_char(n, &a, text + i, k, c);
+        s->front_cut |= a.size == 0;
+    }
     const tt_buf *now = &a;
     if (n->accents) {
         st = tt_uni_normalize(&b, tt_buf_text(&a), a.size, TT_NFD, e);
@@ -163,6 +171,7 @@ static tt_status run_bert(const tt_normal_step *n, tt_scratch *s, const char *te
     }
     EACH_CHAR(tt_buf_text(now), now->size, i, k, c)
     {
+        s->front_cut |= i > 0 && out->size == 0;
         if (n->accents && tt_uni_nonspacing(c))
             continue;
         if (n->lower)
@@ -182,10 +191,11 @@ static tt_status run_bert(const tt_normal_step *n, tt_scratch *s, const char *te
 static tt_status run_precompiled(const tt_normal_step *n, tt_scratch *s, const char *text,
                                  size_t bytes, tt_buf *out, tt_err *e)
 {
-    (void)s, (void)e;
+    (void)e;
     uint32_t cp;
     size_t covered;
     for (size_t i = 0, g; i < bytes; i += g) {
+        s->front_cut |= i > 0 && out->size == 0;
         g = tt_uni_grapheme(text + i, bytes - i);
         const char *rule = g < 6 ? tt_charsmap_find(&n->map, text + i, g, false, &covered) : NULL;
         if (rule) {
@@ -344,6 +354,7 @@ void tt_normal_close(tt_normal *n)
 tt_status tt_normal_run(const tt_normal *n, tt_scratch *s, const char *text, size_t bytes,
                         const char **out, size_t *out_bytes, tt_err *e)
 {
+    s->front_cut = false;
     for (int i = 0; i < n->steps; i++) {
         const tt_normal_step *step = &n->step[i];
         if (step->run == run_form && tt_uni_is_normal(text, bytes, step->form))

@@ -36,7 +36,7 @@ typedef struct {
 tt_status tt_normal_open(tt_normal *n, const tt_doc *d, tt_err *e);
 void tt_normal_close(tt_normal *n);
 
-/* The normalised text: text itself when nothing changes, else memory of s. */
+/* The normalised text: text itself when nothing changes, else memory of s. Sets s->front_cut. */
 tt_status tt_normal_run(const tt_normal *n, tt_scratch *s, const char *text, size_t bytes,
                         const char **out, size_t *out_bytes, tt_err *e);
 

@@ -3,6 +3,7 @@
 #ifndef TT_TEXT_SCRATCH_H
 #define TT_TEXT_SCRATCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ typedef struct {
     tt_matcher *matcher;
     tt_buf repaired;            /* the text without ill-formed parts */
     tt_buf normal[2];           /* normaliser steps, to and fro */
+    bool front_cut;             /* the normaliser dropped what the text began with */
     tt_buf split[TT_MAX_STEPS]; /* pre-tokeniser steps that change the text */
     tt_buf key;                 /* a vocabulary key being put together */
     tt_buf raw;                 /* a piece read back from the byte alphabet */

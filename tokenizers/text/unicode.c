@@ -8,10 +8,28 @@
 #include <utf8proc.h>
 
 #include "kernels/base/utf8.h"
+#include "tokenizers/text/unicode_age.h"
 
 static utf8proc_category_t category(uint32_t cp)
 {
     return utf8proc_category((utf8proc_int32_t)cp);
+}
+
+/* The questions to which the reference has another answer than utf8proc. */
+static unsigned age(uint32_t cp)
+{
+    const size_t n = sizeof tt_uni_age / sizeof *tt_uni_age;
+    if (cp < tt_uni_age[0].first)
+        return 0;
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (tt_uni_age[mid].last < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < n && cp >= tt_uni_age[lo].first ? tt_uni_age[lo].other : 0;
 }
 
 bool tt_uni_space(uint32_t cp)
@@ -28,7 +46,7 @@ bool tt_uni_punctuation(uint32_t cp)
         return (cp >= 33 && cp <= 47) || (cp >= 58 && cp <= 64) || (cp >= 91 && cp <= 96) ||
                (cp >= 123 && cp <= 126);
     utf8proc_category_t c = category(cp);
-    return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
+    return (c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO) != !!(age(cp) & P);
 }
 
 bool tt_uni_numeric(uint32_t cp)
@@ -42,12 +60,12 @@ bool tt_uni_numeric(uint32_t cp)
 bool tt_uni_mark(uint32_t cp)
 {
     utf8proc_category_t c = category(cp);
-    return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
+    return (c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME) != !!(age(cp) & M);
 }
 
 bool tt_uni_nonspacing(uint32_t cp)
 {
-    return category(cp) == UTF8PROC_CATEGORY_MN;
+    return (category(cp) == UTF8PROC_CATEGORY_MN) != !!(age(cp) & N);
 }
 
 bool tt_uni_control(uint32_t cp)
@@ -55,7 +73,7 @@ bool tt_uni_control(uint32_t cp)
     if (cp == '\t' || cp == '\n' || cp == '\r')
         return false;
     utf8proc_category_t c = category(cp);
-    return c >= UTF8PROC_CATEGORY_CC && c <= UTF8PROC_CATEGORY_CO;
+    return (c >= UTF8PROC_CATEGORY_CC && c <= UTF8PROC_CATEGORY_CO) != !!(age(cp) & C);
 }
 
 bool tt_uni_word(uint32_t cp)
@@ -230,13 +248,21 @@ static void order_all(chars *c)
 static tt_status decompose(chars *c, const char *text, size_t n, tt_uni_form form, tt_err *e)
 {
     utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
-    if (form == TT_NFKC || form == TT_NFKD)
+    bool compat = form == TT_NFKC || form == TT_NFKD;
+    if (compat)
         options |= UTF8PROC_COMPAT;
     c->n = 0;
     for (size_t i = 0; i < n;) {
         uint32_t cp;
         size_t k = tt_utf8_decode(text + i, n - i, &cp);
         utf8proc_ssize_t made = 0;
+        if (age(cp) & (compat ? K : D)) {
+            if (!make_room(c, 1))
+                return tt_fail(e, TT_ENOMEM, "no memory for normalising %zu bytes", n);
+            c->cp[c->n++] = (utf8proc_int32_t)cp;
+            i += k;
+            continue;
+        }
         for (size_t want = 4;; want = (size_t)made) { /* at most 18 (U+FDFA) */
             if (!make_room(c, want))
                 return tt_fail(e, TT_ENOMEM, "no memory for normalising %zu bytes", n);
