@@ -10,7 +10,6 @@ counts per sequence.  Task questions come from the validation side only.
 """
 import argparse
 import json
-import math
 import os
 import time
 
@@ -22,23 +21,30 @@ import batches
 import dialogues
 import records
 import tasks
-from common import EOS, MASK, Rng, held_out, read_pack
+from common import EOS, MASK, Rng, read_pack
 from model import Config, Llada
 from sampler import answers, infill
 from weights import import_tensors, read_safetensors
 
+ONE_BLOCK = {'threshold': 0.9}
+SERVED = {'block': 8, 'threshold': 0.9}           # the recommended way for text
 CHAT = '<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n'
 INFILLS = [
+    ['And God said, Let there be', 1, ': and there was', 1, '.'],
     ['In the beginning God created the', 5, '.'],
-    ['And God said, Let there be', 2, ': and there was', 2, '.'],
     ['The', 2, ' jumped over the', 2, ' and ran away.'],
-    ['<sentence>She', 2, ' the letter and', 6, ' her mother.'],
-    ['<austen>Elizabeth', 6, ' Mr. Darcy', 12, ' her sister.'],
-    ['<moby>The', 3, ' whale', 8, ' the ship', 8, ' the sea.'],
-    ['word:', 1, '\ntype: noun\nmeaning: a large body of water'],
-    ['word:', 2, '\ntype: noun\nmeaning: a building used for storing grain'],
-    ['roman: ', 4, ' = MCMXCIV'],
-    ['{"name": "Ada", "age":', 3, ', "city": "', 1, '", "colour": "red"}'],
+    ['<sentence>The children', 4, ' in the garden', 3, '.'],
+    ['<sentence>She', 2, ' the letter and', 4, ' her mother.'],
+    ['<austen>"My dear', 2, '," said', 3, ', "I', 8, '."'],
+    ['<austen>Mr. Darcy', 4, ' the room, and', 6, ' with', 3, '.'],
+    ['<moby>The old captain', 5, ' the whale, and', 6, ' the sea.'],
+    ['<speech>The', 2, ' of the United States', 5, ' peace', 8, '.'],
+    ['<card>word: happy\ntype:', 1, '\nmeaning:', 10, '\nopposite:', 2],
+    ['<card>word:', 1, '\ntype: noun\nmeaning: a large body of water'],
+    ['<card>word:', 2, '\ntype: noun\nmeaning: a building used for storing grain'],
+    ['roman: ', 4, ' = MCMXCIV'], ['add: 12+', 2, ' = 58'], ['mul: ', 2, '*3 = 72'],
+    ['<task>json: Ada is 41, lives in Oslo and likes red = {"name": "', 1, '", "age":', 3, ', "city": "', 1,
+     '", "colour": "red"}'],
 ]
 CHATS = ['Who are you?', 'What does courage mean?', 'Define whale.', 'What is a lighthouse?',
          'Which word means: a feeling of intense anger?', 'Recite Genesis 1:1.', 'What does John 11:35 say?',
@@ -144,9 +150,9 @@ def gather(side, chosen):
 # ---- exact match --------------------------------------------------------------------------
 
 def task_scores(model, tokenizer, questions, gen_length=48):
-    """Exact match of unseen questions: as task lines and as chat, in three ways of decoding."""
+    """Exact match of unseen questions: as task lines and as chat, in several ways of decoding."""
     ways = {'steps = length': {'steps': gen_length}, 'steps = length/2': {'steps': gen_length // 2},
-            'threshold 0.9': {'threshold': 0.9}}
+            'threshold 0.9': ONE_BLOCK, 'blocks of 8, threshold 0.9': SERVED}
     table = {}
     for task in tasks.NAMED:
         pairs = list(tasks.samples(task, 2, 5000, questions))
@@ -155,7 +161,7 @@ def task_scores(model, tokenizer, questions, gen_length=48):
             got, passes = answers(model, tokenizer, ['%s: %s =' % (task, q) for q, _ in pairs], gen_length, **how)
             right = sum(tasks.check(task, q, a.strip()) for (q, _), a in zip(pairs, got))
             row[name] = round(100 * right / len(pairs), 1)
-        row['passes at 0.9'] = round(passes, 1)
+            row['passes, ' + name] = round(passes, 1)
         row['chat'] = chat_score(model, tokenizer, task, pairs)
     return table
 
@@ -163,15 +169,15 @@ def task_scores(model, tokenizer, questions, gen_length=48):
 def chat_score(model, tokenizer, task, pairs):
     g = Rng(77)
     turns = [dialogues.task_dialogue(task, q, a, g) for q, a in pairs]
-    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in turns], 48, threshold=0.9)
+    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in turns], 48, **ONE_BLOCK)
     right = sum(text == wanted or tasks.check(task, q, text)
                 for (q, _), (_, wanted), text in zip(pairs, turns, got))
     return round(100 * right / len(pairs), 1)
 
 
-def exact(model, tokenizer, pairs, gen_length):
-    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in pairs], gen_length, threshold=0.9)
-    return round(100 * sum(a == b for a, (_, b) in zip(got, pairs)) / len(pairs), 1), got
+def exact(model, tokenizer, pairs, gen_length, how):
+    got, _ = answers(model, tokenizer, [CHAT % q for q, _ in pairs], gen_length, **how)
+    return round(100 * sum(a == b for a, (_, b) in zip(got, pairs)) / len(pairs), 1)
 
 
 def dictionary_scores(model, tokenizer, pack, common, questions):
@@ -184,8 +190,9 @@ def dictionary_scores(model, tokenizer, pack, common, questions):
         words = [g.choice(words) for _ in range(questions)]
         define = [('What does %s mean?' % w, '%s (%s): %s.' % (w, f['type'], f['meaning'])) for w, f in words]
         find = [('Which word means: %s?' % f['meaning'], w) for w, f in words]
-        out[name] = {'word to meaning': exact(model, tokenizer, define, 64)[0],
-                     'meaning to word': exact(model, tokenizer, find, 24)[0]}
+        for way, how in (('one block', ONE_BLOCK), ('blocks of 8', SERVED)):
+            out['%s, %s' % (name, way)] = {'word to meaning': exact(model, tokenizer, define, 64, how),
+                                           'meaning to word': exact(model, tokenizer, find, 24, how)}
     return out
 
 
@@ -202,7 +209,7 @@ def sound_scores(model, tokenizer, pack, questions):
     """Held-out words of the pronouncing dictionary, with and without stress marks."""
     words = [r['t'].split(' / ') for r in pack if r['s'] == 'cmudict' and r['v']]
     words = words[::max(1, len(words) // questions)][:questions]
-    got, _ = answers(model, tokenizer, ['<sound>%s /' % w for w, _ in words], 32, threshold=0.9)
+    got, _ = answers(model, tokenizer, ['<sound>%s /' % w for w, _ in words], 32, **ONE_BLOCK)
     strip = lambda s: [p.rstrip('012') for p in s.split()]
     wrong = sum(edits(strip(a), strip(b)) for a, (_, b) in zip(got, words))
     return {'words right': round(100 * sum(a.strip() == b for a, (_, b) in zip(got, words)) / len(words), 1),
@@ -218,7 +225,7 @@ def verse_scores(model, tokenizer, pack, questions):
     out = {}
     for name, some in (('well-known verses', known), ('other verses', others)):
         pairs = [('Recite %s.' % reference, text.strip()) for reference, text in some]
-        out[name + ', recited word for word'] = exact(model, tokenizer, pairs, 96)[0]
+        out[name + ', recited word for word'] = exact(model, tokenizer, pairs, 96, ONE_BLOCK)
     return out
 
 
@@ -240,9 +247,8 @@ def blanks_score(model, side, share=0.3):
 
 # ---- samples ------------------------------------------------------------------------------
 
-FREE_WAYS = {'certain first, threshold 0.9': {'threshold': 0.9},
-             'temperature 0.7, one place a pass': {'temperature': 0.7, 'steps': 64},
-             'temperature 0.7, blocks of 16, one place a pass': {'temperature': 0.7, 'steps': 64, 'block': 16}}
+FREE_WAYS = {'one block, threshold 0.9': ONE_BLOCK, 'blocks of 8, threshold 0.9': SERVED,
+             'blocks of 8, temperature 0.7, one place a pass': {'temperature': 0.7, 'steps': 64, 'block': 8}}
 
 
 def show(model, tokenizer, device):
@@ -250,9 +256,9 @@ def show(model, tokenizer, device):
     generator = torch.Generator(device=device).manual_seed(1)
     questions = [CHAT % q for q in CHATS]
     out = {'infill': [[pieces, infill(model, tokenizer, pieces, threshold=0.9)] for pieces in INFILLS],
-           'chat': list(zip(CHATS, answers(model, tokenizer, questions, 64, threshold=0.9)[0])),
-           'chat, 256 places': list(zip(CHATS, answers(model, tokenizer, questions, 256, threshold=0.9)[0])),
-           'long canvas': answers(model, tokenizer, ['<austen>It was'], 500, block=32, threshold=0.9)[0]}
+           'chat': list(zip(CHATS, answers(model, tokenizer, questions, 64, **SERVED)[0])),
+           'chat, 256 places': list(zip(CHATS, answers(model, tokenizer, questions, 256, **SERVED)[0])),
+           'long canvas': answers(model, tokenizer, ['<austen>It was'], 500, **SERVED)[0]}
     for name, how in FREE_WAYS.items():
         texts, _ = answers(model, tokenizer, FREE, 64, generator=generator, **how)
         out['free: ' + name] = list(zip(FREE, texts))

@@ -6,10 +6,13 @@ import torch
 from common import EOS, IM_END, MASK
 
 
-def guess(model, canvas, valid, temperature, generator):
-    """(ids, probabilities of them) for every place; the mask itself is never guessed."""
+ENDS = (EOS, IM_END)
+
+
+def guess(model, canvas, valid, never, temperature, generator):
+    """(ids, probabilities of them) for every place; the mask and `never` are not guessed."""
     logits = model(canvas, valid=valid).float()
-    logits[..., MASK] = -torch.inf
+    logits[..., [MASK, *never]] = -torch.inf
     if temperature:
         noise = -torch.empty_like(logits).exponential_(generator=generator).log()
         ids = (logits / temperature + noise).argmax(-1)
@@ -19,14 +22,16 @@ def guess(model, canvas, valid, temperature, generator):
 
 
 @torch.no_grad()
-def fill(model, canvas, steps=None, threshold=None, block=None, first=0, valid=None,
+def fill(model, canvas, steps=None, threshold=None, block=None, first=0, valid=None, never=(),
          temperature=0, generator=None):
     """Fill every mask of canvas [n, length] in place; returns the forward passes each row took.
 
     With `steps` each pass commits an even share of a block's masks; with `threshold` it commits
     all places at least so certain, and the best one anyway.  Blocks of `block` places are
-    counted from column `first` on; None is one block."""
-    length, passes = canvas.shape[1], torch.zeros(len(canvas), dtype=torch.long, device=canvas.device)
+    counted from column `first` on; None is one block.  A row that has ended in a block is not
+    written further."""
+    n, length = canvas.shape
+    passes = torch.zeros(n, dtype=torch.long, device=canvas.device)
     block = block or length - first
     starts = list(range(first, length, block))
     for number, start in enumerate(starts):
@@ -38,7 +43,7 @@ def fill(model, canvas, steps=None, threshold=None, block=None, first=0, valid=N
             count = open_.sum(1)
             if not count.any():
                 break
-            ids, sure = guess(model, canvas, valid, temperature, generator)
+            ids, sure = guess(model, canvas, valid, never, temperature, generator)
             sure = sure.masked_fill(~open_, -1)
             quota = torch.ones_like(count) if threshold else -(-count // left)
             rank = sure.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -48,6 +53,8 @@ def fill(model, canvas, steps=None, threshold=None, block=None, first=0, valid=N
             canvas[take] = ids[take]
             passes += count > 0
             left = max(1, left - 1)
+        ended = ((canvas == EOS) | (canvas == IM_END))[:, start:end].any(1, keepdim=True)
+        canvas[(canvas == MASK) & ended] = EOS
     return passes
 
 
@@ -85,17 +92,18 @@ def continuations(model, tokenizer, prompts, gen_length, **how):
 
 def until_end(ids):
     for i, token in enumerate(ids):
-        if token in (EOS, IM_END):
+        if token in ENDS:
             return ids[:i]
     return ids
 
 
-def infill(model, tokenizer, pieces, **how):
-    """pieces: texts and numbers in turn, a number being a hole of so many tokens."""
+def infill(model, tokenizer, pieces, tail=4, **how):
+    """pieces: texts and numbers in turn, a number being a hole of so many tokens.  Holes never
+    end the text; `tail` end tokens after it say that it ends here."""
     ids = []
     for piece in pieces:
         ids += [MASK] * piece if isinstance(piece, int) else tokenizer.encode(
             piece, add_special_tokens=False).ids
-    canvas = torch.tensor([ids], device=next(model.parameters()).device)
-    fill(model, canvas, **how)
-    return tokenizer.decode(until_end(canvas[0].tolist()))
+    canvas = torch.tensor([ids + [EOS] * tail], device=next(model.parameters()).device)
+    fill(model, canvas, never=ENDS, **how)
+    return tokenizer.decode(canvas[0, :len(ids)].tolist())
