@@ -54,7 +54,7 @@ check: all $(TEST) ## C unit tests alone (installs nothing, no browser); SAN=add
 	@tests/run.sh $(TEST)
 
 lint: ## include rules and form of the sources; cppcheck when it is there
-	@tests/lint/run.sh
+	@CPPCHECK=1 tests/lint/run.sh
 
 programs: $(TEST) $(REPLAY) $(BENCH)
 

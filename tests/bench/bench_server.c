@@ -125,7 +125,8 @@ static int ascending(const void *a, const void *b)
 static void print_times(const char *name, double *ms, int n)
 {
     qsort(ms, (size_t)n, sizeof *ms, ascending);
-    printf("{\"figure\":\"%s\",\"unit\":\"ms\",\"n\":%d,\"median\":%.4f,\"p90\":%.4f,\"p99\":%.4f}\n",
+    printf("{\"figure\":\"%s\",\"unit\":\"ms\",\"n\":%d,\"median\":%.4f,\"p90\":%.4f,"
+           "\"p99\":%.4f}\n",
            name, n, ms[n / 2], ms[n * 9 / 10], ms[n * 99 / 100]);
 }
 
