@@ -98,9 +98,10 @@ typedef struct {
 typedef struct tt_chat_format tt_chat_format;
 
 /* The format of this tokenizer: recognised by tokenizer_config.json's chat_template (marker
- * tokens and structure), or by name when name is not NULL ("chatml", "llada", "llada2", "dream",
- * "qwen2", "llama3", ...). NULL in *out without an error when the folder has no template at all;
- * TT_EUNSUP naming what was found when it has one that is none of the known. */
+ * tokens and structure), or by name when name is not NULL ("chatml", "qwen2", "qwen2.5", "dream",
+ * "llada", "llada2", "llama3"; TT_EINVAL for another). NULL in *out without an error when the
+ * folder has no template at all; TT_EUNSUP naming what was found when it has one that is none of
+ * the known, or when the tokenizer lacks one of the format's control tokens. */
 tt_status tt_chat_find(const tt_chat_format **out, const tt_tok *t, const char *name, tt_err *e);
 const char *tt_chat_name(const tt_chat_format *f);
 /* Every known name, NULL-terminated, for --help and error texts. */

@@ -25,7 +25,7 @@ static size_t escaped_nul(const char *s, size_t n)
     return n;
 }
 
-static tt_status at_place(const char *json, size_t at, tt_err *e, const char *what)
+static tt_status at_place(const char *json, size_t at, tt_status st, tt_err *e, const char *what)
 {
     size_t line = 1, column = 1;
     for (size_t i = 0; i < at; i++) {
@@ -35,7 +35,7 @@ static tt_status at_place(const char *json, size_t at, tt_err *e, const char *wh
             column = 1;
         }
     }
-    return tt_fail(e, TT_EFORMAT, "line %zu, column %zu: %s", line, column, what);
+    return tt_fail(e, st, "line %zu, column %zu: %s", line, column, what);
 }
 
 tt_status tt_doc_parse(cJSON **root, const char *json, size_t bytes, tt_err *e)
@@ -43,13 +43,13 @@ tt_status tt_doc_parse(cJSON **root, const char *json, size_t bytes, tt_err *e)
     *root = NULL;
     size_t good = tt_utf8_valid(json, bytes);
     if (good < bytes)
-        return at_place(json, good, e, "this is not UTF-8");
+        return at_place(json, good, TT_EFORMAT, e, "this is not UTF-8");
     const char *nul = memchr(json, 0, bytes);
     if (nul)
-        return at_place(json, (size_t)(nul - json), e, "a NUL byte in JSON");
+        return at_place(json, (size_t)(nul - json), TT_EFORMAT, e, "a NUL byte in JSON");
     size_t at = escaped_nul(json, bytes);
     if (at < bytes)
-        return at_place(json, at, e, "\\u0000 is not supported in this file");
+        return at_place(json, at, TT_EUNSUP, e, "\\u0000 is not supported in this file");
 
     char *copy = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
     if (!copy)
@@ -60,8 +60,8 @@ tt_status tt_doc_parse(cJSON **root, const char *json, size_t bytes, tt_err *e)
     *root = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, 1);
     tt_status st = TT_OK;
     if (!*root)
-        st = at_place(copy, end >= copy && end <= copy + bytes ? (size_t)(end - copy) : bytes, e,
-                      "this is not valid JSON");
+        st = at_place(copy, end >= copy && end <= copy + bytes ? (size_t)(end - copy) : bytes,
+                      TT_EFORMAT, e, "this is not valid JSON");
     free(copy);
     return st;
 }

@@ -101,9 +101,21 @@ static tt_status raw_rest(encoder *x, tt_piece p)
     return st ? st : around_added(x, &x->t->added.normal, p, normal_rest);
 }
 
+static bool well_formed(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        i += tt_uni_ascii(text + i, n - i);
+        size_t k = i < n ? tt_utf8_length(text + i, n - i) : 0;
+        if (i < n && !k)
+            return false;
+        i += k;
+    }
+    return true;
+}
+
 static tt_status repair(encoder *x, const char **text, size_t *bytes)
 {
-    if (tt_utf8_valid(*text, *bytes) == *bytes)
+    if (well_formed(*text, *bytes))
         return TT_OK;
     tt_utf8_repair(&x->scratch.repaired, *text, *bytes);
     if (x->scratch.repaired.failed)

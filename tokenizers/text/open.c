@@ -176,21 +176,26 @@ static bool looks_like_json(const char *data, size_t bytes)
     return i == bytes || data[i] == '{' || data[i] == '[';
 }
 
-static tt_status open_all(tt_tok *t, const char *data, size_t bytes, const char *config,
-                          size_t config_bytes, tt_err *e)
+typedef struct {
+    const char *data, *config; /* config may be NULL */
+    size_t bytes, config_bytes;
+    bool json; /* data is a tokenizer.json, not a SentencePiece file */
+} source;
+
+static tt_status open_all(tt_tok *t, const source *s, tt_err *e)
 {
     cJSON *tree = NULL;
     tt_status st = tt_added_open(&t->added, e);
-    if (!st && config) {
-        st = tt_doc_parse(&tree, config, config_bytes, e);
+    if (!st && s->config) {
+        st = tt_doc_parse(&tree, s->config, s->config_bytes, e);
         if (st)
             tt_context(e, st, "tokenizer_config.json");
     }
     tt_doc root = {.item = tree};
-    if (!st && looks_like_json(data, bytes)) {
-        st = read_json(t, data, bytes, e);
+    if (!st && s->json) {
+        st = read_json(t, s->data, s->bytes, e);
     } else if (!st) {
-        st = tt_tok_read_spm(t, data, bytes, &root, e);
+        st = tt_tok_read_spm(t, s->data, s->bytes, &root, e);
         snprintf(t->kind, sizeof t->kind, "%s", t->model.kind ? t->model.kind->name : "");
     }
     if (!st) {
@@ -202,15 +207,14 @@ static tt_status open_all(tt_tok *t, const char *data, size_t bytes, const char 
     return st ? st : finish(t, e);
 }
 
-tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, const char *config,
-                           size_t config_bytes, tt_err *e)
+static tt_status open_source(tt_tok **out, const source *s, tt_err *e)
 {
     *out = NULL;
     tt_tok *t = calloc(1, sizeof *t);
     if (!t)
         return tt_fail(e, TT_ENOMEM, "no memory for a tokenizer");
     t->bos = t->eos = -1;
-    tt_status st = open_all(t, json, json_bytes, config, config_bytes, e);
+    tt_status st = open_all(t, s, e);
     if (st) {
         tt_tok_close(t);
         return st;
@@ -219,12 +223,20 @@ tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, co
     return TT_OK;
 }
 
+tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, const char *config,
+                           size_t config_bytes, tt_err *e)
+{
+    source s = {json, config, json_bytes, config_bytes, looks_like_json(json, json_bytes)};
+    return open_source(out, &s, e);
+}
+
 tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e)
 {
     *out = NULL;
     tt_buf data = {0}, config = {0}, chat = {0};
-    bool there, has_config = false, has_chat = false;
-    tt_status st = read_file(folder, "tokenizer.json", &data, &there, e);
+    bool json, there, has_config = false, has_chat = false;
+    tt_status st = read_file(folder, "tokenizer.json", &data, &json, e);
+    there = json;
     if (!st && !there)
         st = read_file(folder, "tokenizer.model", &data, &there, e);
     if (!st && !there)
@@ -233,9 +245,11 @@ tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e)
         st = read_file(folder, "tokenizer_config.json", &config, &has_config, e);
     if (!st)
         st = read_file(folder, "chat_template.jinja", &chat, &has_chat, e);
-    if (!st)
-        st = tt_tok_open_text(out, tt_buf_text(&data), data.size,
-                              has_config ? tt_buf_text(&config) : NULL, config.size, e);
+    if (!st) {
+        source s = {tt_buf_text(&data), has_config ? tt_buf_text(&config) : NULL, data.size,
+                    config.size, json};
+        st = open_source(out, &s, e);
+    }
     if (!st && has_chat)
         st = keep_template(*out, tt_buf_text(&chat), chat.size, e);
     tt_buf_free(&data);

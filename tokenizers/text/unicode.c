@@ -148,7 +148,7 @@ static bool inert(uint32_t cp)
            !(p->category >= UTF8PROC_CATEGORY_MN && p->category <= UTF8PROC_CATEGORY_ME);
 }
 
-static size_t ascii_run(const char *p, size_t n)
+size_t tt_uni_ascii(const char *p, size_t n)
 {
     size_t i = 0;
     for (uint64_t w; i + 8 <= n; i += 8) {
@@ -165,7 +165,7 @@ static size_t ascii_run(const char *p, size_t n)
  * be changed takes the one in front of it along. */
 static size_t normal_prefix(const char *text, size_t n, tt_uni_form form)
 {
-    size_t at = ascii_run(text, n), last = at ? at - 1 : 0;
+    size_t at = tt_uni_ascii(text, n), last = at ? at - 1 : 0;
     if (form == TT_NFC) {
         while (at < n) {
             uint32_t cp;

@@ -22,6 +22,9 @@ bool tt_uni_cjk(uint32_t cp);         /* the ideograph blocks that BERT sets apa
 /* Appends the lower case of cp, character by character: no final sigma. */
 void tt_uni_lower(tt_buf *out, uint32_t cp);
 
+/* How many bytes from p on are ASCII. */
+size_t tt_uni_ascii(const char *p, size_t n);
+
 /* Bytes of the extended grapheme cluster at p; at least 1 when n is not 0. */
 size_t tt_uni_grapheme(const char *p, size_t n);
 
