@@ -164,8 +164,8 @@ bool tt_gen_streams(const tt_gen *g) { return g->stream; }
  * of OpenAI's own. */
 static void name_the_field(tt_err *e)
 {
-    bool openai = !strcmp(e->param, "temperature") || !strcmp(e->param, "top_p");
-    if (e->status != TT_EINVAL || openai ||
+    bool openai = e && (!strcmp(e->param, "temperature") || !strcmp(e->param, "top_p"));
+    if (!e || e->status != TT_EINVAL || openai ||
         (strcmp(e->param, "guide") && !tt_param_find(e->param)))
         return;
     char name[sizeof e->param];

@@ -70,7 +70,7 @@ static tt_status read_sampler(tt_gen *g, const cJSON *body, tt_err *e)
                              node ? node->valuestring : "");
     uint32_t lacks = g->sampler->needs & ~g->model->info.kinds;
     if (lacks)
-        return tt_fail_param(e, "tutti.sampler", "unsupported_value",
+        return tt_fail_param(e, node ? "tutti.sampler" : "model", "unsupported_value",
                              "sampler '%s' cannot run on model '%s' (family %s)", g->sampler->name,
                              g->model->id, g->model->info.family);
     return TT_OK;

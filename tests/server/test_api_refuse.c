@@ -259,6 +259,12 @@ static void samplers_and_aliases(void **state)
     static const bad list[] = {
         {CO, "{" M P "\"tutti\":{\"sampler\":\"nope\"}}", "invalid_value", "tutti.sampler"},
         {CO, "{" M P "\"tutti\":{\"sampler\":5}}", "invalid_value", "tutti.sampler"},
+        {CO, "{" M P "\"tutti\":{\"guide\":\"org/fake\"}}", "unsupported_parameter",
+         "tutti.guide"},
+        {CO, "{" M P "\"tutti\":{\"sampler\":\"guided\"}}", "missing_required_parameter",
+         "tutti.guide"},
+        {CO, "{" M P "\"tutti\":{\"sampler\":\"guided\",\"guide\":\"nope\"}}",
+         "model_not_found", "tutti.guide"},
         {CO, "{" M P "\"tutti\":{\"remask\":\"best\"}}", "invalid_value", "tutti.remask"},
         {CO, "{" M P "\"tutti\":{\"remask\":1}}", "invalid_value", "tutti.remask"},
         {CO, "{" M P "\"tutti\":{\"steps\":0.5}}", "invalid_value", "tutti.steps"},

@@ -51,6 +51,23 @@ static void every_answer_carries_a_request_id(void **state)
     free(a);
 }
 
+static void headers_may_be_long_but_not_endless(void **state)
+{
+    (void)state;
+    static const int sizes[] = {33 * 1024, 64 * 1024};
+    for (int i = 0; i < 2; i++) {
+        tt_buf b = {0};
+        tt_buf_puts(&b, "GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\nCookie: ");
+        for (int k = 0; k < sizes[i]; k++)
+            tt_buf_putc(&b, 'c');
+        tt_buf_puts(&b, "\r\n\r\n");
+        char *a = roundtrip(tt_buf_text(&b));
+        assert_int_equal(status_in(a), i ? 431 : 200);
+        free(a);
+        tt_buf_free(&b);
+    }
+}
+
 static void answers_say_how_long_they_took(void **state)
 {
     (void)state;
@@ -520,6 +537,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(refusals_have_status_and_headers),
         TEST(every_answer_carries_a_request_id),
+        TEST(headers_may_be_long_but_not_endless),
         TEST(answers_say_how_long_they_took),
         TEST(connections_are_kept_and_pipelined),
         TEST(large_bodies_are_refused_before_they_are_sent),
