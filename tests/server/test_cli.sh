@@ -76,7 +76,7 @@ expect 'set nan' 1 "'temperature'" $g --set temperature=nan
 expect 'set wrong choice' 1 'confidence, margin' $g --set remask=best
 expect 'set fraction' 1 'integer' $g --set steps=1.5
 expect 'set of another sampler' 1 "does not read 'threshold'" $g --sampler low_confidence --set threshold=0.5
-expect 'set hexadecimal' 0 . $g -t 2 --set steps=0x1
+expect 'set hexadecimal' 0 . $g -t 2 --sampler low_confidence --set steps=0x1
 expect 'set .5' 0 . $g -t 2 --set temperature=.5
 expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
