@@ -74,9 +74,9 @@ static void take_options(tt_server *s, const tt_server_options *o)
         s->o.heartbeat_ms = 15000;
 }
 
-/* Memory of one connection: its headers must fit (33 KB do, not so with 48 KiB). The library
- * clears half of it when a request has been read, so a waiting stream costs that half: 46 MB for
- * a thousand with all the rest. */
+/* Memory of one connection: its headers must fit into half of it. The library clears that half
+ * when a request has been read, so a waiting stream costs as much: 46 MB for a thousand, with all
+ * the rest. */
 enum { CONNECTION_MEMORY = 64 * 1024 };
 
 static tt_status find_address(const tt_server *s, struct addrinfo **out, tt_err *e)
