@@ -13,8 +13,8 @@ let chat = false;  // which tab
 let turns = [];    // of the conversation
 let run = null;    // the request shown: { board, view, frames, ... }
 const lengths = { text: 32, chat: 64 }; // of the tab that is not shown
-let picked = false; // the sampler was chosen, so it stays when holes come and go
-let wanted = {};   // parameter values from the address, until the form exists
+let picked = '';   // who chose the sampler: '' nobody, 'example' until its prompt is changed, 'user'
+let lent = {};     // parameter values an example set; they go with it
 
 const form = new ParameterForm($('params'), $('changed'), remember);
 const model = () => served.find(m => m.id === $('model').value);
@@ -265,6 +265,18 @@ function showTab(isChat) {
   hint();
 }
 
+function useExample(x) {
+  const kept = own();
+  $('prompt').value = x.prompt;
+  $('special').checked = Boolean(x.special);
+  if (x.tokens) $('max-tokens').value = x.tokens;
+  picked = x.sampler ? 'example' : '';
+  if (x.sampler) $('sampler').value = x.sampler;
+  lent = x.set ?? {};
+  showSampler({ ...kept, ...lent });
+  hint();
+}
+
 function showExamples() {
   const list = (examples[model()?.id] ?? []).filter(x => Boolean(x.chat) === chat);
   $('examples-box').hidden = !list.length;
@@ -273,39 +285,36 @@ function showExamples() {
     b.type = 'button';
     b.textContent = x.name;
     b.title = x.prompt;
-    b.addEventListener('click', () => {
-      $('prompt').value = x.prompt;
-      $('special').checked = Boolean(x.special);
-      if (x.tokens) $('max-tokens').value = x.tokens;
-      hint();
-      generate();
-    });
+    b.addEventListener('click', () => { useExample(x); generate(); });
     return b;
   }));
 }
 
-function showSampler() {
+/** What the user changed: it stays when the sampler changes, as far as that one reads it. */
+const own = () => Object.fromEntries(Object.entries(form.changed()).filter(([k, v]) => lent[k] !== v));
+
+function showSampler(values = own()) {
   const s = model()?.tutti?.samplers?.find(x => x.name === $('sampler').value);
   $('sampler-about').textContent = s?.summary ?? '';
-  form.build(parametersOf(model(), $('sampler').value), wanted);
+  form.build(parametersOf(model(), $('sampler').value), values);
 }
 
 /** Switches the sampler if the model has that one. */
-function useSampler(name) {
+function useSampler(name, values) {
   if ($('sampler').value === name || ![...$('sampler').options].some(o => o.value === name)) return;
   $('sampler').value = name;
-  showSampler();
+  showSampler(values);
 }
 
-function showModel() {
+function showModel(values) {
   const t = model()?.tutti ?? {};
   $('sampler').replaceChildren(...(t.samplers ?? []).map(s => new Option(s.name, s.name)));
   if (t.default_sampler) $('sampler').value = t.default_sampler;
-  picked = false;
+  picked = '';
   $('tab-chat').disabled = !can('chat');
   $('tab-chat').title = can('chat') ? '' : 'this model has no chat format';
   if (chat && !can('chat')) showTab(false);
-  showSampler();
+  showSampler(values);
   showExamples();
 }
 
@@ -323,19 +332,18 @@ function remember() { history.replaceState(null, '', toAddress(settings())); }
 
 function restore(from) {
   if (from.model && served.some(m => m.id === from.model)) $('model').value = from.model;
-  wanted = from;
-  showModel();
-  if (from.sampler) useSampler(from.sampler);
-  picked = Boolean(from.sampler);
+  lent = {};
+  showModel(from);
+  if (from.sampler) useSampler(from.sampler, from);
+  picked = from.sampler ? 'user' : '';
   showTab(from.mode === 'chat' && can('chat'));
   if (from.seed) $('seed').value = from.seed;
   if (from.max_tokens) $('max-tokens').value = from.max_tokens;
-  const first = 'prompt' in from || chat ? null : examples[model()?.id]?.find(x => !x.chat);
-  $('prompt').value = from.prompt ?? first?.prompt ?? '';
-  $('special').checked = Boolean(from.special ?? first?.special);
-  if (first?.tokens) $('max-tokens').value = first.tokens;
+  $('prompt').value = from.prompt ?? '';
+  $('special').checked = Boolean(from.special);
   hint();
-  wanted = {};
+  const first = examples[model()?.id]?.find(x => !x.chat);
+  if (first && !chat && !('prompt' in from)) useExample(first);
 }
 
 function insertHole() {
@@ -369,9 +377,12 @@ function listen() {
     $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0];
     remember();
   });
-  $('prompt').addEventListener('input', hint);
+  $('prompt').addEventListener('input', () => {
+    if (picked === 'example') picked = '';
+    hint();
+  });
   $('model').addEventListener('change', () => { showModel(); remember(); });
-  $('sampler').addEventListener('change', () => { picked = true; showSampler(); remember(); });
+  $('sampler').addEventListener('change', () => { picked = 'user'; showSampler(); remember(); });
   $('reset').addEventListener('click', () => form.reset());
   $('scrub').addEventListener('input', e => run?.jump(Number(e.target.value)));
   $('play').addEventListener('click', () => run?.playing ? run.pause() : run?.play());

@@ -1,9 +1,12 @@
 // examples.js - prompts that show what a model does well, by model id. `special`: the <tag> in front,
 // which names a kind of text the model was trained on, is one token (models/demo/*/README.md).
+// Without a sampler the model's own default is used.
 
 export const examples = {
   'tutti-text': [
-    { name: 'JSON', prompt: 'json: Ada is 36, lives in Oslo and likes green =', tokens: 32 },
+    { name: 'JSON, surest first', prompt: 'json: Ada is 36, lives in Oslo and likes green =', tokens: 32,
+      sampler: 'low_confidence', set: { block_length: 32 } },
+    { name: 'JSON in few passes', prompt: 'json: Ben is 7, lives in Lima and likes blue =', tokens: 32 },
     { name: 'Roman numerals', prompt: 'roman: 1994 =', tokens: 16 },
     { name: '… and back', prompt: 'roman: [[4]] = MCMXCIV' },
     { name: 'Missing summand', prompt: 'add: [[3]]+456 = 579' },

@@ -66,6 +66,16 @@ test('a completion fills in out of order', async page => {
   check(text.length > prompt.length, `nothing was added: ${text}`);
 });
 
+test('the model\'s own sampler places several tokens a pass', async page => {
+  await open(page);
+  await page.click('#examples button:has-text("few passes")');
+  await done(page);
+  check(await value(page, 'sampler') !== 'low_confidence', 'the example before left its sampler');
+  check((await canvasText(page)).includes('"Lima"'), `it says ${await canvasText(page)}`);
+  const rate = Number(await page.textContent('#stat-tpf'));
+  check(rate > 1, `${rate} tokens a forward`);
+});
+
 test('holes are filled and the given text stays', async page => {
   await open(page);
   await page.fill('#prompt', '');
