@@ -227,8 +227,24 @@ static tt_status spell_one(speller *p, const char *c, size_t n, bool first, bool
     return spell_unknown(p);
 }
 
+/* The usual case: every byte is a token, and words carry no marks. */
+static bool spell_plain(speller *p, const char *piece, size_t n)
+{
+    int32_t id[SHORT];
+    if (!p->vocab->byte_level || p->b->prefix_bytes || p->b->suffix_bytes || n > SHORT)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        id[i] = p->b->unit[(unsigned char)piece[i]];
+        if (id[i] < 0)
+            return false;
+    }
+    return tt_ids_add(p->out, id, n, NULL) == TT_OK;
+}
+
 static tt_status spell(speller *p, const char *piece, size_t n)
 {
+    if (spell_plain(p, piece, n))
+        return TT_OK;
     for (size_t i = 0, k; i < n; i += k) {
         k = p->vocab->byte_level ? 1 : tt_utf8_length(piece + i, n - i);
         k = k ? k : 1;

@@ -226,6 +226,7 @@ static tt_status open_source(tt_tok **out, const source *s, tt_err *e)
 tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, const char *config,
                            size_t config_bytes, tt_err *e)
 {
+    json = json ? json : ""; /* with no bytes */
     source s = {json, config, json_bytes, config_bytes, looks_like_json(json, json_bytes)};
     return open_source(out, &s, e);
 }
