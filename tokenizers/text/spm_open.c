@@ -47,9 +47,10 @@ static tt_status build_tries(tt_tok *t, const tt_spm_file *f, tt_err *e)
 {
     const tt_vocab *v = &t->model.vocab;
     tt_unigram *u = &t->model.unigram;
-    tt_trie_item *all = malloc(2 * f->pieces * sizeof *all), *user = all + f->pieces;
+    tt_trie_item *all = malloc(2 * f->pieces * sizeof *all);
     if (!all)
         return tt_fail(e, TT_ENOMEM, "no memory for %zu pieces", f->pieces);
+    tt_trie_item *user = all + f->pieces;
     size_t n = 0, users = 0, longest = 0;
     for (size_t i = 0; i < f->pieces; i++) {
         const tt_spm_piece *p = &f->piece[i];
