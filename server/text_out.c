@@ -65,10 +65,13 @@ static tt_status take(tt_text_out *o, int32_t id, tt_err *e)
         o->offset = grown;
         o->capacity = more;
     }
-    o->offset[o->tokens++] = o->text.size;
+    size_t *offset = &o->offset[o->tokens++];
+    *offset = o->text.size;
     if (!o->tok)
         return TT_OK;
     tt_status s = tt_tok_stream_add(o->tok, &o->stream, id, &o->text, e);
+    if (o->stream.has_last) /* its text follows with the next token; only the former's came */
+        *offset = o->text.size;
     if (!s && o->text.failed)
         s = tt_fail(e, TT_ENOMEM, "no memory for the answer's text");
     if (s)

@@ -132,7 +132,9 @@ bool tt_exchange_asset(tt_exchange *x, const char *path, enum MHD_Result *result
     add_common(x, r, same ? NULL : a.type);
     MHD_add_response_header(r, "ETag", a.etag);
     MHD_add_response_header(r, "Cache-Control", "no-cache");
-    MHD_add_response_header(r, "X-Frame-Options", "DENY");
+    MHD_add_response_header(r, "Content-Security-Policy",
+                            "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+                            "base-uri 'none'; frame-ancestors 'none'");
     MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
     *result = queue(x, same ? 304 : 200, r);
     return true;

@@ -287,6 +287,35 @@ static void without_a_tokenizer_columns_are_counted(void **state)
     tt_text_out_free(&o);
 }
 
+/* With this decoder the text of a token is known only when the next one is. */
+static void late_text_has_the_right_offsets(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Whitespace\"},"
+        "\"post_processor\":null,\"decoder\":{\"type\":\"BPEDecoder\",\"suffix\":\"</w>\"},"
+        "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
+        "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":\"</w>\",\"fuse_unk\":false,"
+        "\"byte_fallback\":false,\"vocab\":{\"a</w>\":0,\"b</w>\":1,\"c\":2},\"merges\":[]}}";
+    tt_tok *late;
+    tt_err e = {0};
+    if (tt_tok_open_text(&late, json, sizeof json - 1, NULL, 0, &e))
+        fail_msg("%s", e.text);
+    canvas c;
+    canvas_init(&c, 4);
+    tt_text_out o = {.tok = late, .end = 4};
+    static const int32_t ids[] = {0, 1, 2, 0}, offsets[] = {0, 2, 4, 5};
+    for (int i = 0; i < 4; i++) {
+        c.id[i] = ids[i];
+        feed(&o, &c);
+    }
+    SHOWS(o, "a b ca");
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(o.offset[i], offsets[i]);
+    tt_text_out_free(&o);
+    tt_tok_close(late);
+}
+
 static void an_id_outside_the_vocabulary_is_an_error(void **state)
 {
     (void)state;
@@ -325,6 +354,7 @@ int main(void)
         cmocka_unit_test(the_result_does_not_depend_on_when_one_looks),
         cmocka_unit_test(a_draft_shows_every_column),
         cmocka_unit_test(without_a_tokenizer_columns_are_counted),
+        cmocka_unit_test(late_text_has_the_right_offsets),
         cmocka_unit_test(an_id_outside_the_vocabulary_is_an_error),
     };
     return cmocka_run_group_tests_name("text_out", tests, open_tok, close_tok);
