@@ -4,7 +4,6 @@
  *
  * Row i of the head predicts token i; there is no time input. Two different tensors are called
  * ff_out: the MLP's down projection in each block and the head beside them. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "models/nn/trunk.h"
@@ -91,51 +90,19 @@ static tt_status read_shape(llada *m, tt_config *c, bool *tied, double *theta, t
     return TT_OK;
 }
 
-static tt_status bind_layer(tt_trunk *t, const tt_weights *w, int64_t i, tt_err *e)
-{
-    enum { ATTN_NORM, Q, K, V, ATTN_OUT, FF_NORM, GATE, UP, DOWN, NAMES };
-    static const char *const part[NAMES] = {"attn_norm", "q_proj",  "k_proj",  "v_proj", "attn_out",
-                                            "ff_norm",   "ff_proj", "up_proj", "ff_out"};
-    char name[NAMES][96];
-    for (int n = 0; n < NAMES; n++)
-        snprintf(name[n], sizeof name[n], "model.transformer.blocks.%lld.%s.weight", (long long)i,
-                 part[n]);
-    tt_trunk_layer *l = &t->layer[i];
-    int64_t d = t->width, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
-    tt_trunk_part qkv[] = {{name[Q], q, NULL}, {name[K], kv, NULL}, {name[V], kv, NULL}};
-    tt_trunk_part gate_up[] = {{name[GATE], t->ff, NULL}, {name[UP], t->ff, NULL}};
-    tt_trunk_part out = {name[ATTN_OUT], d, NULL}, down = {name[DOWN], d, NULL};
-    tt_status s = tt_trunk_vector(t, &l->norm1, w, name[ATTN_NORM], d, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->qkv, w, qkv, 3, d, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->out, w, &out, 1, q, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_vector(t, &l->norm2, w, name[FF_NORM], d, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->down, w, &down, 1, t->ff, TT_MATRIX_LINEAR, e);
-    return s ? tt_context(e, s, "layer %lld of the LLaDA checkpoint", (long long)i) : TT_OK;
-}
-
-static tt_status bind_ends(tt_trunk *t, const tt_weights *w, bool tied, tt_err *e)
-{
-    tt_trunk_part table = {"model.transformer.wte.weight", t->vocab, NULL};
-    tt_trunk_part head = {"model.transformer.ff_out.weight", t->vocab, NULL};
-    /* Tied weights share one matrix unless rounding makes the two uses differ. */
-    bool share = tied && !t->quantise;
-    tt_status s = tt_trunk_vector(t, &t->norm, w, "model.transformer.ln_f.weight", t->width, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &t->table, w, &table, 1, t->width,
-                            TT_MATRIX_TABLE | (share ? TT_MATRIX_LINEAR : 0), e);
-    if (!s && share)
-        t->head = t->table;
-    else if (!s)
-        s = tt_trunk_matrix(t, &t->head, w, tied ? &table : &head, 1, t->width, TT_MATRIX_LINEAR,
-                            e);
-    return s ? tt_context(e, s, "LLaDA checkpoint") : TT_OK;
-}
+static const tt_trunk_names names = {.prefix = "model.transformer.blocks.%lld.",
+                                     .norm1 = "attn_norm.weight",
+                                     .q = "q_proj.weight",
+                                     .k = "k_proj.weight",
+                                     .v = "v_proj.weight",
+                                     .out = "attn_out.weight",
+                                     .norm2 = "ff_norm.weight",
+                                     .gate = "ff_proj.weight",
+                                     .up = "up_proj.weight",
+                                     .down = "ff_out.weight",
+                                     .table = "model.transformer.wte.weight",
+                                     .norm = "model.transformer.ln_f.weight",
+                                     .head = "model.transformer.ff_out.weight"};
 
 static void llada_close(tt_model *base)
 {
@@ -157,30 +124,19 @@ static tt_status llada_open(tt_model **out, tt_stream *stream, const tt_weights 
     m->base.stream = m->trunk.stream = stream;
     bool tied;
     double theta;
-    tt_tensor first = {0};
     tt_status s = read_shape(m, c, &tied, &theta, e);
-    if (!s)
-        s = tt_weights_get(w, "model.transformer.blocks.0.q_proj.weight", 2, (int64_t[]){-1, -1},
-                           &first, e);
     if (!s) {
-        tt_trunk_choose(&m->trunk, mode, first.dtype);
-        s = tt_trunk_begin(&m->trunk, e);
+        s = tt_trunk_open(&m->trunk, w, &names, mode, theta, m->trunk.head_dim, tied, progress, arg,
+                          e);
+        if (s)
+            tt_context(e, s, "LLaDA checkpoint");
     }
-    if (!s)
-        s = tt_trunk_rope(&m->trunk, theta, m->trunk.head_dim, e);
-    for (int64_t i = 0; i < m->trunk.layers && !s; i++) {
-        s = bind_layer(&m->trunk, w, i, e);
-        if (progress)
-            progress(arg, (double)(i + 1) / (double)(m->trunk.layers + 1));
-    }
-    if (!s)
-        s = bind_ends(&m->trunk, w, tied, e);
     if (s) {
         llada_close(&m->base);
         return s;
     }
     m->base.info.block_length = 32;
-    tt_trunk_info(&m->trunk, &m->base, w, first.dtype);
+    tt_trunk_info(&m->trunk, &m->base, w);
     *out = &m->base;
     return TT_OK;
 }

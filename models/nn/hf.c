@@ -1,7 +1,6 @@
 /* hf.c - see hf.h. */
 #include "models/nn/hf.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,85 +67,39 @@ static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c,
     return TT_OK;
 }
 
-static tt_status bind_layer(tt_trunk *t, const tt_hf_family *f, const tt_weights *w, int64_t i,
-                            tt_err *e)
-{
-    enum { NORM1, Q, K, V, QB, KB, VB, OUT, NORM2, GATE, UP, DOWN, NAMES };
-    static const char *const part[NAMES] = {
-        "input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight",
-        "self_attn.v_proj.weight", "self_attn.q_proj.bias", "self_attn.k_proj.bias",
-        "self_attn.v_proj.bias", "self_attn.o_proj.weight", "post_attention_layernorm.weight",
-        "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"};
-    char name[NAMES][96];
-    for (int n = 0; n < NAMES; n++)
-        snprintf(name[n], sizeof name[n], "model.layers.%lld.%s", (long long)i, part[n]);
-    tt_trunk_layer *l = &t->layer[i];
-    int64_t d = t->width, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
-    bool b = f->qkv_bias;
-    tt_trunk_part qkv[] = {{name[Q], q, b ? name[QB] : NULL}, {name[K], kv, b ? name[KB] : NULL},
-                           {name[V], kv, b ? name[VB] : NULL}};
-    tt_trunk_part gate_up[] = {{name[GATE], t->ff, NULL}, {name[UP], t->ff, NULL}};
-    tt_trunk_part out = {name[OUT], d, NULL}, down = {name[DOWN], d, NULL};
-    tt_status s = tt_trunk_vector(t, &l->norm1, w, name[NORM1], d, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->qkv, w, qkv, 3, d, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->out, w, &out, 1, q, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_vector(t, &l->norm2, w, name[NORM2], d, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &l->down, w, &down, 1, t->ff, TT_MATRIX_LINEAR, e);
-    return s ? tt_context(e, s, "layer %lld", (long long)i) : TT_OK;
-}
-
-static tt_status bind_ends(tt_trunk *t, const tt_weights *w, bool tied, tt_err *e)
-{
-    tt_trunk_part table = {"model.embed_tokens.weight", t->vocab, NULL};
-    tt_trunk_part head = {"lm_head.weight", t->vocab, NULL};
-    bool share = tied && !t->quantise;
-    tt_status s = tt_trunk_vector(t, &t->norm, w, "model.norm.weight", t->width, e);
-    if (!s)
-        s = tt_trunk_matrix(t, &t->table, w, &table, 1, t->width,
-                            TT_MATRIX_TABLE | (share ? TT_MATRIX_LINEAR : 0), e);
-    if (!s && share)
-        t->head = t->table;
-    else if (!s)
-        s = tt_trunk_matrix(t, &t->head, w, tied ? &table : &head, 1, t->width, TT_MATRIX_LINEAR,
-                            e);
-    return s;
-}
-
 static tt_status bind(tt_hf_model *m, const tt_hf_family *f, const tt_weights *w, tt_config *c,
                       tt_weights_mode mode, void (*progress)(void *, double), void *arg, tt_err *e)
 {
+    tt_trunk_names names = {.prefix = "model.layers.%lld.",
+                            .norm1 = "input_layernorm.weight",
+                            .q = "self_attn.q_proj.weight",
+                            .k = "self_attn.k_proj.weight",
+                            .v = "self_attn.v_proj.weight",
+                            .out = "self_attn.o_proj.weight",
+                            .norm2 = "post_attention_layernorm.weight",
+                            .gate = "mlp.gate_proj.weight",
+                            .up = "mlp.up_proj.weight",
+                            .down = "mlp.down_proj.weight",
+                            .table = "model.embed_tokens.weight",
+                            .norm = "model.norm.weight",
+                            .head = "lm_head.weight"};
+    if (f->qkv_bias) {
+        names.q_bias = "self_attn.q_proj.bias";
+        names.k_bias = "self_attn.k_proj.bias";
+        names.v_bias = "self_attn.v_proj.bias";
+    }
     bool tied;
     double theta;
-    tt_tensor first;
     tt_trunk *t = &m->trunk;
     tt_status s = read_shape(m, f, c, &tied, &theta, e);
-    if (!s)
-        s = tt_weights_get(w, "model.layers.0.self_attn.q_proj.weight", 2, (int64_t[]){-1, -1},
-                           &first, e);
     if (s)
         return s;
-    tt_trunk_choose(t, mode, first.dtype);
-    s = tt_trunk_begin(t, e);
-    if (!s)
-        s = tt_trunk_rope(t, theta, t->head_dim, e);
-    for (int64_t i = 0; i < t->layers && !s; i++) {
-        s = bind_layer(t, f, w, i, e);
-        if (progress)
-            progress(arg, (double)(i + 1) / (double)(t->layers + 1));
-    }
-    if (!s)
-        s = bind_ends(t, w, tied, e);
+    s = tt_trunk_open(t, w, &names, mode, theta, t->head_dim, tied, progress, arg, e);
     if (s)
         return tt_context(e, s, "%s checkpoint", m->base.def->family);
     m->base.info.row_shift = f->row_shift;
     m->base.info.block_length = f->block_length;
-    tt_trunk_info(t, &m->base, w, first.dtype);
+    tt_trunk_info(t, &m->base, w);
     return TT_OK;
 }
 

@@ -22,7 +22,8 @@ typedef struct {
 typedef struct {
     tt_stream *stream;
     tt_compute compute;
-    bool quantise; /* round float weights to 8 bits while loading */
+    tt_dtype stored; /* how the checkpoint holds its matrices */
+    bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
     float eps;
 
@@ -39,29 +40,25 @@ typedef struct {
     int64_t map_rows;
 } tt_trunk;
 
-/* Picks arithmetic for a weights mode, given how this checkpoint stores its matrices. */
-void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored);
-/* Fills in what the shape, the definition and the checkpoint tell: all of m->info but the ids, the
- * context, the block length and the row shift. */
-void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w, tt_dtype stored);
+/* A checkpoint's tensor names. Those of layer i follow the prefix with i in its place; the biases
+ * may be NULL. */
+typedef struct {
+    const char *prefix; /* "model.layers.%lld." */
+    const char *norm1, *q, *k, *v, *q_bias, *k_bias, *v_bias, *out, *norm2, *gate, *up, *down;
+    const char *table, *norm, *head;
+} tt_trunk_names;
 
-/* Allocates the layer list; the shape must be set. */
-tt_status tt_trunk_begin(tt_trunk *t, tt_err *e);
+/* Binds and packs all weights; the shape and the stream must be set. inv_freq[i] =
+ * theta^(-2 i / rotary), i < rotary / 2. tied: the head is the table. progress may be NULL.
+ * After a failure tt_trunk_close() is still due. */
+tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
+                        tt_weights_mode mode, double theta, int64_t rotary, bool tied,
+                        void (*progress)(void *, double), void *arg, tt_err *e);
 void tt_trunk_close(tt_trunk *t);
 
-/* Loading helpers: a norm vector, a stacked matrix, both by tensor name. */
-tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
-                          int64_t n, tt_err *e);
-typedef struct {
-    const char *name;
-    int64_t n;
-    const char *bias; /* tensor [n], or NULL */
-} tt_trunk_part;
-tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
-                          const tt_trunk_part *part, int parts, int64_t k, unsigned flags,
-                          tt_err *e);
-/* inv_freq[i] = theta^(-2 i / rotary), i < rotary / 2. Sets half. */
-tt_status tt_trunk_rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e);
+/* Fills in what the shape, the definition and the checkpoint tell: all of m->info but the ids, the
+ * context, the block length and the row shift. */
+void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w);
 
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e);
 size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants);

@@ -1,12 +1,16 @@
 /* trunk_load.c - binding a checkpoint's tensors to the trunk. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "models/nn/trunk.h"
 
-void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored)
+/* Arithmetic for a weights mode, given how this checkpoint stores its matrices. */
+static void choose(tt_trunk *t, tt_weights_mode mode)
 {
     tt_stream *s = t->stream;
+    tt_dtype stored = t->stored;
     bool fast = s->op.has_compute(s, TT_COMPUTE_BF16);
     switch (mode) {
     case TT_WEIGHTS_AUTO:
@@ -23,15 +27,15 @@ void tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_dtype stored)
     t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
 }
 
-static const char *compute_text(const tt_trunk *t, tt_dtype stored)
+static const char *compute_text(const tt_trunk *t)
 {
     bool narrow = t->compute == TT_COMPUTE_BF16;
-    if (t->quantise || stored == TT_I8)
+    if (t->quantise || t->stored == TT_I8)
         return narrow ? "int8 weights, bf16 products" : "int8 weights widened to f32";
     return narrow ? "bf16" : "f32";
 }
 
-void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w, tt_dtype stored)
+void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
 {
     tt_model_info *info = &m->info;
     info->family = m->def->family;
@@ -47,14 +51,7 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w, tt_dtype
     info->weight_bytes = tt_weights_bytes(w);
     info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
                                 tt_dtype_size(t->stream->act);
-    info->compute = compute_text(t, stored);
-}
-
-tt_status tt_trunk_begin(tt_trunk *t, tt_err *e)
-{
-    t->layer = calloc((size_t)t->layers, sizeof *t->layer);
-    return t->layer ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for %lld layers",
-                                      (long long)t->layers);
+    info->compute = compute_text(t);
 }
 
 void tt_trunk_close(tt_trunk *t)
@@ -90,8 +87,8 @@ static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t 
     return s ? s : t->stream->op.sync(t->stream, e);
 }
 
-tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
-                          int64_t n, tt_err *e)
+static tt_status vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
+                        int64_t n, tt_err *e)
 {
     tt_tensor v;
     tt_status s = tt_weights_get(w, name, 1, (int64_t[]){n}, &v, e);
@@ -109,7 +106,7 @@ tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const c
     return s;
 }
 
-tt_status tt_trunk_rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e)
+static tt_status rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e)
 {
     t->half = rotary / 2;
     float *host = malloc((size_t)t->half * sizeof *host);
@@ -151,9 +148,16 @@ static tt_status quantise_part(tt_weight *part, tt_err *e)
     return TT_OK;
 }
 
+/* One tensor of a stacked matrix, and its bias [n] or NULL. */
+typedef struct {
+    const char *name;
+    int64_t n;
+    const char *bias;
+} part_name;
+
 /* The parts' biases one after the other, zeros where a part has none; *out stays NULL when none
  * has. To be freed. */
-static tt_status read_bias(float **out, const tt_weights *w, const tt_trunk_part *part, int parts,
+static tt_status read_bias(float **out, const tt_weights *w, const part_name *part, int parts,
                            tt_err *e)
 {
     int64_t n = 0, at = 0;
@@ -184,9 +188,8 @@ static tt_status read_bias(float **out, const tt_weights *w, const tt_trunk_part
 
 enum { MAX_PARTS = 8 };
 
-tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
-                          const tt_trunk_part *part, int parts, int64_t k, unsigned flags,
-                          tt_err *e)
+static tt_status matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part_name *part,
+                        int parts, int64_t k, unsigned flags, tt_err *e)
 {
     tt_weight list[MAX_PARTS] = {0};
     int rounded = 0;
@@ -214,4 +217,90 @@ tt_status tt_trunk_matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w,
             free((void *)(uintptr_t)list[i].scale.data);
         }
     return s;
+}
+
+/* --- all of a checkpoint --- */
+
+enum { NORM1, Q, K, V, Q_BIAS, K_BIAS, V_BIAS, OUT, NORM2, GATE, UP, DOWN, LAYER_NAMES };
+
+typedef struct {
+    char text[LAYER_NAMES][128];
+} layer_names;
+
+/* The prefix holds one %lld; it comes from our own tables. */
+static void spell(layer_names *l, const tt_trunk_names *n, int64_t i)
+{
+    const char *const part[LAYER_NAMES] = {n->norm1,  n->q,      n->k,   n->v,     n->q_bias, n->k_bias,
+                                           n->v_bias, n->out,    n->norm2, n->gate, n->up,    n->down};
+    const char *mark = strstr(n->prefix, "%lld");
+    for (int k = 0; k < LAYER_NAMES; k++)
+        snprintf(l->text[k], sizeof l->text[k], "%.*s%lld%s%s", (int)(mark - n->prefix), n->prefix,
+                 (long long)i, mark + 4, part[k] ? part[k] : "");
+}
+
+static tt_status bind_layer(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
+                            int64_t i, tt_err *e)
+{
+    layer_names n;
+    spell(&n, names, i);
+    tt_trunk_layer *l = &t->layer[i];
+    int64_t d = t->width, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
+    part_name qkv[] = {{n.text[Q], q, names->q_bias ? n.text[Q_BIAS] : NULL},
+                       {n.text[K], kv, names->k_bias ? n.text[K_BIAS] : NULL},
+                       {n.text[V], kv, names->v_bias ? n.text[V_BIAS] : NULL}};
+    part_name gate_up[] = {{n.text[GATE], t->ff, NULL}, {n.text[UP], t->ff, NULL}};
+    part_name out = {n.text[OUT], d, NULL}, down = {n.text[DOWN], d, NULL};
+    tt_status s = vector(t, &l->norm1, w, n.text[NORM1], d, e);
+    if (!s)
+        s = matrix(t, &l->qkv, w, qkv, 3, d, TT_MATRIX_LINEAR, e);
+    if (!s)
+        s = matrix(t, &l->out, w, &out, 1, q, TT_MATRIX_LINEAR, e);
+    if (!s)
+        s = vector(t, &l->norm2, w, n.text[NORM2], d, e);
+    if (!s)
+        s = matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR, e);
+    if (!s)
+        s = matrix(t, &l->down, w, &down, 1, t->ff, TT_MATRIX_LINEAR, e);
+    return s ? tt_context(e, s, "layer %lld", (long long)i) : TT_OK;
+}
+
+/* Tied weights share one matrix unless rounding makes the two uses differ. */
+static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names, bool tied,
+                           tt_err *e)
+{
+    part_name table = {names->table, t->vocab, NULL}, head = {names->head, t->vocab, NULL};
+    bool share = tied && !t->quantise;
+    unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
+    tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
+    if (!s)
+        s = matrix(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE, e);
+    if (s || !share)
+        return s ? s : matrix(t, &t->head, w, tied ? &table : &head, 1, t->width,
+                              TT_MATRIX_LINEAR, e);
+    t->head = t->table;
+    return TT_OK;
+}
+
+tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
+                        tt_weights_mode mode, double theta, int64_t rotary, bool tied,
+                        void (*progress)(void *, double), void *arg, tt_err *e)
+{
+    layer_names n;
+    tt_tensor first;
+    spell(&n, names, 0);
+    tt_status s = tt_weights_get(w, n.text[Q], 2, (int64_t[]){-1, -1}, &first, e);
+    if (s)
+        return s;
+    t->stored = first.dtype;
+    choose(t, mode);
+    t->layer = calloc((size_t)t->layers, sizeof *t->layer);
+    if (!t->layer)
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld layers", (long long)t->layers);
+    s = rope(t, theta, rotary, e);
+    for (int64_t i = 0; i < t->layers && !s; i++) {
+        s = bind_layer(t, w, names, i, e);
+        if (progress)
+            progress(arg, (double)(i + 1) / (double)(t->layers + 1));
+    }
+    return s ? s : bind_ends(t, w, names, tied, e);
 }

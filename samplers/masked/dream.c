@@ -64,15 +64,6 @@ static tt_status dr_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
     return TT_OK;
 }
 
-/* The k-th float32 or float64 uniform of the reference stream, k = 1, 2, ... */
-static uint64_t splitmix(uint64_t seed, uint64_t k)
-{
-    uint64_t z = seed + k * 0x9E3779B97F4A7C15u;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
 /* Philox index of column choices; token draws use the indexes below, the random order the next. */
 enum { CHOICE_BLOCK = 0x7FFFFFFE };
 
@@ -88,7 +79,8 @@ static void commit_by_chance(tt_seq *q, state *s, const tt_result *r, float chan
 {
     for (int32_t i = 0; i < r->plan->asks; i++) {
         float u = q->noise.kind == TT_NOISE_SPLITMIX
-                      ? (float)(splitmix(q->noise.seed, s->used + (uint64_t)i + 1) >> 40) * 0x1p-24f
+                      ? (float)(tt_splitmix(q->noise.seed, s->used + (uint64_t)i + 1) >> 40) *
+                            0x1p-24f
                       : tt_uniform(choice_noise(q, r->plan->ask[i].column, 0));
         if (last || u < chance)
             tt_seq_commit(q, r, i);
@@ -107,7 +99,7 @@ static void order_by_reference(const tt_seq *q, uint64_t at, float *score, int32
         sum += score[i];
     }
     for (int32_t j = 0; j < k; j++) {
-        double u = (double)(splitmix(q->noise.seed, at + (uint64_t)j + 1) >> 11) * 0x1p-53;
+        double u = (double)(tt_splitmix(q->noise.seed, at + (uint64_t)j + 1) >> 11) * 0x1p-53;
         double total = 0, below = 0;
         int32_t pick = -1;
         for (int32_t i = 0; i < n; i++)

@@ -130,14 +130,12 @@ tt_status tt_ask_open(const tt_seq *q, const tt_rules *rules, int32_t begin, int
     return TT_OK;
 }
 
-/* splitmix64's k-th output as a 24-bit uniform (reference traces). */
-static float splitmix_uniform(uint64_t seed, uint64_t k)
+uint64_t tt_splitmix(uint64_t seed, uint64_t k)
 {
     uint64_t z = seed + k * 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    return (float)(z >> 40) * 0x1p-24f;
+    return z ^ z >> 31;
 }
 
 /* Philox index of the random order; token draws use the indexes below. */
@@ -147,8 +145,8 @@ static float random_order(const tt_seq *q, int32_t column)
 {
     const tt_noise *n = &q->noise;
     if (n->kind == TT_NOISE_SPLITMIX)
-        return splitmix_uniform(n->seed, n->conf_base + (uint64_t)q->step * n->stride +
-                                             (uint64_t)column + 1);
+        return (float)(tt_splitmix(n->seed, n->conf_base + (uint64_t)q->step * n->stride +
+                                                (uint64_t)column + 1) >> 40) * 0x1p-24f;
     tt_rng_address a = {.seed = n->seed, .sample = n->sample, .step = (uint32_t)q->step,
                         .position = (uint32_t)column};
     return tt_uniform(tt_rng_at(a, ORDER_BLOCK).v[0]);

@@ -50,6 +50,10 @@ typedef struct {
 tt_status tt_cache_ask(tt_cache *c, const tt_seq *q, const tt_rules *rules, const tt_block *b,
                        tt_plan *plan, tt_err *e);
 
+/* The k-th output, k = 1, 2, ..., of the splitmix64 stream that replayed reference traces draw
+ * from. */
+uint64_t tt_splitmix(uint64_t seed, uint64_t k);
+
 /* Refuses remask = origin, which orders nothing. */
 tt_status tt_no_origin(const tt_seq *q, tt_err *e);
 
