@@ -230,8 +230,9 @@ typedef struct {
 /* The prefix holds one %lld; it comes from our own tables. */
 static void spell(layer_names *l, const tt_trunk_names *n, int64_t i)
 {
-    const char *const part[LAYER_NAMES] = {n->norm1,  n->q,      n->k,   n->v,     n->q_bias, n->k_bias,
-                                           n->v_bias, n->out,    n->norm2, n->gate, n->up,    n->down};
+    const char *const part[LAYER_NAMES] = {
+        n->norm1,  n->q,   n->k,     n->v,    n->q_bias, n->k_bias,
+        n->v_bias, n->out, n->norm2, n->gate, n->up,     n->down};
     const char *mark = strstr(n->prefix, "%lld");
     for (int k = 0; k < LAYER_NAMES; k++)
         snprintf(l->text[k], sizeof l->text[k], "%.*s%lld%s%s", (int)(mark - n->prefix), n->prefix,
