@@ -4,25 +4,20 @@
  *
  * Runs the given model folders (the embedded text model when there are none) and a random model
  * of 170 M parameters.
- * Floor of a forward = max(operations / peak, weight bytes / bandwidth). Peaks are measured here,
- * in the same run: the best of several large products of the same arithmetic, and a streaming
- * read. Prints a table and one JSON line per figure. */
-#include <math.h>
+ * Floor of a forward = max(operations / peak, weight bytes / bandwidth), with peaks measured in
+ * the same run (peaks.h). Prints a table and one JSON line per figure. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/clock.h"
+#include "tests/bench/peaks.h"
 #include "tests/bench/random_model.h"
 
 typedef struct {
     tt_stream *stream;
     double seconds; /* per figure */
-    double gflops[2]; /* by tt_compute */
-    double gbytes;
+    tt_peaks peaks;
 } machine;
-
-static double now(void) { return (double)tt_now_ns() * 1e-9; }
 
 static void die(const char *what, const tt_err *e)
 {
@@ -30,76 +25,23 @@ static void die(const char *what, const tt_err *e)
     exit(1);
 }
 
-/* --- peaks --- */
-
-static double product_gflops(machine *m, tt_compute compute, int64_t rows, int64_t n)
-{
-    tt_err e;
-    tt_stream *s = m->stream;
-    float *w = malloc((size_t)(n * n) * sizeof *w);
-    void *x, *y;
-    tt_matrix *matrix;
-    for (int64_t i = 0; i < n * n; i++)
-        w[i] = (float)((i * 2654435761u >> 8) % 1000) * 1e-3f - 0.5f;
-    tt_weight part = {.data = {.data = w, .rank = 2, .dim = {n, n}, .dtype = TT_F32}};
-    if (s->op.matrix_open(s, &matrix, &part, 1, NULL, compute, TT_MATRIX_LINEAR, &e) ||
-        s->op.alloc(s, &x, (size_t)(rows * n) * 4, &e) ||
-        s->op.alloc(s, &y, (size_t)(rows * n) * 4, &e) ||
-        s->op.upload(s, x, w, (size_t)((rows < n ? rows : n) * n) * 4, &e))
-        die("peak", &e);
-    double best = INFINITY, end = now() + m->seconds;
-    while (now() < end || best == INFINITY) {
-        double t = now();
-        s->op.linear(s, y, n, x, n, rows, matrix, false, &e);
-        s->op.sync(s, &e);
-        best = fmin(best, now() - t);
-    }
-    s->op.release(s, x);
-    s->op.release(s, y);
-    s->op.matrix_close(s, matrix);
-    free(w);
-    return 2e-9 * (double)rows * (double)n * (double)n / best;
-}
-
-static double read_gbytes(double seconds)
-{
-    size_t n = (size_t)1 << 25; /* 256 MB: beyond every cache here */
-    uint64_t *p = malloc(n * sizeof *p), sum = 0;
-    memset(p, 1, n * sizeof *p);
-    double best = INFINITY, end = now() + seconds;
-    while (now() < end) {
-        double t = now();
-        uint64_t a = 0, b = 0, c = 0, d = 0;
-        for (size_t i = 0; i < n; i += 4) {
-            a ^= p[i];
-            b ^= p[i + 1];
-            c ^= p[i + 2];
-            d ^= p[i + 3];
-        }
-        sum += a ^ b ^ c ^ d;
-        best = fmin(best, now() - t);
-    }
-    free(p);
-    return sum == 1 ? 0 : (double)n * 8e-9 / best; /* keeps the loop alive */
-}
-
-static void measure_peaks(machine *m)
-{
-    for (int c = 0; c < 2; c++)
-        for (int64_t n = 512; n <= 1024; n *= 2)
-            m->gflops[c] = fmax(m->gflops[c], product_gflops(m, (tt_compute)c, 512, n));
-    m->gbytes = read_gbytes(m->seconds);
-    printf("peak: f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s, read %.1f GB/s\n", m->gflops[0],
-           m->gflops[1], m->gbytes);
-    printf("{\"bench\":\"peak\",\"f32_gflops\":%.1f,\"bf16_gflops\":%.1f,\"read_gbs\":%.2f}\n",
-           m->gflops[0], m->gflops[1], m->gbytes);
-}
-
 /* --- forwards --- */
+
+typedef struct {
+    tt_model *model;
+    tt_pass pass;
+} forward;
+
+static void run_forward(void *arg)
+{
+    forward *f = arg;
+    tt_err e;
+    if (tt_model_run(f->model, &f->pass, &e))
+        die("forward", &e);
+}
 
 static double forward_seconds(const machine *m, tt_model *model, int32_t rows)
 {
-    tt_err e;
     int32_t *id = malloc((size_t)rows * 2 * sizeof *id), *column = id + rows;
     tt_want *want = calloc((size_t)rows, sizeof *want);
     tt_row_stats *stats = calloc((size_t)rows, sizeof *stats);
@@ -109,17 +51,10 @@ static double forward_seconds(const machine *m, tt_model *model, int32_t rows)
         want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.target = -1}};
     }
     tt_pass_seq seq = {.rows = rows, .see_end = rows};
-    tt_pass pass = {.rows = rows, .id = id, .position = column, .column = column, .seqs = 1,
-                    .seq = &seq, .wants = rows, .want = want, .stats = stats};
-    double best = INFINITY, end = now() + m->seconds;
-    if (tt_model_run(model, &pass, &e))
-        die("forward", &e);
-    while (now() < end || best == INFINITY) {
-        double t = now();
-        if (tt_model_run(model, &pass, &e))
-            die("forward", &e);
-        best = fmin(best, now() - t);
-    }
+    forward f = {.model = model,
+                 .pass = {.rows = rows, .id = id, .position = column, .column = column, .seqs = 1,
+                          .seq = &seq, .wants = rows, .want = want, .stats = stats}};
+    double best = tt_bench_best(m->seconds, run_forward, &f);
     free(id);
     free(want);
     free(stats);
@@ -135,7 +70,7 @@ static void bench_rows(const machine *m, const char *name, const char *mode, tt_
         double flops = 2 * (body + head) * rows +
                        4.0 * (double)(i->layers * i->heads * i->head_dim) * rows * rows;
         double bytes = (body + head) * weight_bytes;
-        double floor = fmax(flops / m->gflops[compute], bytes / m->gbytes) * 1e-9;
+        double floor = tt_peaks_floor(&m->peaks, compute, flops, bytes);
         double t = forward_seconds(m, model, rows);
         printf("%-12s %-5s %4d rows  %9.2f ms  floor %9.2f ms  ratio %.2f\n", name, mode, rows,
                t * 1e3, floor * 1e3, t / floor);
@@ -228,7 +163,11 @@ int main(int argc, char **argv)
         die(device, &e);
     m.stream->op.describe(m.stream, text, sizeof text);
     printf("device: %s: %s\n", m.stream->op.name, text);
-    measure_peaks(&m);
+    if (tt_peaks_measure(&m.peaks, threads, 3 * m.seconds, &e))
+        die("peaks", &e);
+    printf("peaks: f32 %.0f GFLOP/s (%s), bf16 %.0f GFLOP/s (%s), read %.1f GB/s\n",
+           m.peaks.f32 * 1e-9, m.peaks.f32_by, m.peaks.bf16 * 1e-9, m.peaks.bf16_by,
+           m.peaks.read * 1e-9);
     for (int i = 0; i < folders; i++)
         bench_folder(&m, folder[i]);
     bench_random(&m);
