@@ -38,7 +38,7 @@ Q       := $(if $(V),,@)
 AGAIN    = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 all: $(B)/tutti $(PLUGINS) ## the program, and the plug-ins whose tools are here
-	@$(if $(HAVE_DNNL),:,echo "left out: tutti-onednn.so (needs libdnnl-dev); GEMM runs on the plain twin")
+	@$(if $(HAVE_DNNL),:,echo "left out: tutti-onednn.so (needs libdnnl-dev); only AMX processors miss it")
 
 run: ## install what is missing (apt), build, serve http://127.0.0.1:8080/ (ARGS=... for options)
 	@tests/packages.sh build

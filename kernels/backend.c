@@ -94,12 +94,16 @@ static tt_status open_cuda(tt_stream **out, int device, int threads, tt_err *e)
     return open_plugin(out, "tutti-cuda.so", device, threads, e);
 }
 
+/* Our kernels reach what AVX-512 and AVX2 can do, with any number of rows and no primitives to
+ * make (tests/bench/bench_kernels --device plain, onednn); what they lack is AMX. */
 static tt_status open_cpu(tt_stream **out, int threads, tt_err *e)
 {
     tt_err why;
-    if (!open_onednn(out, threads, &why))
-        return TT_OK;
-    tt_log(TT_LOG_INFO, "backend", "onednn=no reason=\"%s\"", why.text);
+    if (tt_cpu_has_amx()) {
+        if (!open_onednn(out, threads, &why))
+            return TT_OK;
+        tt_log(TT_LOG_INFO, "backend", "onednn=no reason=\"%s\"", why.text);
+    }
     return open_table(out, tt_backend_cpu(), 0, threads, e);
 }
 
@@ -135,8 +139,8 @@ static tt_status open_named(tt_stream **out, const char *device, int threads, tt
     if (strcmp(device, "auto"))
         return tt_fail(e, TT_EINVAL,
                        "device '%s' is not one of auto, cpu, onednn, plain, twin, cuda, "
-                        "cuda:N",
-                        device);
+                       "cuda:N",
+                       device);
     tt_err why;
     if (!open_cuda(out, 0, threads, &why))
         return TT_OK;

@@ -42,17 +42,18 @@ typedef struct tt_backend {
 } tt_backend;
 
 struct tt_stream {
-    tt_backend op;   /* the chosen table, complete: missing entries filled in */
-    tt_pool *pool;   /* host threads */
-    tt_dtype act;    /* element type of activations */
+    tt_backend op;    /* the chosen table, complete: missing entries filled in */
+    tt_pool *pool;    /* host threads */
+    tt_dtype act;     /* element type of activations */
     tt_arena scratch; /* host scratch of the running operation; grows to its high-water mark */
     tt_arena tile;    /* the head's logits, which outlive the `linear` that fills them */
-    void *impl;      /* the backend's own */
+    void *impl;       /* the backend's own */
 };
 
-/* device: "auto" (the best that works), "cpu" (oneDNN's matrix products when the plug-in opens,
- * else our own), "plain" (the built-in table alone), "twin" (the plain C definitions alone: slow,
- * for tests), "cuda" or "cuda:N". threads: of the CPU; 0 = cores - 1, at least 1.
+/* device: "auto" (the best that works), "cpu" (the fastest on this processor: oneDNN's matrix
+ * products where they can use AMX tiles, else our own), "onednn" (the plug-in or nothing), "plain"
+ * (the built-in table alone), "twin" (the plain C definitions alone: slow, for tests), "cuda" or
+ * "cuda:N". threads: of the CPU; 0 = cores - 1, at least 1.
  * Fails with TT_ENODEV and the reason; "auto" falls back to the CPU and says why in the log. */
 tt_status tt_stream_open(tt_stream **out, const char *device, int threads, tt_err *e);
 void tt_stream_close(tt_stream *s); /* NULL is fine */

@@ -39,7 +39,7 @@ typedef enum {
 /* --- memory --- */
 
 typedef tt_status tt_op_alloc(tt_stream *s, void **out, size_t bytes,
-                              tt_err *e); /* 64-byte aligned */
+                              tt_err *e);          /* 64-byte aligned */
 typedef void tt_op_release(tt_stream *s, void *p); /* NULL is fine */
 typedef tt_status tt_op_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes,
                                tt_err *e);
@@ -66,9 +66,9 @@ enum {
  * integers as they are (exact in bfloat16) and applies the row scale to the float32 sum.
  * bias: host, F32 [sum n] or NULL. The parts must stay mapped until matrix_close if
  * TT_MATRIX_TABLE is set; otherwise they may go once this returns. */
-typedef tt_status tt_op_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part,
-                                    int parts, const float *bias, tt_compute compute,
-                                    unsigned flags, tt_err *e);
+typedef tt_status tt_op_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part, int parts,
+                                    const float *bias, tt_compute compute, unsigned flags,
+                                    tt_err *e);
 typedef void tt_op_matrix_close(tt_stream *s, tt_matrix *m); /* NULL is fine */
 /* Outputs n, inputs k, and bytes held beyond the mapped file (any pointer may be NULL). */
 typedef void tt_op_matrix_size(const tt_matrix *m, int64_t *n, int64_t *k, size_t *bytes);
@@ -148,10 +148,10 @@ typedef struct {
 } tt_id_value;
 
 typedef enum {
-    TT_NOISE_NONE,     /* draw = argmax */
-    TT_NOISE_PHILOX,   /* tt_gumbel at (seed, sample, step, position), index = id */
-    TT_NOISE_SPLITMIX, /* replay of reference traces: u is the (base + id + 1)-th float64 of the
-                          splitmix64 stream of seed; draw = argmax of exp(l) / (-ln u)^T */
+    TT_NOISE_NONE,       /* draw = argmax */
+    TT_NOISE_PHILOX,     /* tt_gumbel at (seed, sample, step, position), index = id */
+    TT_NOISE_SPLITMIX,   /* replay of reference traces: u is the (base + id + 1)-th float64 of the
+                            splitmix64 stream of seed; draw = argmax of exp(l) / (-ln u)^T */
     TT_NOISE_CUMULATIVE, /* replay: one u, the (base + 1)-th of that stream; draw = the first id
                             whose cumulative probability (kept ids, temperature applied) exceeds
                             u times the total */
@@ -169,7 +169,7 @@ typedef struct {
     tt_noise_kind noise;
     uint64_t seed;
     uint32_t sample, step, position;
-    uint64_t base; /* splitmix only */
+    uint64_t base;           /* splitmix only */
     const tt_id_value *bias; /* added to the logits before everything; -inf bans the id */
     int32_t n_bias;
     const int32_t *allow; /* when not NULL only these ids are possible */
@@ -177,8 +177,8 @@ typedef struct {
     const int32_t *unsure; /* ids whose logit is -inf for prob/entropy/margin but may be drawn
                               (LLaDA's confidence_eos_eot_inf) */
     int32_t n_unsure;
-    int32_t limit;  /* ids >= limit are banned (padding rows of the table); 0: none */
-    int32_t target; /* id whose log-probability is wanted, or -1 */
+    int32_t limit;           /* ids >= limit are banned (padding rows of the table); 0: none */
+    int32_t target;          /* id whose log-probability is wanted, or -1 */
     bool confidence_of_kept; /* p below is softmax(l / T) over the kept ids, what the draw is made
                                 from (Dream), instead of softmax(l) */
 } tt_draw;
@@ -187,17 +187,17 @@ typedef struct {
  * unsure ids removed. Ties: the lowest id. NaN counts as -inf, +inf as the largest float, a ban
  * wins over any bias. If nothing is possible, ids are -1 and the rest 0. */
 typedef struct {
-    int32_t argmax;    /* of l */
-    int32_t drawn;     /* argmax of l + T * Gumbel over the kept ids; argmax when T is 0 */
-    float prob_argmax; /* p[argmax] */
-    float prob;        /* p[drawn] */
-    float margin;      /* largest minus second largest value of p */
-    float entropy;     /* -sum p ln p, nats */
-    float max_logit;   /* l[argmax] */
-    float lse;         /* ln sum exp(l), unsure ids included */
-    float logprob;     /* l[drawn] - lse */
+    int32_t argmax;       /* of l */
+    int32_t drawn;        /* argmax of l + T * Gumbel over the kept ids; argmax when T is 0 */
+    float prob_argmax;    /* p[argmax] */
+    float prob;           /* p[drawn] */
+    float margin;         /* largest minus second largest value of p */
+    float entropy;        /* -sum p ln p, nats */
+    float max_logit;      /* l[argmax] */
+    float lse;            /* ln sum exp(l), unsure ids included */
+    float logprob;        /* l[drawn] - lse */
     float target_logprob; /* l[target] - lse; 0 when no target */
-    float gap;         /* l of argmax minus l of the runner-up; +inf if there is none */
+    float gap;            /* l of argmax minus l of the runner-up; +inf if there is none */
 } tt_row_stats;
 
 enum { TT_MAX_TOP = 20 };
@@ -210,24 +210,24 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
                              float *logits, const tt_act *x, int64_t ldx, int64_t rows,
                              const tt_matrix *w, const tt_draw *draw, tt_err *e);
 
-#define TT_OPS(X)                                                                                  \
-    X(alloc)                                                                                       \
-    X(release)                                                                                     \
-    X(upload)                                                                                      \
-    X(download)                                                                                    \
-    X(sync)                                                                                        \
-    X(matrix_open)                                                                                 \
-    X(matrix_close)                                                                                \
-    X(matrix_size)                                                                                 \
-    X(linear)                                                                                      \
-    X(embed)                                                                                       \
-    X(rmsnorm)                                                                                     \
-    X(gather)                                                                                      \
-    X(cfg_mix)                                                                                     \
-    X(swiglu)                                                                                      \
-    X(rope_table)                                                                                  \
-    X(rope)                                                                                        \
-    X(attention)                                                                                   \
+#define TT_OPS(X)   \
+    X(alloc)        \
+    X(release)      \
+    X(upload)       \
+    X(download)     \
+    X(sync)         \
+    X(matrix_open)  \
+    X(matrix_close) \
+    X(matrix_size)  \
+    X(linear)       \
+    X(embed)        \
+    X(rmsnorm)      \
+    X(gather)       \
+    X(cfg_mix)      \
+    X(swiglu)       \
+    X(rope_table)   \
+    X(rope)         \
+    X(attention)    \
     X(head)
 
 #ifdef __cplusplus

@@ -5,14 +5,20 @@ static const struct {
     const char *name;
     uint8_t size;
 } dtypes[TT_DTYPES] = {
-    [TT_F32] = {"F32", 4}, [TT_BF16] = {"BF16", 2}, [TT_F16] = {"F16", 2},
-    [TT_F64] = {"F64", 8}, [TT_I8] = {"I8", 1},     [TT_U8] = {"U8", 1},
-    [TT_I16] = {"I16", 2}, [TT_I32] = {"I32", 4},   [TT_I64] = {"I64", 8},
+    [TT_F32] = {"F32", 4},   [TT_BF16] = {"BF16", 2},      [TT_F16] = {"F16", 2},
+    [TT_F64] = {"F64", 8},   [TT_I8] = {"I8", 1},          [TT_U8] = {"U8", 1},
+    [TT_I16] = {"I16", 2},   [TT_I32] = {"I32", 4},        [TT_I64] = {"I64", 8},
     [TT_BOOL] = {"BOOL", 1}, [TT_F8E4M3] = {"F8_E4M3", 1},
 };
 
-size_t tt_dtype_size(tt_dtype d) { return dtypes[d].size; }
-const char *tt_dtype_name(tt_dtype d) { return dtypes[d].name; }
+size_t tt_dtype_size(tt_dtype d)
+{
+    return dtypes[d].size;
+}
+const char *tt_dtype_name(tt_dtype d)
+{
+    return dtypes[d].name;
+}
 
 bool tt_dtype_find(const char *name, tt_dtype *out)
 {

@@ -39,8 +39,8 @@ typedef struct {
     tt_dtype dtype;
 } tt_tensor;
 
-size_t tt_dtype_size(tt_dtype d);           /* bytes of one element */
-const char *tt_dtype_name(tt_dtype d);      /* as in safetensors: "F32", "BF16", ... */
+size_t tt_dtype_size(tt_dtype d);      /* bytes of one element */
+const char *tt_dtype_name(tt_dtype d); /* as in safetensors: "F32", "BF16", ... */
 bool tt_dtype_find(const char *name, tt_dtype *out);
 int64_t tt_tensor_count(const tt_tensor *t); /* elements; 1 for rank 0 */
 

@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 static tt_cpu_level detect(void)
 {
 #if defined(__x86_64__)
@@ -34,12 +38,27 @@ const char *tt_cpu_level_name(tt_cpu_level level)
     return name[level];
 }
 
-bool tt_cpu_has_bf16(void) { return tt_cpu_level_get() >= TT_CPU_AVX512_BF16; }
+bool tt_cpu_has_bf16(void)
+{
+    return tt_cpu_level_get() >= TT_CPU_AVX512_BF16;
+}
 
 bool tt_cpu_has_vnni(void)
 {
 #if defined(__x86_64__)
     return tt_cpu_level_get() >= TT_CPU_AVX512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
+bool tt_cpu_has_amx(void)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    enum { AMX_BF16 = 1 << 22 };
+    return tt_cpu_level_get() == TT_CPU_AVX512_BF16 && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (d & AMX_BF16);
 #else
     return false;
 #endif

@@ -18,6 +18,7 @@ tt_cpu_level tt_cpu_level_get(void);
 const char *tt_cpu_level_name(tt_cpu_level level);
 bool tt_cpu_has_bf16(void); /* AVX512-BF16 dot products, and the level allows them */
 bool tt_cpu_has_vnni(void); /* AVX512-VNNI int8 dot products, likewise */
+bool tt_cpu_has_amx(void);  /* AMX tiles of bfloat16, and the level is the highest */
 int tt_cpu_cores(void);     /* cores this process may run on, at least 1 */
 
 #endif

@@ -1,8 +1,9 @@
 /* pool.h - worker threads for parallel loops inside one operation.
  *
- * The calling thread takes part, so a pool of 1 has no thread of its own. Workers sleep between
- * loops. One loop at a time per pool; the owner is the engine thread. How a loop is cut never
- * changes a result: operations give every row to exactly one task. */
+ * The calling thread takes part, so a pool of 1 has no thread of its own. Between loops workers
+ * look for the next one for some microseconds, then sleep. One loop at a time per pool; the owner
+ * is the engine thread. How a loop is cut never changes a result: operations give every row to
+ * exactly one task. */
 #ifndef TT_POOL_H
 #define TT_POOL_H
 

@@ -13,9 +13,9 @@
 
 #include "kernels/cpu/cpu.h"
 
-/* 4-byte words of scratch in all, and of a tile. The tile is kept small enough to be reduced from
- * the cache it was written to. */
-enum { BUDGET = 15 << 20, TILE = 2 << 20 };
+/* Words of scratch in all, and rows of a tile: enough that the weights, read once per tile, cost
+ * little; no more, so that the logits are reduced from the cache they were written to. */
+enum { BUDGET = 15 << 20, TILE = 96 };
 
 /* --- the plain passes --- */
 
@@ -361,8 +361,10 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
     }
     spare = (spare + 15) / 16 * 16;
     int64_t threads = tt_pool_threads(s->pool);
-    int64_t room = BUDGET - threads * spare, per_tile = (room < TILE ? room : TILE) / n;
-    per_tile = per_tile < 1 ? 1 : per_tile > rows ? rows : per_tile;
+    int64_t room = (BUDGET - threads * spare) / n, per_tile = room < TILE ? room : TILE;
+    per_tile = per_tile < 1 ? 1 : per_tile;
+    int64_t tiles = (rows + per_tile - 1) / per_tile;
+    per_tile = tiles ? (rows + tiles - 1) / tiles : 0; /* all alike */
     void *scratch;
     tt_status st = tt_cpu_scratch(&s->tile, &scratch,
                                   (size_t)(per_tile * n + threads * spare + 16) * sizeof(float), e);

@@ -38,10 +38,49 @@ static tt_status start(onednn *d, tt_err *e)
         return tt_onednn_check(st, "start", e);
     /* One usual shape speaks for all; packing checks each weight again. */
     tt_status good = tt_onednn_layout(d, dnnl_f32, 512, 512, &any, d->name[TT_COMPUTE_F32], e);
-    if (good)
-        return tt_fail(e, TT_ENODEV, "%s", e ? e->text : "");
     d->bf16 = !tt_onednn_layout(d, dnnl_bf16, 512, 512, &any, d->name[TT_COMPUTE_BF16], NULL);
-    return TT_OK;
+    return good;
+}
+
+/* The name of the implementation promises that a row does not depend on its batch; this looks. */
+static tt_status look(tt_stream *s, tt_compute compute, bool *same, tt_err *e)
+{
+    enum { N = 80, K = 200, ROWS = MOST_ROWS + 7 };
+    float *all = malloc((size_t)(N * K + ROWS * K + 2 * ROWS * N) * sizeof *all);
+    if (!all)
+        return tt_fail(e, TT_ENOMEM, "no memory for a trial");
+    float *part = all + ROWS * N, *x = part + ROWS * N, *w = x + ROWS * K;
+    for (int i = 0; i < (ROWS + N) * K; i++)
+        x[i] = (float)(i * 7919 % 1009) * 0x1p-9f - 1;
+    tt_weight weight = {.data = {.data = w, .dim = {N, K}, .rank = 2, .dtype = TT_F32}};
+    tt_matrix *m = NULL;
+    tt_status st = tt_onednn_matrix_open(s, &m, &weight, 1, NULL, compute, TT_MATRIX_LINEAR, e);
+    if (!st)
+        st = tt_onednn_linear(s, all, N, x, K, ROWS, m, false, e);
+    *same = true;
+    for (int64_t rows = 1; rows <= ROWS && !st; rows += rows < 8 ? 1 : rows) {
+        int64_t from = ROWS - rows;
+        st = tt_onednn_linear(s, part, N, x + from * K, K, rows, m, false, e);
+        *same &= !memcmp(part, all + from * N, (size_t)(rows * N) * sizeof *part);
+    }
+    tt_onednn_matrix_close(s, m);
+    free(all);
+    return st;
+}
+
+static tt_status try_out(tt_stream *s, tt_err *e)
+{
+    onednn *d = s->impl;
+    bool same;
+    tt_status st = look(s, TT_COMPUTE_F32, &same, e);
+    if (!st && !same)
+        st = tt_fail(e, TT_ENODEV, "the results of oneDNN's %s depend on the batch",
+                     d->name[TT_COMPUTE_F32]);
+    if (!st && d->bf16) {
+        st = look(s, TT_COMPUTE_BF16, &same, e);
+        d->bf16 = same;
+    }
+    return st;
 }
 
 static tt_status open_stream(tt_stream *s, int device, tt_err *e)
@@ -54,13 +93,12 @@ static tt_status open_stream(tt_stream *s, int device, tt_err *e)
     }
     s->impl = d;
     s->act = TT_F32;
-    tt_err why = {0};
-    tt_status st = d && d->stream ? start(d, &why) : tt_fail(&why, TT_ENOMEM, "no memory");
-    if (st) {
+    tt_status st = d && d->stream ? start(d, e) : tt_fail(e, TT_ENOMEM, "no memory for a stream");
+    if (!st)
+        st = try_out(s, e);
+    if (st)
         close_stream(s);
-        return tt_fail(e, st, "%s", why.text);
-    }
-    return TT_OK;
+    return st == TT_EUNSUP ? TT_ENODEV : st;
 }
 
 static void describe(const tt_stream *s, char *text, size_t size)

@@ -586,6 +586,14 @@ static void top_p_cuts_where_it_should_on(tt_stream *s, const char *name)
         }
         assert_int_equal(seen, c[i].kept);
     }
+    /* Four equal ones: the sum before the third is exactly 1/2, which does not exceed 1/2. */
+    static const float equal[4] = {1, 1, 1, 1};
+    tt_draw d = plain_draw();
+    d.top_p = 0.5f;
+    d.confidence_of_kept = true;
+    tt_row_stats stats;
+    reduce(s, equal, 1, 4, &d, &stats, NULL, 0, NULL);
+    assert_float_equal(stats.prob, 1.0 / 3, 1e-6);
 }
 static void top_p_cuts_where_it_should(void **state)
 {
