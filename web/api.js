@@ -12,6 +12,17 @@ export class ApiError extends Error {
   }
 }
 
+let key = sessionStorage.getItem('key') ?? '';
+
+/** For servers that ask for one; kept until the tab is closed. */
+export function setKey(text) {
+  key = text;
+  sessionStorage.setItem('key', text);
+}
+
+export const hasKey = () => key !== '';
+const headers = () => key ? { Authorization: `Bearer ${key}` } : {};
+
 async function refuse(response) {
   let body = null;
   try { body = await response.json(); } catch { /* not JSON: the status says it */ }
@@ -20,7 +31,7 @@ async function refuse(response) {
 
 /** The models served, with their samplers and parameters in the member `tutti`. */
 export async function models() {
-  const response = await fetch('v1/models');
+  const response = await fetch('v1/models', { headers: headers() });
   if (!response.ok) await refuse(response);
   return (await response.json()).data;
 }
@@ -47,7 +58,7 @@ async function* events(response) {
 export async function stream(path, body, { signal, onFrame }) {
   const response = await fetch(path, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    headers: { 'Content-Type': 'application/json', ...headers() },
     body: JSON.stringify(body),
     signal,
   });

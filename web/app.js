@@ -46,7 +46,8 @@ function request() {
 
 function curl({ path, body }) {
   const json = JSON.stringify(body, null, 1).replaceAll("'", "'\\''");
-  return `curl -N ${new URL(path, location.href).href} \\\n  -H 'Content-Type: application/json' \\\n  -d '${json}'`;
+  const key = api.hasKey() ? " \\\n  -H \"Authorization: Bearer $KEY\"" : '';
+  return `curl -N ${new URL(path, location.href).href}${key} \\\n  -H 'Content-Type: application/json' \\\n  -d '${json}'`;
 }
 
 // --- playing what came ---
@@ -397,19 +398,35 @@ function listen() {
 }
 
 /** Models load while the server answers already: ask again until they are there. */
-async function boot() {
-  listen();
+async function waitForModels() {
   for (;;) {
     try {
       served = (await api.models()).filter(m => m.tutti?.capabilities?.includes('completion'));
-      if (served.length) break;
+      if (served.length) return;
       $('server').textContent = 'loading a model…';
     } catch (e) {
       $('server').textContent = e.message;
       $('server').className = 'server down';
+      if (e.status === 401) await askForKey();
     }
     await new Promise(r => setTimeout(r, 1000));
   }
+}
+
+/** Resolves when a key was entered. */
+function askForKey() {
+  $('key-box').hidden = false;
+  $('key').focus();
+  return new Promise(resolve => $('key').addEventListener('change', () => {
+    api.setKey($('key').value.trim());
+    resolve();
+  }, { once: true }));
+}
+
+async function boot() {
+  listen();
+  await waitForModels();
+  $('key-box').hidden = true;
   $('model').replaceChildren(...served.map(m => new Option(m.id, m.id)));
   $('server').textContent = `${served.length} model${served.length > 1 ? 's' : ''} ready`;
   $('server').className = 'server up';

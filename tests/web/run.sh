@@ -14,18 +14,28 @@ if [ ! -d tests/web/node_modules/playwright-core ]; then
         fail "npm ci in tests/web did not succeed"
 fi
 
-log=build/web/server.log
 mkdir -p build/web
-"$program" serve --port 0 >"$log" 2>&1 &
-server=$!
-trap 'kill $server 2>/dev/null; wait $server 2>/dev/null' EXIT
-url=
-for _ in $(seq 300); do
-    url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$log" | head -n 1)
-    [ -z "$url" ] || break
-    kill -0 $server 2>/dev/null || break
-    sleep 0.1
-done
-[ -n "$url" ] || { cat "$log"; fail "the server did not start"; }
+servers=
+trap 'kill $servers 2>/dev/null; wait $servers 2>/dev/null' EXIT
+start() { # LOG OPTION...: sets url
+    log=$1
+    shift
+    : >"$log"
+    "$program" serve --port 0 "$@" >"$log" 2>&1 &
+    servers="$servers $!"
+    url=
+    for _ in $(seq 300); do
+        url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$log" | head -n 1)
+        [ -z "$url" ] || return
+        kill -0 $! 2>/dev/null || break
+        sleep 0.1
+    done
+    cat "$log"
+    fail 'the server did not start'
+}
+start build/web/locked.log --api-key secret
+locked=$url
+start build/web/server.log
 
-URL=$url BROWSER=$browser OUT=build/web timeout -k 5 300 node tests/web/test_page.mjs
+URL=$url LOCKED=$locked BROWSER=$browser OUT=build/web timeout -k 5 300 \
+    node tests/web/test_page.mjs

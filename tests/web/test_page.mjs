@@ -198,6 +198,23 @@ test('chat answers and remembers', async page => {
   check(await page.locator('#talk li').count() === 0, 'the conversation is still there');
 });
 
+test('a server that wants a key gets it', async (page, { expectNoise }) => {
+  await page.goto(`${process.env.LOCKED}/`);
+  await page.waitForSelector('#key-box:not([hidden])');
+  await page.fill('#key', 'wrong');
+  await page.keyboard.press('Enter');
+  await page.waitForTimeout(1500);
+  check(await page.isVisible('#key-box'), 'a wrong key is enough');
+  await page.fill('#key', 'secret');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('.server.up');
+  await generate(page, 'roman: 1994 =', { tokens: 16, pace: '0' });
+  await done(page);
+  check((await canvasText(page)).includes('MCMXCIV'), `it says ${await canvasText(page)}`);
+  check(!(await page.textContent('#curl')).includes('secret'), 'the key is shown');
+  expectNoise(/status of 401/);
+});
+
 test('dark', async page => {
   await open(page);
   await page.click('#examples button:has-text("JSON")');
