@@ -26,6 +26,7 @@ tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config
         st = def->open(out, s, *weights, *config, mode, progress, arg, e);
         if (st)
             tt_context(e, st, "'%.100s'", folder);
+        tt_weights_rest(*weights);
     }
     if (st) {
         tt_weights_close(*weights);

@@ -485,6 +485,13 @@ const char *tt_weights_name(const tt_weights *w, size_t i, tt_tensor *out)
 
 size_t tt_weights_count(const tt_weights *w) { return w->count; }
 
+void tt_weights_rest(const tt_weights *w)
+{
+    for (size_t i = 0; i < w->files; i++)
+        if (w->file[i].owned)
+            madvise(w->file[i].base, w->file[i].size, MADV_DONTNEED);
+}
+
 int64_t tt_weights_elements(const tt_weights *w)
 {
     int64_t n = 0;

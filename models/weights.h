@@ -36,6 +36,8 @@ tt_status tt_weights_matrix(const tt_weights *w, const char *name, int64_t n, in
 /* In file order, for listings: NULL past the end. */
 const char *tt_weights_name(const tt_weights *w, size_t i, tt_tensor *out);
 size_t tt_weights_count(const tt_weights *w);
+/* Lets the system drop pages that packing has read; tables still in use are read in again. */
+void tt_weights_rest(const tt_weights *w);
 int64_t tt_weights_elements(const tt_weights *w); /* parameters, scales left out */
 size_t tt_weights_bytes(const tt_weights *w);     /* tensor data mapped */
 
