@@ -15,6 +15,9 @@ CC_ALL   = $(CC) $(NEEDED) $(LEVEL) $(SANITIZE) $(CFLAGS)
 
 LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c models/nn/*.c \
              tokenizers/*.c tokenizers/text/*.c samplers/*.c samplers/masked/*.c)
+ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
+LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))
+endif
 SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c))
 SRV_ASM := $(wildcard server/http/*.S)
 WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))

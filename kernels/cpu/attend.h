@@ -31,7 +31,7 @@ typedef struct {
     float scale;
     bool round;
     unsigned char *pack, *work; /* one pack per (span, kv head) when shared, else per thread */
-    size_t pack_bytes, work_bytes;
+    size_t pack_bytes;
     bool shared;
     int64_t most_keys, cuts;
 } attend_job;
@@ -144,30 +144,37 @@ static packed pack(const attend_job *job, unsigned char *at, const tt_span *p, i
     return to;
 }
 
-/* A thread's workspace. */
+/* A thread's workspace; offsets in bytes from its start. */
 typedef struct {
-    operand *q, *weight; /* TILE_ROWS x (steps * DEPTH), TILE_ROWS x KEYS */
-    float *score, *sum;  /* TILE_ROWS x KEYS, TILE_ROWS x (panels * PANEL) */
-    double *plain;       /* for the twin */
+    size_t q, weight;  /* operands: TILE_ROWS x (steps * DEPTH), TILE_ROWS x KEYS */
+    size_t score, sum; /* floats: TILE_ROWS x KEYS, TILE_ROWS x (panels * PANEL) */
+    size_t plain;      /* doubles, for the twin */
+    size_t bytes;
+} places;
+
+static places place_all(const attend_job *job)
+{
+    places p = {.q = 0};
+    p.weight = p.q + round64((size_t)(TILE_ROWS * job->steps * DEPTH) * sizeof(operand));
+    p.score = p.weight + round64(TILE_ROWS * KEYS * sizeof(operand));
+    p.sum = p.score + round64(TILE_ROWS * KEYS * sizeof(float));
+    p.plain = p.sum + round64((size_t)(TILE_ROWS * job->panels * PANEL) * sizeof(float));
+    p.bytes = p.plain + round64((size_t)(job->dim + job->most_keys) * sizeof(double));
+    return p;
+}
+
+typedef struct {
+    operand *q, *weight;
+    float *score, *sum;
+    double *plain;
 } workspace;
 
-static workspace work_at(const attend_job *job, unsigned char *at, size_t *bytes)
+static workspace work_at(const attend_job *job, int thread)
 {
-    workspace w;
-    size_t used = 0;
-    w.q = (operand *)(at + used);
-    used += round64((size_t)(TILE_ROWS * job->steps * DEPTH) * sizeof(operand));
-    w.weight = (operand *)(at + used);
-    used += round64(TILE_ROWS * KEYS * sizeof(operand));
-    w.score = (float *)(at + used);
-    used += round64(TILE_ROWS * KEYS * sizeof(float));
-    w.sum = (float *)(at + used);
-    used += round64((size_t)(TILE_ROWS * job->panels * PANEL) * sizeof(float));
-    w.plain = (double *)(at + used);
-    used += round64((size_t)(job->dim + job->most_keys) * sizeof(double));
-    if (bytes)
-        *bytes = used;
-    return w;
+    places p = place_all(job);
+    unsigned char *at = job->work + (size_t)thread * p.bytes;
+    return (workspace){(operand *)(at + p.q), (operand *)(at + p.weight), (float *)(at + p.score),
+                       (float *)(at + p.sum), (double *)(at + p.plain)};
 }
 
 /* The softmax of one row, continued over blocks; base 2 throughout. */
@@ -284,7 +291,7 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
 static void attend_rows(const attend_job *job, int thread, const tt_span *p, const packed *kv,
                         int64_t head, int64_t from, int64_t to)
 {
-    workspace w = work_at(job, job->work + (size_t)thread * job->work_bytes, NULL);
+    workspace w = work_at(job, thread);
     for (int64_t row = from; row < to; row += TILE_ROWS)
         attend_tile(job, &w, p, kv, head, row, to - row < TILE_ROWS ? (int)(to - row) : TILE_ROWS);
 }
@@ -352,10 +359,10 @@ static tt_status attend(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
     job.shared = threads > 1 && tasks < 4 * threads;
     job.cuts = job.shared ? (4 * threads + spans * heads - 1) / (spans * heads) : 1;
     job.pack_bytes = pack_size(&job, job.most_keys);
-    work_at(&job, NULL, &job.work_bytes);
+    size_t work = place_all(&job).bytes * (size_t)threads;
     void *scratch;
     size_t packs = job.pack_bytes * (size_t)(job.shared ? tasks : threads);
-    st = tt_cpu_scratch(&s->scratch, &scratch, packs + job.work_bytes * (size_t)threads, e);
+    st = tt_cpu_scratch(&s->scratch, &scratch, packs + work, e);
     if (st)
         return tt_context(e, st, "attention");
     job.pack = scratch;

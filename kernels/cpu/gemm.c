@@ -40,11 +40,11 @@ static tt_status read_row(float *out, float *scale, const tt_weight *p, int64_t 
     return TT_OK;
 }
 
-static tt_status take(void **out, size_t n, size_t size, tt_matrix *m, tt_err *e)
+static tt_status take(tt_stream *s, void **out, size_t n, size_t size, tt_matrix *m, tt_err *e)
 {
     if (n > (SIZE_MAX - 64) / size)
         return tt_fail(e, TT_ENOMEM, "matrix_open: %zu values", n);
-    tt_status st = tt_cpu_alloc(NULL, out, n * size, e);
+    tt_status st = tt_cpu_alloc(s, out, n * size, e);
     if (!st)
         m->bytes += n * size;
     return st;
@@ -111,19 +111,19 @@ static tt_status fill(tt_stream *s, tt_matrix *m, const float *bias, tt_err *e)
     bool scaled = false;
     for (int p = 0; p < m->parts; p++)
         scaled |= m->part[p].data.dtype == TT_I8 && m->compute == TT_COMPUTE_BF16;
-    if (bias && (st = take((void **)&m->bias, (size_t)m->n, sizeof(float), m, e)))
+    if (bias && (st = take(s, (void **)&m->bias, (size_t)m->n, sizeof(float), m, e)))
         return st;
     if (bias)
         memcpy(m->bias, bias, (size_t)m->n * sizeof(float));
     if (!(m->flags & TT_MATRIX_LINEAR))
         return TT_OK;
-    if (scaled && (st = take((void **)&m->scale, (size_t)m->n, sizeof(float), m, e)))
+    if (scaled && (st = take(s, (void **)&m->scale, (size_t)m->n, sizeof(float), m, e)))
         return st;
     const tt_cpu_gemm *g = layout(m);
     int64_t panels = (m->n + g->panel - 1) / g->panel, wide = steps_of(m) * g->depth;
     if (wide > INT64_MAX / (panels * g->panel))
         return tt_fail(e, TT_ENOMEM, "matrix_open: %lld x %lld", (long long)m->n, (long long)m->k);
-    st = take(&m->panels, (size_t)(panels * g->panel * wide), g->operand, m, e);
+    st = take(s, &m->panels, (size_t)(panels * g->panel * wide), g->operand, m, e);
     void *row = NULL;
     if (!st)
         st = tt_cpu_scratch(&s->scratch, &row,

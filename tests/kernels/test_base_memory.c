@@ -101,7 +101,8 @@ static void an_arena_refuses_what_does_not_fit(void **state)
     assert_null(tt_arena_take(&none, 0, 8));
     tt_err e = {0};
     assert_int_equal(tt_arena_open(&none, SIZE_MAX - 3, &e), TT_ENOMEM);
-    assert_int_equal(tt_arena_open(&none, SIZE_MAX / 4, &e), TT_ENOMEM);
+    if (COUNTING) /* a sanitizer stops the program at such a size */
+        assert_int_equal(tt_arena_open(&none, SIZE_MAX / 4, &e), TT_ENOMEM);
     assert_int_equal(tt_arena_open(&none, 0, &e), TT_OK);
     tt_arena_close(&a);
     tt_arena_close(&none);
