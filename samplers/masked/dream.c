@@ -91,13 +91,11 @@ static void commit_by_chance(tt_seq *q, state *s, const tt_result *r, float chan
 static void order_by_reference(const tt_seq *q, uint64_t at, float *score, int32_t n, int32_t k,
                                int32_t *order)
 {
-    double t = q->params->remask_temperature, max = -INFINITY, sum = 0;
+    double t = q->params->remask_temperature, max = -INFINITY;
     for (int32_t i = 0; i < n; i++)
         max = fmax(max, score[i]);
-    for (int32_t i = 0; i < n; i++) {
+    for (int32_t i = 0; i < n; i++)
         score[i] = (float)exp(((double)score[i] - max) / t);
-        sum += score[i];
-    }
     for (int32_t j = 0; j < k; j++) {
         double u = (double)(tt_splitmix(q->noise.seed, at + (uint64_t)j + 1) >> 11) * 0x1p-53;
         double total = 0, below = 0;
