@@ -161,7 +161,7 @@ typedef enum {
  * see probabilities after division by the temperature (by 1 when it is 0) and apply in the order
  * top_k, top_p, min_p; top_p counts over what top_k kept, renormalised. */
 typedef struct {
-    float temperature; /* 0: the draw is the argmax */
+    float temperature; /* 0: the draw is the argmax; at most 1e30 */
     float top_p;       /* nucleus: by falling probability (lower id first on a tie), drop an entry
                           if the probability before it exceeds top_p; >= 1: off */
     int32_t top_k;     /* keep logits not below the k-th largest; 0: off */

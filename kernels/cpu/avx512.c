@@ -5,6 +5,7 @@
 #include "kernels/cpu/wide_exp.h"
 #include "kernels/cpu/operand_f32.h"
 #include "kernels/cpu/wide.h"
+#include "kernels/cpu/wide_head.h"
 #include "kernels/cpu/attend.h"
 
 static void round_row(void *out, const float *x, int64_t k)

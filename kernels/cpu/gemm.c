@@ -18,7 +18,7 @@ static tt_status check_part(const tt_weight *p, int64_t k, tt_err *e)
     return TT_OK;
 }
 
-/* Row i of a part as the product multiplies with it; its factor for the sum in *scale. */
+/* Row i of a part; its factor for the sum in *scale, 1 when it is multiplied in already. */
 static tt_status read_row(float *out, float *scale, const tt_weight *p, int64_t i,
                           tt_compute compute, tt_err *e)
 {
@@ -29,15 +29,29 @@ static tt_status read_row(float *out, float *scale, const tt_weight *p, int64_t 
         st = tt_to_f32(scale, &p->scale, i, 1, e);
     if (st)
         return tt_context(e, st, "matrix_open");
-    if (compute == TT_COMPUTE_F32) {
-        for (int64_t c = 0; c < k && p->data.dtype == TT_I8; c++)
+    if (compute == TT_COMPUTE_F32 && p->data.dtype == TT_I8) {
+        for (int64_t c = 0; c < k; c++)
             out[c] *= *scale;
         *scale = 1.0f;
-    } else {
-        for (int64_t c = 0; c < k; c++) /* integers up to 127 stay as they are */
-            out[c] = tt_bf16_to_f32(tt_f32_to_bf16(out[c]));
     }
     return TT_OK;
+}
+
+/* Column j of a panel from a row of the weight, as the product multiplies with it: rounded to
+ * bfloat16 if it is to be (integers up to 127 stay as they are). */
+static void put_row(void *panel, const tt_cpu_gemm *g, int64_t j, const float *row, int64_t k,
+                    tt_compute compute)
+{
+    if (g->operand == sizeof(uint16_t)) {
+        uint16_t *to = (uint16_t *)panel + j * g->depth;
+        for (int64_t c = 0; c < k; c += g->depth, to += g->panel * g->depth)
+            for (int64_t d = 0; d < g->depth && c + d < k; d++)
+                to[d] = tt_f32_to_bf16(row[c + d]);
+        return;
+    }
+    float *to = (float *)panel + j;
+    for (int64_t c = 0; c < k; c++, to += g->panel)
+        *to = compute == TT_COMPUTE_BF16 ? tt_bf16_to_f32(tt_f32_to_bf16(row[c])) : row[c];
 }
 
 static tt_status take(tt_stream *s, void **out, size_t n, size_t size, tt_matrix *m, tt_err *e)
@@ -66,8 +80,6 @@ static int64_t steps_of(const tt_matrix *m)
 typedef struct {
     tt_matrix *m;
     float *row; /* k per thread */
-    tt_status st;
-    tt_err *e;
 } pack_job;
 
 static const tt_weight *part_of(const tt_matrix *m, int64_t *row)
@@ -80,7 +92,7 @@ static const tt_weight *part_of(const tt_matrix *m, int64_t *row)
 
 static void pack_panel(void *arg, int64_t i, int thread)
 {
-    pack_job *job = arg;
+    const pack_job *job = arg;
     tt_matrix *m = job->m;
     const tt_cpu_gemm *g = layout(m);
     float *row = job->row + thread * m->k;
@@ -95,13 +107,7 @@ static void pack_panel(void *arg, int64_t i, int thread)
             continue; /* check_part has accepted the type: this cannot happen */
         if (m->scale)
             m->scale[i * g->panel + j] = scale;
-        for (int64_t c = 0; c < m->k; c++) {
-            int64_t to = (c / g->depth * g->panel + j) * g->depth + c % g->depth;
-            if (g->operand == sizeof(float))
-                ((float *)panel)[to] = row[c];
-            else
-                ((uint16_t *)panel)[to] = tt_f32_to_bf16(row[c]);
-        }
+        put_row(panel, g, j, row, m->k, m->compute);
     }
 }
 
@@ -303,28 +309,29 @@ static int64_t round_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Cuts the work: by rows first, by panels when the rows are few; enough tasks to level out
- * threads that are slowed down, none so small that fetching it shows. */
+/* Cuts the work into tasks of like size: the rows among the threads, then the panels into groups,
+ * so that threads that are slowed down by others even out; no task so small that fetching it
+ * shows. */
 static void cut(packed_job *job, int threads)
 {
     const tt_matrix *w = job->in.w;
     const tt_cpu_gemm *g = w->gemm;
     int64_t row_bytes = steps_of(w) * g->depth * (int64_t)g->operand;
     int64_t most = BLOCK_BYTES / row_bytes / TILE_ROWS * TILE_ROWS;
+    most = most < 4 * TILE_ROWS ? 4 * TILE_ROWS : most;
     job->panels = (w->n + g->panel - 1) / g->panel;
     job->chunk = PIECE_BYTES / (g->panel * g->depth * (int64_t)g->operand);
-    double work = (double)job->rows * (double)w->n * (double)w->k;
-    int64_t tasks = threads == 1               ? 1
-                    : work < 1e6 * 4 * threads ? (int64_t)(work / 1e6)
-                                               : 4 * threads;
-    tasks = tasks < 1 ? 1 : tasks;
-    int64_t by_rows = (job->rows + 3 * TILE_ROWS - 1) / (3 * TILE_ROWS);
-    by_rows = by_rows < tasks ? by_rows : tasks;
+    int64_t tasks = threads > 1 ? 4 * threads : 1;
+    double worth = (double)job->rows * (double)w->n * (double)w->k / 1e6; /* 10 microseconds each */
+    tasks = worth < 1 ? 1 : worth < (double)tasks ? (int64_t)worth : tasks;
+    int64_t by_rows = (job->rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
+    by_rows = by_rows > threads ? threads : by_rows > tasks ? tasks : by_rows;
     job->block = round_up((job->rows + by_rows - 1) / by_rows, TILE_ROWS);
-    most = most < 4 * TILE_ROWS ? 4 * TILE_ROWS : most;
     job->block = job->block < most ? job->block : most;
-    job->groups = (tasks + by_rows - 1) / by_rows;
-    job->groups = job->groups < job->panels ? job->groups : job->panels;
+    int64_t blocks = (job->rows + job->block - 1) / job->block;
+    job->groups = (tasks + blocks - 1) / blocks;
+    if (job->groups > 1 && job->panels < 2 * job->groups)
+        job->groups = job->panels;
 }
 
 tt_status tt_cpu_linear_packed(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,

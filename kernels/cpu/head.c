@@ -324,7 +324,7 @@ static bool sorted_ids(const int32_t *id, size_t stride, int32_t count, int64_t 
 static tt_status check_draw(const tt_draw *d, int64_t row, int64_t n, tt_err *e)
 {
     long long r = (long long)row;
-    if (!(d->temperature >= 0 && d->temperature < INFINITY) || isnan(d->top_p) || isnan(d->min_p) ||
+    if (!(d->temperature >= 0 && d->temperature <= 1e30f) || isnan(d->top_p) || isnan(d->min_p) ||
         d->min_p > 1)
         return tt_fail(e, TT_EINVAL, "head: row %lld: temperature %g, top_p %g, min_p %g", r,
                        (double)d->temperature, (double)d->top_p, (double)d->min_p);

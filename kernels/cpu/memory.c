@@ -79,8 +79,10 @@ static void rows_task(void *arg, int64_t i, int thread)
 void tt_cpu_over_rows(tt_stream *s, int64_t rows, int64_t width,
                       void (*fn)(void *job, int64_t first, int64_t count), void *job)
 {
-    enum { WORTH = 1 << 15 }; /* elements, about 10 microseconds: what waking a thread costs */
-    int64_t run = (WORTH + width - 1) / width;
+    enum { WORTH = 1 << 13 }; /* elements, some microseconds: what sharing a task out is worth */
+    int64_t most = 4 * (int64_t)tt_pool_threads(s->pool), tasks = rows * width / WORTH;
+    tasks = most == 4 || tasks < 1 ? 1 : tasks < most ? tasks : most;
+    int64_t run = (rows + tasks - 1) / tasks;
     rows_job all = {fn, job, rows, run};
-    tt_pool_run(s->pool, (rows + run - 1) / run, rows_task, &all);
+    tt_pool_run(s->pool, run ? (rows + run - 1) / run : 0, rows_task, &all);
 }

@@ -44,10 +44,10 @@ static inline void op_store2(operand *out, vf a, vf b, bool round)
  * above floor(x). */
 static inline vf op_exp2(vf x)
 {
-    vf f = _mm512_reduce_ps(x, 9); /* x - floor(x) */
+    vf f = v_fraction(x);
     vf p = v_fma(v_set(0x1.3f987ep-4f), f, v_set(0x1.cefb26p-3f));
     p = v_fma(p, f, v_set(0x1.644460p-1f));
-    return _mm512_scalef_ps(v_fma(p, f, v_set(0x1.fff632p-1f)), x);
+    return v_scale_floor(v_fma(p, f, v_set(0x1.fff632p-1f)), x);
 }
 
 static inline vi op_words(const float *x, int64_t n, bool round)

@@ -178,6 +178,15 @@ static inline vf v_scale2(vf a, vf n)
     return v_mul(v_mul(a, first), second);
 }
 
+static inline vf v_fraction(vf a)
+{
+    return _mm256_sub_ps(a, _mm256_floor_ps(a));
+}
+static inline vf v_scale_floor(vf p, vf a)
+{
+    return v_scale2(p, _mm256_floor_ps(a));
+}
+
 static inline float v_sum(vf a)
 {
     __m128 q = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

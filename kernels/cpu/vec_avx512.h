@@ -88,6 +88,16 @@ static inline vf v_scale2(vf a, vf n)
     return _mm512_scalef_ps(a, n);
 }
 
+/* a - floor(a), and p 2^floor(a): together 2^a for a p near 2^fraction. */
+static inline vf v_fraction(vf a)
+{
+    return _mm512_reduce_ps(a, 9);
+}
+static inline vf v_scale_floor(vf p, vf a)
+{
+    return _mm512_scalef_ps(p, a);
+}
+
 static inline vm v_gt(vf a, vf b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);

@@ -25,6 +25,18 @@ static inline vf v_exp(vf x)
     return v_scale2(exp2_fraction(f), n);
 }
 
+/* 2^x to 8e-8 of its value for x from -150 up: a polynomial of degree 5 in the fraction above
+ * floor(x). */
+static inline vf v_exp2_quick(vf x)
+{
+    vf f = v_fraction(x), p = v_set(0x1.ebaf42p-10f);
+    p = v_fma(p, f, v_set(0x1.26bbd2p-7f));
+    p = v_fma(p, f, v_set(0x1.c949b8p-5f));
+    p = v_fma(p, f, v_set(0x1.ebd6c2p-3f));
+    p = v_fma(p, f, v_set(0x1.62e4eap-1f));
+    return v_scale_floor(v_fma(p, f, v_set(0x1.fffffep-1f)), x);
+}
+
 /* 2^x for x <= 0 or a little above: zero below -150. */
 static inline vf v_exp2(vf x)
 {

@@ -447,7 +447,7 @@ static void ties_go_to_the_lowest_id(void **state)
 static void skipping_never_changes_a_draw_on(tt_stream *s, const char *name)
 {
     enum { N = 12007, ROWS = 6 };
-    static const float temperature[] = {1e-30f, 1e-3f, 0.1f, 0.5f, 1, 20};
+    static const float temperature[] = {1e-30f, 1e-3f, 0.3f, 1, 20, 1e30f};
     static const float spread[] = {0, 0.1f, 3, 1e5f};
     for (int t = 0; t < 6; t++)
         for (int p = 0; p < 4; p++) {
@@ -688,7 +688,7 @@ static void requests_that_cannot_be_are_refused_on(tt_stream *s, const char *nam
         bad[i] = plain_draw();
     bad[0].temperature = -1;
     bad[1].temperature = NAN;
-    bad[2].temperature = INFINITY;
+    bad[2].temperature = 1e31f;
     bad[3].top_p = NAN;
     bad[4].min_p = 1.5f;
     bad[5].target = 4;
