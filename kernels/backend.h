@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-enum { TT_BACKEND_ABI = 1 };
+enum { TT_BACKEND_ABI = 2 };
 
 enum {
     TT_BACKEND_HOST = 1 << 0, /* device memory is host memory: missing operations are taken from
@@ -30,7 +30,7 @@ typedef struct tt_backend {
     uint32_t flags;
     /* How many devices there are; TT_ENODEV with a reason, never a crash. */
     tt_status (*probe)(int *devices, tt_err *e);
-    /* Sets s->impl and s->act; s->pool is already there. */
+    /* Sets s->impl; s->pool is already there. */
     tt_status (*open)(tt_stream *s, int device, tt_err *e);
     void (*close)(tt_stream *s);
     /* "AMD EPYC, avx512+bf16, 2 threads, oneDNN 2.6 (brg:avx512_core_bf16)" */
@@ -38,13 +38,14 @@ typedef struct tt_backend {
     bool (*has_compute)(const tt_stream *s, tt_compute c); /* fast, not merely possible */
 #define TT_OP_MEMBER(name) tt_op_##name *name;
     TT_OPS(TT_OP_MEMBER)
+    TT_OPTIONAL_OPS(TT_OP_MEMBER) /* may be NULL */
 #undef TT_OP_MEMBER
 } tt_backend;
 
 struct tt_stream {
     tt_backend op;    /* the chosen table, complete: missing entries filled in */
     tt_pool *pool;    /* host threads */
-    tt_dtype act;     /* element type of activations */
+    tt_dtype act;     /* of activations: set by the model that runs, from act_type */
     tt_arena scratch; /* host scratch of the running operation; grows to its high-water mark */
     tt_arena tile;    /* the head's logits, which outlive the `linear` that fills them */
     void *impl;       /* the backend's own */

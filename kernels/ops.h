@@ -3,7 +3,8 @@
  * One entry of TT_OPS is one operation; `tt_op_NAME` is its function type and the plain C twin
  * tt_cpu_NAME (kernels/cpu) is its definition. Unless a parameter is marked "host", pointers are
  * device memory of the stream's backend (host memory on the CPU). Activations (tt_act) have the
- * element type stream->act: F32 on the CPU.
+ * element type stream->act, which whoever calls sets first: always F32 on the CPU.
+ * TT_OPTIONAL_OPS are those a backend may lack: their callers do without.
  *
  * Common rules: rows are independent - the bits of an output row depend on that row's inputs only,
  * never on the number or content of other rows, nor on the thread count. Accumulation is in
@@ -59,6 +60,8 @@ typedef struct {
 enum {
     TT_MATRIX_LINEAR = 1 << 0, /* will be multiplied with */
     TT_MATRIX_TABLE = 1 << 1,  /* rows will be looked up (embedding); both for tied weights */
+    TT_MATRIX_GLU = 1 << 2,    /* two parts of n rows, gate and up, multiplied by `glu` alone where
+                                  the backend has it */
 };
 
 /* Stacks parts (same k) by rows into one matrix of sum(n) outputs: fused q/k/v, gate/up.
@@ -112,6 +115,21 @@ typedef tt_status tt_op_rope_table(tt_stream *s, float *cos, float *sin, const i
 typedef tt_status tt_op_rope(tt_stream *s, tt_act *x, int64_t ld, const float *cos,
                              const float *sin, int64_t rows, int64_t heads, int64_t head_dim,
                              int64_t half, tt_err *e);
+
+/* Where the keys and values of one sequence go: row j of the pass, j in [row, row + rows), to
+ * column[j] of a store whose columns are kv_heads * head_dim apart. Host struct, device pointers. */
+typedef struct {
+    int64_t row, rows;
+    tt_act *k, *v; /* column 0 */
+} tt_store;
+
+/* rope on the query and key heads of x, whose rows are `heads` query heads, kv_heads key heads and
+ * kv_heads value heads; then the keys and values of the rows that have a store are copied there.
+ * store: host, ascending rows. column: per row of the pass. */
+typedef tt_status tt_op_rope_store(tt_stream *s, tt_act *x, int64_t ld, const float *cos,
+                                   const float *sin, int64_t rows, int64_t heads, int64_t kv_heads,
+                                   int64_t head_dim, int64_t half, const tt_store *store,
+                                   int64_t stores, const int32_t *column, tt_err *e);
 
 /* --- attention --- */
 
@@ -228,7 +246,34 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
     X(rope_table)   \
     X(rope)         \
     X(attention)    \
-    X(head)
+    X(head)         \
+    X(rope_store)
+
+/* --- optional --- */
+
+/* Element type of activations for products of this kind; without it F32. */
+typedef tt_dtype tt_op_act_type(const tt_stream *s, tt_compute compute);
+
+/* y = silu(x gate^T) * (x up^T), w opened with TT_MATRIX_GLU; y: rows x n / 2, stride ldy. Else
+ * `linear` and `swiglu`. */
+typedef tt_status tt_op_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                            int64_t rows, const tt_matrix *w, tt_err *e);
+
+/* Rows a pass of so many is to be padded to (at least rows), so that few shapes occur. */
+typedef int64_t tt_op_bucket(const tt_stream *s, int64_t rows);
+/* What is called between these two is one pass. Passes of the same key call the same operations
+ * with the same sizes and pointers; only the contents of host arguments (uploads, spans, stores,
+ * draws and where results go) may differ, and of lists no more than the key tells the number of.
+ * Every begun pass is ended, with the status so far; its results are valid after sync. */
+typedef tt_status tt_op_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e);
+typedef tt_status tt_op_pass_end(tt_stream *s, tt_status so_far, tt_err *e);
+
+#define TT_OPTIONAL_OPS(X) \
+    X(act_type)            \
+    X(glu)                 \
+    X(bucket)              \
+    X(pass_begin)          \
+    X(pass_end)
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,7 @@ tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
     *kv = (tt_kv){.stream = m->stream,
                   .columns = columns,
                   .width = m->info.kv_heads * m->info.head_dim,
-                  .act_bytes = tt_dtype_size(m->stream->act)};
+                  .act_bytes = tt_dtype_size(m->info.act)};
     kv->filled = calloc((size_t)columns, 1);
     tt_status s = kv->filled ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
     if (!s)

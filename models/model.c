@@ -100,5 +100,8 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e)
         if (p->want[i].row < 0 || p->want[i].row >= p->rows || p->want[i].uncond >= p->rows)
             return tt_fail(e, TT_EINVAL, "pass: want %lld names row %lld", (long long)i,
                            (long long)p->want[i].row);
-    return s ? s : m->def->run(m, p, e);
+    if (s)
+        return s;
+    m->stream->act = m->info.act;
+    return m->def->run(m, p, e);
 }

@@ -80,6 +80,7 @@ typedef struct {
     int32_t block_length;            /* default of the block_length parameter */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;
+    tt_dtype act;        /* of activations, keys and values */
     const char *compute; /* "f32", "bf16", "int8 weights, bf16 products" */
 } tt_model_info;
 

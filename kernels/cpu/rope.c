@@ -1,5 +1,6 @@
 /* rope.c - rotary position embedding (RoFormer, arXiv 2104.09864), half-rotate layout. */
 #include <math.h>
+#include <string.h>
 
 #include "kernels/cpu/cpu.h"
 
@@ -63,4 +64,23 @@ tt_status tt_cpu_rope(tt_stream *s, tt_act *x, int64_t ld, const float *cos_in, 
         }
     }
     return TT_OK;
+}
+
+tt_status tt_cpu_rope_store(tt_stream *s, tt_act *x, int64_t ld, const float *cos_in,
+                            const float *sin_in, int64_t rows, int64_t heads, int64_t kv_heads,
+                            int64_t head_dim, int64_t half, const tt_store *store, int64_t stores,
+                            const int32_t *column, tt_err *e)
+{
+    int64_t q = heads * head_dim, width = kv_heads * head_dim;
+    if (kv_heads < 1 || tt_cpu_bad_shape(rows, q + 2 * width, ld))
+        return tt_cpu_shape_error("rope_store", rows, q + 2 * width, ld, e);
+    tt_status st = s->op.rope(s, x, ld, cos_in, sin_in, rows, heads + kv_heads, head_dim, half, e);
+    for (int64_t i = 0; i < stores && !st; i++)
+        for (int64_t r = store[i].row; r < store[i].row + store[i].rows; r++) {
+            const float *k = (const float *)x + r * ld + q;
+            int64_t at = column[r] * width;
+            memcpy((float *)store[i].k + at, k, (size_t)width * sizeof *k);
+            memcpy((float *)store[i].v + at, k + width, (size_t)width * sizeof *k);
+        }
+    return st;
 }

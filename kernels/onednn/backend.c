@@ -92,7 +92,6 @@ static tt_status open_stream(tt_stream *s, int device, tt_err *e)
         d->stream = calloc((size_t)d->threads, sizeof *d->stream);
     }
     s->impl = d;
-    s->act = TT_F32;
     tt_status st = d && d->stream ? start(d, e) : tt_fail(e, TT_ENOMEM, "no memory for a stream");
     if (!st)
         st = try_out(s, e);

@@ -9,21 +9,30 @@
 
 /* The MLP is row-wise, so it runs in chunks: its wide intermediate stays in cache and the working
  * memory does not grow with it. */
-enum { MLP_CHUNK = 512 };
+enum { MLP_CHUNK = 512, GLU_CHUNK = 4096 };
+
+/* Sizes of one pass as it is run: what is asked for, padded to few different shapes where the
+ * backend records passes. Padding rows are token 0 at position 0 and belong to no sequence. */
+typedef struct {
+    int64_t rows, wants;
+    int64_t needed; /* rows the head needs, packed for the last layer; 0: all, not packed */
+    bool guided;
+    bool recorded; /* between pass_begin and pass_end */
+} shape;
 
 /* Views into the working memory for one pass. */
 typedef struct {
     tt_act *x, *h;        /* rows x width: residual stream, normalised copy */
     tt_act *qkv;          /* rows x (heads + 2 kv_heads) * head_dim */
     tt_act *att;          /* rows x heads * head_dim */
-    tt_act *mlp;          /* MLP_CHUNK x 2 ff */
+    tt_act *mlp;          /* MLP_CHUNK x 2 ff, or GLU_CHUNK x ff */
     tt_act *last_x, *last_q; /* needed rows alone, for the last layer: width, heads * head_dim */
     float *cos, *sin;     /* rows x half */
-    int32_t *id, *position, *iota;
     tt_act *want, *uncond; /* wants x width */
-    int32_t *need_row;     /* rows the head needs, ascending */
-    int32_t *want_row, *uncond_row;
-    float *cfg;
+    int32_t *id, *position, *column; /* rows; these and what follows are uploaded in one piece */
+    int32_t *need_row;               /* needed: rows the head needs, ascending */
+    int32_t *want_row, *uncond_row;  /* wants */
+    float *cfg;                      /* wants */
 } space;
 
 static size_t take(size_t *at, size_t bytes)
@@ -33,12 +42,15 @@ static size_t take(size_t *at, size_t bytes)
     return start;
 }
 
+static int64_t ints_of(const shape *n) { return 3 * n->rows + n->needed + 3 * n->wants; }
+
 /* Lays the views out from base (NULL: only counts) and returns the bytes used. */
-static size_t lay_out(const tt_trunk *t, int64_t rows, int64_t wants, char *base, space *v)
+static size_t lay_out(const tt_trunk *t, const shape *n, char *base, space *v)
 {
-    size_t at = 0, act = tt_dtype_size(t->stream->act), r = (size_t)rows, n = (size_t)wants;
+    size_t at = 0, act = tt_dtype_size(t->act), r = (size_t)n->rows, w = (size_t)n->wants;
     size_t d = (size_t)t->width, q = (size_t)((t->heads + 2 * t->kv_heads) * t->head_dim);
-    size_t chunk = r < MLP_CHUNK ? r : MLP_CHUNK, needed = r < 2 * n ? r : 2 * n;
+    size_t most = t->stream->op.glu ? GLU_CHUNK : MLP_CHUNK, chunk = r < most ? r : most;
+    size_t wide = (size_t)t->ff * (t->stream->op.glu ? 1 : 2), packed = (size_t)n->needed;
 #define AT(bytes) (void *)(base + take(&at, (bytes)))
     space s;
     base = base ? base : (char *)64; /* any aligned address: only differences count */
@@ -46,20 +58,20 @@ static size_t lay_out(const tt_trunk *t, int64_t rows, int64_t wants, char *base
     s.h = AT(r * d * act);
     s.qkv = AT(r * q * act);
     s.att = AT(r * (size_t)(t->heads * t->head_dim) * act);
-    s.mlp = AT(chunk * 2 * (size_t)t->ff * act);
-    s.last_x = AT(needed * d * act);
-    s.last_q = AT(needed * (size_t)(t->heads * t->head_dim) * act);
+    s.mlp = AT(chunk * wide * act);
+    s.last_x = AT(packed * d * act);
+    s.last_q = AT(packed * (size_t)(t->heads * t->head_dim) * act);
     s.cos = AT(r * (size_t)t->half * 4);
     s.sin = AT(r * (size_t)t->half * 4);
-    s.id = AT(r * 4);
-    s.position = AT(r * 4);
-    s.iota = AT(r * 4);
-    s.want = AT(n * d * act);
-    s.uncond = AT(n * d * act);
-    s.need_row = AT(needed * 4);
-    s.want_row = AT(n * 4);
-    s.uncond_row = AT(n * 4);
-    s.cfg = AT(n * 4);
+    s.want = AT(w * d * act);
+    s.uncond = AT(w * d * act);
+    s.id = AT((size_t)ints_of(n) * 4);
+    s.position = s.id + n->rows;
+    s.column = s.position + n->rows;
+    s.need_row = s.column + n->rows;
+    s.want_row = s.need_row + n->needed;
+    s.uncond_row = s.want_row + n->wants;
+    s.cfg = (float *)(void *)(s.uncond_row + n->wants);
 #undef AT
     if (v)
         *v = s;
@@ -68,49 +80,31 @@ static size_t lay_out(const tt_trunk *t, int64_t rows, int64_t wants, char *base
 
 size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
 {
-    return lay_out(t, rows, wants, NULL, NULL);
+    const tt_stream *s = t->stream;
+    int64_t r = s->op.bucket ? s->op.bucket(s, rows) : rows;
+    int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants, needed = r < 2 * w ? r : 2 * w;
+    return lay_out(t, &(shape){.rows = r, .wants = w, .needed = needed}, NULL, NULL);
 }
 
-static tt_status reserve(tt_trunk *t, const tt_pass *p, space *v, tt_err *e)
+static tt_status reserve(tt_trunk *t, const shape *n, space *v, tt_err *e)
 {
-    size_t need = lay_out(t, p->rows, p->wants, NULL, NULL);
+    size_t need = lay_out(t, n, NULL, NULL);
     if (need > t->space_bytes) {
         t->stream->op.release(t->stream, t->space);
         t->space = NULL;
         t->space_bytes = 0;
         tt_status s = t->stream->op.alloc(t->stream, &t->space, need, e);
         if (s)
-            return tt_context(e, s, "working memory of %lld rows", (long long)p->rows);
+            return tt_context(e, s, "working memory of %lld rows", (long long)n->rows);
         t->space_bytes = need;
     }
-    lay_out(t, p->rows, p->wants, t->space, v);
+    lay_out(t, n, t->space, v);
     return TT_OK;
 }
 
 static tt_act *shift(const tt_trunk *t, const tt_act *p, int64_t elements)
 {
-    return (char *)(uintptr_t)p + elements * (int64_t)tt_dtype_size(t->stream->act);
-}
-
-/* Copies this pass's keys and values of one sequence into its store. */
-static tt_status store_rows(tt_trunk *t, const tt_pass *p, const tt_pass_seq *q, const space *v,
-                            int64_t layer, tt_err *e)
-{
-    tt_stream *s = t->stream;
-    int64_t width = t->kv_heads * t->head_dim, ld = (t->heads + 2 * t->kv_heads) * t->head_dim;
-    for (int64_t r = q->row, run; r < q->row + q->rows; r += run) {
-        for (run = 1; r + run < q->row + q->rows && p->column[r + run] == p->column[r] + run;)
-            run++;
-        const tt_act *k = shift(t, v->qkv, r * ld + t->heads * t->head_dim);
-        tt_status st = s->op.gather(s, tt_kv_key(q->kv, layer, p->column[r]), width, k, ld,
-                                    v->iota, run, width, e);
-        if (!st)
-            st = s->op.gather(s, tt_kv_value(q->kv, layer, p->column[r]), width,
-                              shift(t, k, width), ld, v->iota, run, width, e);
-        if (st)
-            return st;
-    }
-    return TT_OK;
+    return (char *)(uintptr_t)p + elements * (int64_t)tt_dtype_size(t->act);
 }
 
 /* The query rows of a layer: all rows of the pass, or in the last layer those that the head
@@ -159,7 +153,7 @@ static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
     }
 }
 
-enum { SPANS = 64 }; /* handed to the operation in groups, so that no list is allocated */
+enum { SPANS = 256 }; /* handed to the operation in groups, so that no list is allocated */
 
 static tt_status attend(tt_trunk *t, const tt_pass *p, const space *v, const queries *rows,
                         int64_t layer, tt_err *e)
@@ -169,12 +163,8 @@ static tt_status attend(tt_trunk *t, const tt_pass *p, const space *v, const que
     float scale = (float)(1.0 / sqrt((double)t->head_dim));
     for (int64_t i = 0; i < p->seqs; i += SPANS) {
         int64_t n = p->seqs - i < SPANS ? p->seqs - i : SPANS;
-        for (int64_t j = 0; j < n; j++) {
-            tt_status s = p->seq[i + j].kv ? store_rows(t, p, &p->seq[i + j], v, layer, e) : TT_OK;
-            if (s)
-                return s;
+        for (int64_t j = 0; j < n; j++)
             fill_span(t, p, &p->seq[i + j], v, rows, layer, &span[j]);
-        }
         tt_status s = t->stream->op.attention(t->stream, v->att, ldo, rows->q, rows->ldq, span, n,
                                               t->heads, t->kv_heads, t->head_dim, scale,
                                               t->compute, e);
@@ -188,35 +178,62 @@ static tt_status mlp(tt_trunk *t, const tt_trunk_layer *l, const queries *rows, 
                      tt_err *e)
 {
     tt_stream *s = t->stream;
-    int64_t d = t->width, ff = t->ff;
-    for (int64_t r = 0; r < rows->rows; r += MLP_CHUNK) {
-        int64_t n = rows->rows - r < MLP_CHUNK ? rows->rows - r : MLP_CHUNK;
-        tt_act *up = shift(t, v->mlp, ff);
-        tt_status st = s->op.linear(s, v->mlp, 2 * ff, shift(t, v->h, r * d), d, n, l->gate_up,
-                                    false, e);
+    int64_t d = t->width, ff = t->ff, ld = s->op.glu ? ff : 2 * ff;
+    int64_t chunk = s->op.glu ? GLU_CHUNK : MLP_CHUNK;
+    for (int64_t r = 0; r < rows->rows; r += chunk) {
+        int64_t n = rows->rows - r < chunk ? rows->rows - r : chunk;
+        const tt_act *h = shift(t, v->h, r * d);
+        tt_status st;
+        if (s->op.glu) {
+            st = s->op.glu(s, v->mlp, ld, h, d, n, l->gate_up, e);
+        } else {
+            st = s->op.linear(s, v->mlp, ld, h, d, n, l->gate_up, false, e);
+            if (!st)
+                st = s->op.swiglu(s, v->mlp, ld, v->mlp, shift(t, v->mlp, ff), ld, n, ff, e);
+        }
         if (!st)
-            st = s->op.swiglu(s, v->mlp, 2 * ff, v->mlp, up, 2 * ff, n, ff, e);
-        if (!st)
-            st = s->op.linear(s, shift(t, rows->x, r * d), d, v->mlp, 2 * ff, n, l->down, true, e);
+            st = s->op.linear(s, shift(t, rows->x, r * d), d, v->mlp, ld, n, l->down, true, e);
         if (st)
             return st;
     }
     return TT_OK;
 }
 
+/* Rotates queries and keys, and keeps the keys and values of sequences that have a store. */
+static tt_status rotate(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                        int64_t layer, tt_err *e)
+{
+    tt_store store[SPANS];
+    int64_t ld = (t->heads + 2 * t->kv_heads) * t->head_dim, i = 0;
+    tt_status st = TT_OK;
+    do {
+        int64_t stores = 0, row = i < p->seqs ? p->seq[i].row : 0, first = i;
+        for (; i < p->seqs && i - first < SPANS; i++)
+            if (p->seq[i].kv)
+                store[stores++] = (tt_store){.row = p->seq[i].row - row,
+                                             .rows = p->seq[i].rows,
+                                             .k = tt_kv_key(p->seq[i].kv, layer, 0),
+                                             .v = tt_kv_value(p->seq[i].kv, layer, 0)};
+        int64_t rows = (i < p->seqs ? p->seq[i].row : n->rows) - row;
+        st = t->stream->op.rope_store(t->stream, shift(t, v->qkv, row * ld), ld,
+                                      v->cos + row * t->half, v->sin + row * t->half, rows,
+                                      t->heads, t->kv_heads, t->head_dim, t->half, store, stores,
+                                      v->column + row, e);
+    } while (i < p->seqs && !st);
+    return st;
+}
+
 /* Queries, keys and values of all rows. */
-static tt_status project(tt_trunk *t, const tt_pass *p, const space *v, const tt_trunk_layer *l,
-                         tt_err *e)
+static tt_status project(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                         int64_t layer, tt_err *e)
 {
     tt_stream *s = t->stream;
+    const tt_trunk_layer *l = &t->layer[layer];
     int64_t d = t->width, ld = (t->heads + 2 * t->kv_heads) * t->head_dim;
-    tt_status st = s->op.rmsnorm(s, v->h, d, v->x, d, l->norm1, p->rows, d, t->eps, e);
+    tt_status st = s->op.rmsnorm(s, v->h, d, v->x, d, l->norm1, n->rows, d, t->eps, e);
     if (!st)
-        st = s->op.linear(s, v->qkv, ld, v->h, d, p->rows, l->qkv, false, e);
-    if (!st) /* query and key heads lie side by side */
-        st = s->op.rope(s, v->qkv, ld, v->cos, v->sin, p->rows, t->heads + t->kv_heads,
-                        t->head_dim, t->half, e);
-    return st;
+        st = s->op.linear(s, v->qkv, ld, v->h, d, n->rows, l->qkv, false, e);
+    return st ? st : rotate(t, p, n, v, layer, e);
 }
 
 /* Attention, its projection and the MLP on the query rows. */
@@ -233,6 +250,8 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const space *v, const qu
         st = s->op.rmsnorm(s, v->h, d, rows->x, d, l->norm2, n, d, t->eps, e);
     return st ? st : mlp(t, l, rows, v, e);
 }
+
+/* --- what a pass uploads --- */
 
 /* Numbers the rows the head needs in t->map. 0 when packing them is not worth it or not possible
  * (rules by column need consecutive query rows; hidden states want every row). */
@@ -262,29 +281,73 @@ static int64_t map_needed(tt_trunk *t, const tt_pass *p)
     return n < p->rows ? n : 0;
 }
 
+/* Passes that only return statistics are recorded where the backend can. */
+static shape shape_of(tt_trunk *t, const tt_pass *p)
+{
+    const tt_stream *s = t->stream;
+    shape n = {.rows = p->rows, .wants = p->wants, .needed = map_needed(t, p)};
+    for (int64_t i = 0; i < p->wants; i++)
+        n.guided |= p->want[i].uncond >= 0;
+    n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && p->seqs <= SPANS;
+    if (n.recorded && s->op.bucket) {
+        n.rows = s->op.bucket(s, n.rows);
+        n.wants = s->op.bucket(s, n.wants);
+        n.needed = n.needed ? s->op.bucket(s, n.needed) : 0;
+        if (n.needed >= n.rows)
+            n.needed = 0;
+    }
+    return n;
+}
+
+/* Row indexes and guidance scales of the wanted rows. A row without guidance is mixed with itself,
+ * which leaves its bits alone. */
+static void list_wants(const tt_trunk *t, const tt_pass *p, const shape *n, int32_t *row,
+                       int32_t *uncond, float *cfg)
+{
+    const int32_t *map = n->needed ? t->map : NULL;
+    for (int64_t i = 0; i < n->wants; i++) {
+        bool real = i < p->wants;
+        int64_t at = real ? p->want[i].row : 0;
+        int64_t from = real && p->want[i].uncond >= 0 ? p->want[i].uncond : at;
+        row[i] = real && map ? map[at] : (int32_t)at;
+        uncond[i] = real && map ? map[from] : (int32_t)from;
+        cfg[i] = real && from != at ? p->want[i].cfg_scale : 0;
+    }
+}
+
+static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                               tt_err *e)
+{
+    int64_t ints = ints_of(n);
+    if (ints > t->ints_room) {
+        int32_t *list = realloc(t->ints, (size_t)ints * sizeof *list);
+        if (!list)
+            return tt_fail(e, TT_ENOMEM, "no memory for a pass of %lld rows", (long long)n->rows);
+        t->ints = list;
+        t->ints_room = ints;
+    }
+    memset(t->ints, 0, (size_t)ints * sizeof *t->ints);
+    int32_t *position = t->ints + n->rows, *column = position + n->rows;
+    int32_t *need = column + n->rows, *want = need + n->needed;
+    memcpy(t->ints, p->id, (size_t)p->rows * sizeof *t->ints);
+    memcpy(position, p->position, (size_t)p->rows * sizeof *t->ints);
+    memcpy(column, p->column, (size_t)p->rows * sizeof *t->ints);
+    for (int64_t r = 0; r < p->rows && n->needed; r++)
+        if (t->map[r] >= 0)
+            *need++ = (int32_t)r;
+    list_wants(t, p, n, want, want + n->wants, (float *)(void *)(want + 2 * n->wants));
+    return t->stream->op.upload(t->stream, v->id, t->ints, (size_t)ints * sizeof *t->ints, e);
+}
+
 /* Packs residual stream and queries of the needed rows for the last layer. */
-static tt_status pack_needed(tt_trunk *t, const tt_pass *p, const space *v, queries *rows,
-                             tt_err *e)
+static tt_status pack_needed(tt_trunk *t, const shape *n, const space *v, queries *rows, tt_err *e)
 {
     tt_stream *s = t->stream;
     int64_t d = t->width, q = t->heads * t->head_dim;
-    int32_t part[256];
-    int64_t done = 0, n = 0;
-    tt_status st = TT_OK;
-    for (int64_t r = 0; r < p->rows && !st; r++) {
-        if (t->map[r] >= 0)
-            part[n++] = (int32_t)r;
-        if (n == 256 || (r == p->rows - 1 && n)) {
-            st = s->op.upload(s, v->need_row + done, part, (size_t)n * sizeof *part, e);
-            done += n;
-            n = 0;
-        }
-    }
+    tt_status st = s->op.gather(s, v->last_x, d, v->x, d, v->need_row, n->needed, d, e);
     if (!st)
-        st = s->op.gather(s, v->last_x, d, v->x, d, v->need_row, done, d, e);
-    if (!st)
-        st = s->op.gather(s, v->last_q, q, v->qkv, rows->ldq, v->need_row, done, q, e);
-    *rows = (queries){.rows = done, .x = v->last_x, .q = v->last_q, .ldq = q, .map = t->map};
+        st = s->op.gather(s, v->last_q, q, v->qkv, rows->ldq, v->need_row, n->needed, q, e);
+    *rows = (queries){.rows = n->needed, .x = v->last_x, .q = v->last_q, .ldq = q, .map = t->map};
     return st;
 }
 
@@ -292,121 +355,121 @@ static tt_status pack_needed(tt_trunk *t, const tt_pass *p, const space *v, quer
 static tt_status save_hidden(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e)
 {
     tt_stream *s = t->stream;
-    if (s->act != TT_F32)
-        return tt_fail(e, TT_EUNSUP, "hidden states of %s activations", tt_dtype_name(s->act));
+    if (t->act != TT_F32)
+        return tt_fail(e, TT_EUNSUP, "hidden states of %s activations", tt_dtype_name(t->act));
     tt_status st = s->op.download(s, out, x, (size_t)(rows * t->width) * sizeof *out, e);
     return st ? st : s->op.sync(s, e);
 }
 
-static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const space *v, tt_err *e)
-{
-    tt_stream *s = t->stream;
-    size_t bytes = (size_t)p->rows * sizeof(int32_t);
-    tt_status st = s->op.upload(s, v->id, p->id, bytes, e);
-    if (!st)
-        st = s->op.upload(s, v->position, p->position, bytes, e);
-    int32_t part[256];
-    for (int64_t r = 0; r < p->rows && !st; r += 256) {
-        int64_t n = p->rows - r < 256 ? p->rows - r : 256;
-        for (int64_t i = 0; i < n; i++)
-            part[i] = (int32_t)(r + i);
-        st = s->op.upload(s, v->iota + r, part, (size_t)n * sizeof *part, e);
-    }
-    return st;
-}
-
-/* Row indexes and guidance scales of the wanted rows; *any tells whether guidance is asked for.
- * A row without guidance is mixed with itself, which leaves its bits alone. */
-static tt_status upload_wants(tt_trunk *t, const tt_pass *p, const space *v, const int32_t *map,
-                              bool *any, tt_err *e)
-{
-    tt_stream *s = t->stream;
-    tt_status st = TT_OK;
-    *any = false;
-    for (int64_t r = 0; r < p->wants && !st; r += 128) {
-        int32_t row[128], uncond[128];
-        float cfg[128];
-        size_t n = (size_t)(p->wants - r < 128 ? p->wants - r : 128);
-        for (size_t i = 0; i < n; i++) {
-            const tt_want *w = &p->want[r + (int64_t)i];
-            int64_t from = w->uncond >= 0 ? w->uncond : w->row;
-            row[i] = map ? map[w->row] : (int32_t)w->row;
-            uncond[i] = map ? map[from] : (int32_t)from;
-            cfg[i] = w->uncond >= 0 ? w->cfg_scale : 0;
-            *any |= w->uncond >= 0;
-        }
-        st = s->op.upload(s, v->want_row + r, row, n * 4, e);
-        if (!st)
-            st = s->op.upload(s, v->uncond_row + r, uncond, n * 4, e);
-        if (!st)
-            st = s->op.upload(s, v->cfg + r, cfg, n * 4, e);
-    }
-    return st;
-}
+/* --- the head --- */
 
 enum { HEAD_CHUNK = 256 };
 
-static tt_status run_head(tt_trunk *t, const tt_pass *p, const space *v, const queries *rows,
-                          tt_err *e)
+/* The normalised hidden rows of the wants, guidance mixed in. */
+static tt_status collect_wants(tt_trunk *t, const shape *n, const space *v, const queries *rows,
+                               tt_err *e)
 {
     tt_stream *s = t->stream;
-    int64_t d = t->width, n = p->wants;
-    bool guided;
-    tt_status st = upload_wants(t, p, v, rows->map, &guided, e);
+    int64_t d = t->width, w = n->wants;
+    tt_status st = s->op.gather(s, v->want, d, rows->x, d, v->want_row, w, d, e);
     if (!st)
-        st = s->op.gather(s, v->want, d, rows->x, d, v->want_row, n, d, e);
+        st = s->op.rmsnorm(s, v->want, d, v->want, d, t->norm, w, d, t->eps, e);
+    if (st || !n->guided)
+        return st;
+    st = s->op.gather(s, v->uncond, d, rows->x, d, v->uncond_row, w, d, e);
     if (!st)
-        st = s->op.rmsnorm(s, v->want, d, v->want, d, t->norm, n, d, t->eps, e);
-    if (!st && guided) {
-        st = s->op.gather(s, v->uncond, d, rows->x, d, v->uncond_row, n, d, e);
-        if (!st)
-            st = s->op.rmsnorm(s, v->uncond, d, v->uncond, d, t->norm, n, d, t->eps, e);
-        if (!st)
-            st = s->op.cfg_mix(s, v->want, d, v->uncond, d, v->cfg, n, d, e);
-    }
-    for (int64_t r = 0; r < n && !st; r += HEAD_CHUNK) {
-        int64_t m = n - r < HEAD_CHUNK ? n - r : HEAD_CHUNK;
-        tt_draw draw[HEAD_CHUNK];
+        st = s->op.rmsnorm(s, v->uncond, d, v->uncond, d, t->norm, w, d, t->eps, e);
+    if (!st)
+        st = s->op.cfg_mix(s, v->want, d, v->uncond, d, v->cfg, w, d, e);
+    return st;
+}
+
+/* Statistics of chunk after chunk; those of padding wants go to spare. */
+static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                          tt_row_stats *spare, tt_err *e)
+{
+    tt_stream *s = t->stream;
+    tt_draw draw[HEAD_CHUNK];
+    tt_status st = TT_OK;
+    for (int64_t r = 0; r < n->wants && !st; r += HEAD_CHUNK) {
+        int64_t m = n->wants - r < HEAD_CHUNK ? n->wants - r : HEAD_CHUNK;
         for (int64_t i = 0; i < m; i++)
-            draw[i] = p->want[r + i].draw;
-        st = s->op.head(s, p->stats + r, p->top ? p->top + r * p->n_top : NULL,
+            draw[i] = r + i < p->wants ? p->want[r + i].draw : (tt_draw){.top_p = 1, .target = -1};
+        st = s->op.head(s, (spare ? spare : p->stats) + r, p->top ? p->top + r * p->n_top : NULL,
                         p->top ? p->n_top : 0, p->logits ? p->logits + r * t->vocab : NULL,
-                        shift(t, v->want, r * d), d, m, t->head, draw, e);
+                        shift(t, v->want, r * t->width), t->width, m, t->head, draw, e);
     }
     return st;
+}
+
+/* --- a pass --- */
+
+static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                            queries *rows, tt_err *e)
+{
+    tt_status st = TT_OK;
+    for (int64_t i = 0; i < t->layers && !st; i++) {
+        st = project(t, p, n, v, i, e);
+        if (!st && n->needed && i == t->layers - 1)
+            st = pack_needed(t, n, v, rows, e);
+        if (!st)
+            st = advance(t, p, v, rows, i, e);
+        if (!st && p->hidden && i < t->layers - 1)
+            st = save_hidden(t, v->x, p->rows, p->hidden + (i + 1) * p->rows * t->width, e);
+    }
+    return st;
+}
+
+static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+                          tt_row_stats *spare, tt_err *e)
+{
+    tt_stream *s = t->stream;
+    int64_t d = t->width;
+    tt_status st = upload_inputs(t, p, n, v, e);
+    if (!st)
+        st = s->op.embed(s, v->x, d, t->table, v->id, n->rows, e);
+    if (!st)
+        st = s->op.rope_table(s, v->cos, v->sin, v->position, t->inv_freq, n->rows, t->half, e);
+    if (!st && p->hidden)
+        st = save_hidden(t, v->x, p->rows, p->hidden, e);
+    queries rows = {.rows = n->rows, .x = v->x, .q = v->qkv,
+                    .ldq = (t->heads + 2 * t->kv_heads) * t->head_dim};
+    if (!st)
+        st = run_layers(t, p, n, v, &rows, e);
+    if (!st && p->hidden) {
+        st = s->op.rmsnorm(s, v->h, d, v->x, d, t->norm, p->rows, d, t->eps, e);
+        if (!st)
+            st = save_hidden(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
+    }
+    if (!st && p->wants)
+        st = collect_wants(t, n, v, &rows, e);
+    return st || !p->wants ? st : run_head(t, p, n, v, spare, e);
 }
 
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
 {
     space v;
     tt_stream *s = t->stream;
-    tt_status st = reserve(t, p, &v, e);
-    if (!st)
-        st = upload_inputs(t, p, &v, e);
-    if (!st)
-        st = s->op.embed(s, v.x, t->width, t->table, v.id, p->rows, e);
-    if (!st)
-        st = s->op.rope_table(s, v.cos, v.sin, v.position, t->inv_freq, p->rows, t->half, e);
-    if (!st && p->hidden)
-        st = save_hidden(t, v.x, p->rows, p->hidden, e);
-    queries rows = {.rows = p->rows, .x = v.x, .q = v.qkv,
-                    .ldq = (t->heads + 2 * t->kv_heads) * t->head_dim};
-    int64_t needed = map_needed(t, p);
-    for (int64_t i = 0; i < t->layers && !st; i++) {
-        st = project(t, p, &v, &t->layer[i], e);
-        if (!st && needed && i == t->layers - 1)
-            st = pack_needed(t, p, &v, &rows, e);
-        if (!st)
-            st = advance(t, p, &v, &rows, i, e);
-        if (!st && p->hidden && i < t->layers - 1)
-            st = save_hidden(t, v.x, p->rows, p->hidden + (i + 1) * p->rows * t->width, e);
+    shape n = shape_of(t, p);
+    tt_row_stats *spare = NULL;
+    tt_status st = reserve(t, &n, &v, e);
+    if (!st && n.wants > p->wants && !(spare = malloc((size_t)n.wants * sizeof *spare)))
+        st = tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)n.wants);
+    if (!st && n.recorded) {
+        const int64_t key[] = {(int64_t)(intptr_t)t, (int64_t)(intptr_t)t->space, n.rows, n.needed,
+                               n.wants, n.guided};
+        st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
+        if (!st) {
+            st = run_body(t, p, &n, &v, spare, e);
+            st = s->op.pass_end(s, st, e);
+        }
+    } else if (!st) {
+        st = run_body(t, p, &n, &v, spare, e);
     }
-    if (!st && p->hidden) {
-        st = s->op.rmsnorm(s, v.h, t->width, v.x, t->width, t->norm, p->rows, t->width, t->eps, e);
-        if (!st)
-            st = save_hidden(t, v.h, p->rows, p->hidden + t->layers * p->rows * t->width, e);
-    }
-    if (!st && p->wants)
-        st = run_head(t, p, &v, &rows, e);
-    return st ? st : s->op.sync(s, e);
+    if (!st)
+        st = s->op.sync(s, e);
+    if (!st && spare)
+        memcpy(p->stats, spare, (size_t)p->wants * sizeof *spare);
+    free(spare);
+    return st;
 }

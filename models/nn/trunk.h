@@ -22,6 +22,7 @@ typedef struct {
 typedef struct {
     tt_stream *stream;
     tt_compute compute;
+    tt_dtype act;    /* of activations */
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
@@ -36,8 +37,10 @@ typedef struct {
     /* Working memory, grown to the largest pass seen. */
     void *space;
     size_t space_bytes;
-    int32_t *map; /* host: row -> its place among the rows the head needs, or -1 */
-    int64_t map_rows;
+    /* Host lists, grown likewise. */
+    int32_t *map;  /* row -> its place among the rows the head needs, or -1 */
+    int32_t *ints; /* what a pass uploads: see trunk.c */
+    int64_t map_rows, ints_room;
 } tt_trunk;
 
 /* A checkpoint's tensor names. Those of layer i follow the prefix with i in its place; the biases

@@ -25,6 +25,7 @@ static void choose(tt_trunk *t, tt_weights_mode mode)
         break;
     }
     t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
+    t->act = s->op.act_type ? s->op.act_type(s, t->compute) : TT_F32;
 }
 
 static const char *compute_text(const tt_trunk *t)
@@ -50,7 +51,8 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->parameters = tt_weights_elements(w);
     info->weight_bytes = tt_weights_bytes(w);
     info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
-                                tt_dtype_size(t->stream->act);
+                                tt_dtype_size(t->act);
+    info->act = t->act;
     info->compute = compute_text(t);
 }
 
@@ -74,6 +76,7 @@ void tt_trunk_close(tt_trunk *t)
     s->op.matrix_close(s, t->table);
     s->op.release(s, t->space);
     free(t->map);
+    free(t->ints);
 }
 
 static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t n, tt_err *e)
@@ -259,7 +262,7 @@ static tt_status bind_layer(tt_trunk *t, const tt_weights *w, const tt_trunk_nam
     if (!s)
         s = vector(t, &l->norm2, w, n.text[NORM2], d, e);
     if (!s)
-        s = matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR, e);
+        s = matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR | TT_MATRIX_GLU, e);
     if (!s)
         s = matrix(t, &l->down, w, &down, 1, t->ff, TT_MATRIX_LINEAR, e);
     return s ? tt_context(e, s, "layer %lld", (long long)i) : TT_OK;

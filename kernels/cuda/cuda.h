@@ -1,0 +1,164 @@
+/* cuda.h - what the files of the CUDA plug-in share.
+ *
+ * One stream, used by one thread. Small host inputs of an operation (spans, draws, indexes) are
+ * "arguments": copied into pinned memory and from there to a device mirror, in call order. Between
+ * pass_begin and pass_end the kernels of a pass are recorded once into a CUDA graph and replayed
+ * for every later pass of the same shape; a replay only refills the pinned arguments, which the
+ * graph's first node copies over in one go (memory.c). Kernels never depend on argument values in
+ * their launch parameters, or the key of the pass must tell. */
+#ifndef TT_CUDA_H
+#define TT_CUDA_H
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    CUDA_LIVE,    /* operations launch at once */
+    CUDA_CAPTURE, /* operations are recorded; the pass runs at its end */
+    CUDA_REPLAY,  /* operations only refill their arguments */
+} cuda_mode;
+
+typedef struct cuda_graph cuda_graph;
+typedef struct cuda_pending cuda_pending;
+
+typedef struct {
+    int device, sms;
+    bool hopper;      /* compute capability 9.0: wgmma and bulk tensor copies */
+    size_t total;     /* bytes of device memory */
+    size_t held, peak; /* bytes taken through alloc, and their most */
+    char name[64];
+    cudaStream_t q;
+    cuda_mode mode;
+    bool in_pass;
+
+    char *args_host, *args; /* pinned, and its device mirror */
+    size_t args_used;
+    char *results_host; /* pinned: what downloads of a pass land in until sync */
+    size_t results_used;
+    cuda_pending *pending;
+    int pendings;
+
+    char *stage[2]; /* pinned: weights on their way to the device */
+    cudaEvent_t stage_free[2];
+    int stage_next;
+
+    void *tile; /* logits of the head's general path, and the products of split attention */
+    size_t tile_bytes;
+    void *split;
+    size_t split_bytes;
+    void *fp8; /* activations rounded to 8 bits and their row scales */
+    size_t fp8_bytes;
+
+    cuda_graph *graph; /* of recent pass shapes */
+    cuda_graph *current;
+    uint64_t clock;
+    tt_status (*encode)(void *map, const void *data, int bytes_per_element, int64_t rows,
+                        int64_t width, int64_t ld, int box_rows, tt_err *e);
+    PFN_cuTensorMapEncode encode_fn;
+} cuda;
+
+enum {
+    CUDA_ARGS = 16 << 20,    /* bytes of arguments of one pass */
+    CUDA_RESULTS = 4 << 20,  /* bytes of results of one pass */
+    CUDA_TILE = 64 << 20,    /* bytes of logits at a time */
+};
+
+struct tt_matrix {
+    int64_t n, k, kp; /* outputs, inputs, inputs padded to a multiple of 16 bytes */
+    tt_compute compute;
+    unsigned flags;
+    bool fp8;     /* elements are e4m3, scaled per row */
+    void *data;   /* device, [n][kp]: float, bfloat16 or e4m3; GLU: gate and up rows in turns */
+    float *scale; /* device [n] or NULL */
+    float *bias;  /* device [n] or NULL */
+    size_t bytes;
+};
+
+/* GLU matrices hold eight gate rows, then the eight up rows that belong to them, and so on. */
+enum { CUDA_GLU_RUN = 8 };
+
+static inline cuda *cuda_of(const tt_stream *s) { return (cuda *)s->impl; }
+
+/* Turns a CUDA error into a status and a sentence that starts with what. */
+tt_status cuda_check(cudaError_t code, const char *what, tt_err *e);
+/* After a launch. */
+tt_status cuda_launched(const cuda *c, const char *what, tt_err *e);
+/* Are kernels to be launched (or recorded), or are only arguments wanted? */
+static inline bool cuda_runs(const cuda *c) { return c->mode != CUDA_REPLAY; }
+
+/* Copies n host bytes to the device as an argument; *out is their device address. room: bytes the
+ * argument takes at most in any pass of the same key (the same on every call). */
+tt_status cuda_arg(cuda *c, void **out, const void *host, size_t n, size_t room, tt_err *e);
+/* Room for an argument to be filled by the caller before the next call of any cuda_ function,
+ * then sent with cuda_arg_send(). */
+tt_status cuda_arg_room(cuda *c, void **host, void **out, size_t room, tt_err *e);
+tt_status cuda_arg_send(cuda *c, const void *host, size_t n, tt_err *e);
+/* Copies device memory to *host after the next sync; within a pass also on every replay. */
+tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e);
+/* Grows a device buffer of the stream (never while a pass is recorded or replayed: the size must
+ * follow from the key). */
+tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e);
+
+tt_status cuda_memory_open(cuda *c, tt_err *e);
+void cuda_memory_close(cuda *c);
+
+tt_op_alloc tt_cuda_alloc;
+tt_op_release tt_cuda_release;
+tt_op_upload tt_cuda_upload;
+tt_op_download tt_cuda_download;
+tt_op_sync tt_cuda_sync;
+tt_op_pass_begin tt_cuda_pass_begin;
+tt_op_pass_end tt_cuda_pass_end;
+tt_op_bucket tt_cuda_bucket;
+tt_op_matrix_open tt_cuda_matrix_open;
+tt_op_matrix_close tt_cuda_matrix_close;
+tt_op_matrix_size tt_cuda_matrix_size;
+tt_op_linear tt_cuda_linear;
+tt_op_glu tt_cuda_glu;
+tt_op_embed tt_cuda_embed;
+tt_op_rmsnorm tt_cuda_rmsnorm;
+tt_op_gather tt_cuda_gather;
+tt_op_cfg_mix tt_cuda_cfg_mix;
+tt_op_swiglu tt_cuda_swiglu;
+tt_op_rope_table tt_cuda_rope_table;
+tt_op_rope tt_cuda_rope;
+tt_op_rope_store tt_cuda_rope_store;
+tt_op_attention tt_cuda_attention;
+tt_op_head tt_cuda_head;
+
+/* --- between the GEMM's files --- */
+
+/* y = x w^T with what the epilogue adds. */
+typedef struct {
+    void *y;
+    int64_t ldy;
+    const void *x;
+    int64_t ldx, rows;
+    const tt_matrix *w;
+    bool add;       /* y += */
+    bool glu;       /* y = silu(even runs) * odd runs */
+    bool wide;      /* y is float32 whatever the activations are (logits) */
+    const void *x8; /* e4m3 activations and their scales instead of x */
+    const float *x8_scale;
+} cuda_gemm;
+
+/* Any shape, any type, any device: the fallback. */
+tt_status cuda_gemm_simple(cuda *c, tt_dtype act, const cuda_gemm *g, tt_err *e);
+/* bfloat16 by mma.sync, compute capability 8.0 and later; false if it cannot take this shape. */
+bool cuda_gemm_mma_fits(const cuda_gemm *g);
+tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e);
+/* bfloat16 and e4m3 by wgmma on compute capability 9.0. */
+bool cuda_gemm_hopper_fits(const cuda_gemm *g);
+tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
