@@ -117,7 +117,8 @@ typedef tt_status tt_op_rope(tt_stream *s, tt_act *x, int64_t ld, const float *c
                              int64_t half, tt_err *e);
 
 /* Where the keys and values of one sequence go: row j of the pass, j in [row, row + rows), to
- * column[j] of a store whose columns are kv_heads * head_dim apart. Host struct, device pointers. */
+ * column[j] of a store whose columns are kv_heads * head_dim apart. Host struct, device pointers.
+ */
 typedef struct {
     int64_t row, rows;
     tt_act *k, *v; /* column 0 */
