@@ -32,8 +32,10 @@ REPLAY_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/golden/*.c))
 LIBS    := -lcjson -lpcre2-8 -lutf8proc -lxxhash -ldl -lpthread -lm
 SRVLIBS := -lmicrohttpd -lpng
 
+NVCC    ?= $(firstword $(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc) \
+             $(shell command -v nvcc 2>/dev/null))
 HAVE_DNNL := $(shell printf '\#include <dnnl.h>\n' | $(CC) -E -x c - >/dev/null 2>&1 && echo yes)
-PLUGINS := $(if $(HAVE_DNNL),$(B)/tutti-onednn.so)
+PLUGINS := $(if $(HAVE_DNNL),$(B)/tutti-onednn.so) $(if $(NVCC),$(B)/tutti-cuda.so)
 # Commands are long: say what is made, show how with V=1.
 SAY      = @$(if $(V),:,echo '  $(1) $@');
 Q       := $(if $(V),,@)
@@ -42,6 +44,7 @@ AGAIN    = $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(she
 
 all: $(B)/tutti $(PLUGINS) ## the program, and the plug-ins whose tools are here
 	@$(if $(HAVE_DNNL),:,echo "left out: tutti-onednn.so (needs libdnnl-dev); only AMX processors miss it")
+	@$(if $(NVCC),:,echo "left out: tutti-cuda.so (needs the CUDA 13 toolkit: nvcc); no GPU is used without it")
 
 run: ## install what is missing (apt), build, serve http://127.0.0.1:8080/ (ARGS=... for options)
 	@tests/packages.sh build
@@ -107,6 +110,22 @@ $(B)/tutti-onednn.so: $(patsubst %.c,$(B)/%.o,$(wildcard kernels/onednn/*.c)) \
                       $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(call SAY,LD) :
 	$(Q)$(CC) $(SANITIZE) -shared $(LDFLAGS) -o $@ $^ -ldnnl -lm
+# The CUDA plug-in holds machine code for Ampere and Hopper, and PTX for what comes after; files that
+# use Hopper's own instructions hold nothing else. The driver is found at run time.
+CUDA_HOPPER := $(wildcard kernels/cuda/*hopper*.cu)
+CUDA_ARCH    = $(if $(filter $(CUDA_HOPPER),$<),-gencode arch=compute_90a$(comma)code=sm_90a,\
+               -gencode arch=compute_80$(comma)code=sm_80 -gencode arch=compute_90$(comma)code=sm_90 \
+               -gencode arch=compute_90$(comma)code=compute_90)
+CUDA_OBJ    := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) \
+               $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
+$(B)/kernels/cuda/%.o: CPPFLAGS += -isystem $(dir $(NVCC))../include
+$(B)/%.cu.o: %.cu
+	$(call SAY,NVCC) mkdir -p $(@D)
+	$(Q)$(NVCC) -std=c++17 -O3 -I. -MMD -MP -MF $(@:.o=.d) $(CUDA_ARCH) \
+	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -c -o $@ $<
+$(B)/tutti-cuda.so: $(CUDA_OBJ) $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
+	$(call SAY,LD) :
+	$(Q)$(NVCC) -shared -cudart static -o $@ $^
 $(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
 	$(call SAY,LD) :
 	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)
@@ -142,4 +161,4 @@ $(F)/tests/%: $(F)/tests/%.o $(F)/libfuzzed.a
 .PHONY: all run test check lint programs bench install clean help fuzz
 .SECONDARY:
 -include $(LIB:.o=.d) $(SRV:.o=.d) $(TEST:=.d) $(BENCH:=.d) $(REPLAY_OBJ:.o=.d) \
-         $(FUZZ_OBJ:.o=.d) $(FUZZ:=.d) $(B)/server/main.d
+         $(FUZZ_OBJ:.o=.d) $(FUZZ:=.d) $(B)/server/main.d $(CUDA_OBJ:.o=.d)

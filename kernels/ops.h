@@ -35,6 +35,8 @@ typedef void tt_act;
 typedef enum {
     TT_COMPUTE_F32,
     TT_COMPUTE_BF16, /* both operands rounded to bfloat16 (nearest even) before multiplying */
+    TT_COMPUTE_FP8,  /* matrix products alone: both operands rounded to e4m3, each row divided by a
+                        float32 scale that makes its largest magnitude 448; else as BF16 */
 } tt_compute;
 
 /* --- memory --- */
@@ -262,9 +264,12 @@ typedef tt_status tt_op_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *
 
 /* Rows a pass of so many is to be padded to (at least rows), so that few shapes occur. */
 typedef int64_t tt_op_bucket(const tt_stream *s, int64_t rows);
+/* Passes whose calls of `head` (on at most 256 rows) differ in this number are different shapes. */
+typedef int64_t tt_op_head_key(const tt_stream *s, const tt_matrix *w, const tt_draw *draw,
+                               int64_t rows);
 /* What is called between these two is one pass. Passes of the same key call the same operations
  * with the same sizes and pointers; only the contents of host arguments (uploads, spans, stores,
- * draws and where results go) may differ, and of lists no more than the key tells the number of.
+ * draws and where results go) may differ, and the lengths of lists within one power of two.
  * Every begun pass is ended, with the status so far; its results are valid after sync. */
 typedef tt_status tt_op_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e);
 typedef tt_status tt_op_pass_end(tt_stream *s, tt_status so_far, tt_err *e);
@@ -273,6 +278,7 @@ typedef tt_status tt_op_pass_end(tt_stream *s, tt_status so_far, tt_err *e);
     X(act_type)            \
     X(glu)                 \
     X(bucket)              \
+    X(head_key)            \
     X(pass_begin)          \
     X(pass_end)
 

@@ -10,6 +10,7 @@
 #define TT_CUDA_H
 
 #include <cuda.h>
+#include <cudaTypedefs.h>
 #include <cuda_runtime.h>
 
 #include "kernels/backend.h"
@@ -29,7 +30,8 @@ typedef struct cuda_pending cuda_pending;
 
 typedef struct {
     int device, sms;
-    bool hopper;      /* compute capability 9.0: wgmma and bulk tensor copies */
+    bool hopper; /* compute capability 9.0: wgmma and bulk tensor copies */
+    bool early;  /* kernels may start while the one before drains */
     size_t total;     /* bytes of device memory */
     size_t held, peak; /* bytes taken through alloc, and their most */
     char name[64];
@@ -48,9 +50,9 @@ typedef struct {
     cudaEvent_t stage_free[2];
     int stage_next;
 
-    void *tile; /* logits of the head's general path, and the products of split attention */
+    void *tile; /* the head's statistics and logits */
     size_t tile_bytes;
-    void *split;
+    void *split; /* parts of attention over few rows and many keys */
     size_t split_bytes;
     void *fp8; /* activations rounded to 8 bits and their row scales */
     size_t fp8_bytes;
@@ -58,15 +60,14 @@ typedef struct {
     cuda_graph *graph; /* of recent pass shapes */
     cuda_graph *current;
     uint64_t clock;
-    tt_status (*encode)(void *map, const void *data, int bytes_per_element, int64_t rows,
-                        int64_t width, int64_t ld, int box_rows, tt_err *e);
-    PFN_cuTensorMapEncode encode_fn;
+    PFN_cuTensorMapEncodeTiled_v12000 encode; /* the driver's, on Hopper */
 } cuda;
 
 enum {
     CUDA_ARGS = 16 << 20,    /* bytes of arguments of one pass */
     CUDA_RESULTS = 4 << 20,  /* bytes of results of one pass */
     CUDA_TILE = 64 << 20,    /* bytes of logits at a time */
+    CUDA_COUNTERS = 4 << 20, /* bytes of counters of split attention */
 };
 
 struct tt_matrix {
@@ -82,6 +83,14 @@ struct tt_matrix {
 
 /* GLU matrices hold eight gate rows, then the eight up rows that belong to them, and so on. */
 enum { CUDA_GLU_RUN = 8 };
+
+/* Rows as stored: the last runs of a gated pair may be short, the rest of them is zero. */
+static inline int64_t cuda_matrix_rows(const tt_matrix *m)
+{
+    if (!(m->flags & TT_MATRIX_GLU))
+        return m->n;
+    return (m->n / 2 + CUDA_GLU_RUN - 1) / CUDA_GLU_RUN * 2 * CUDA_GLU_RUN;
+}
 
 static inline cuda *cuda_of(const tt_stream *s) { return (cuda *)s->impl; }
 
@@ -99,10 +108,18 @@ tt_status cuda_arg(cuda *c, void **out, const void *host, size_t n, size_t room,
  * then sent with cuda_arg_send(). */
 tt_status cuda_arg_room(cuda *c, void **host, void **out, size_t room, tt_err *e);
 tt_status cuda_arg_send(cuda *c, const void *host, size_t n, tt_err *e);
+/* Entries to make room for in a list of n: passes of one key have lists of one power of two. */
+static inline int64_t cuda_list_room(int64_t n)
+{
+    int64_t room = 1;
+    while (room < n)
+        room *= 2;
+    return room;
+}
 /* Copies device memory to *host after the next sync; within a pass also on every replay. */
 tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e);
-/* Grows a device buffer of the stream (never while a pass is recorded or replayed: the size must
- * follow from the key). */
+/* Grows a device buffer of the stream. Within a pass the size must follow from its key, except for
+ * c->split, whose address kernels learn from an argument. */
 tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e);
 
 tt_status cuda_memory_open(cuda *c, tt_err *e);
@@ -131,6 +148,7 @@ tt_op_rope tt_cuda_rope;
 tt_op_rope_store tt_cuda_rope_store;
 tt_op_attention tt_cuda_attention;
 tt_op_head tt_cuda_head;
+tt_op_head_key tt_cuda_head_key;
 
 /* --- between the GEMM's files --- */
 
@@ -148,8 +166,8 @@ typedef struct {
     const float *x8_scale;
 } cuda_gemm;
 
-/* Any shape, any type, any device: the fallback. */
-tt_status cuda_gemm_simple(cuda *c, tt_dtype act, const cuda_gemm *g, tt_err *e);
+/* By whichever kernel takes the shape. Fills in x8 for e4m3 weights. */
+tt_status cuda_gemm_run(cuda *c, cuda_gemm *g, tt_err *e);
 /* bfloat16 by mma.sync, compute capability 8.0 and later; false if it cannot take this shape. */
 bool cuda_gemm_mma_fits(const cuda_gemm *g);
 tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e);

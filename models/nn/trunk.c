@@ -384,6 +384,27 @@ static tt_status collect_wants(tt_trunk *t, const shape *n, const space *v, cons
     return st;
 }
 
+/* The draws of the chunk that starts at r, padding included; returns how many. */
+static int64_t fill_draws(const tt_pass *p, const shape *n, int64_t r, tt_draw draw[HEAD_CHUNK])
+{
+    int64_t m = n->wants - r < HEAD_CHUNK ? n->wants - r : HEAD_CHUNK;
+    for (int64_t i = 0; i < m; i++)
+        draw[i] = r + i < p->wants ? p->want[r + i].draw : (tt_draw){.top_p = 1, .target = -1};
+    return m;
+}
+
+static int64_t head_key(const tt_trunk *t, const tt_pass *p, const shape *n)
+{
+    const tt_stream *s = t->stream;
+    tt_draw draw[HEAD_CHUNK];
+    uint64_t key = 0;
+    for (int64_t r = 0; r < n->wants && s->op.head_key; r += HEAD_CHUNK) {
+        int64_t m = fill_draws(p, n, r, draw);
+        key = key * 1099511628211u + (uint64_t)s->op.head_key(s, t->head, draw, m);
+    }
+    return (int64_t)(key >> 1);
+}
+
 /* Statistics of chunk after chunk; those of padding wants go to spare. */
 static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
                           tt_row_stats *spare, tt_err *e)
@@ -392,9 +413,7 @@ static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const s
     tt_draw draw[HEAD_CHUNK];
     tt_status st = TT_OK;
     for (int64_t r = 0; r < n->wants && !st; r += HEAD_CHUNK) {
-        int64_t m = n->wants - r < HEAD_CHUNK ? n->wants - r : HEAD_CHUNK;
-        for (int64_t i = 0; i < m; i++)
-            draw[i] = r + i < p->wants ? p->want[r + i].draw : (tt_draw){.top_p = 1, .target = -1};
+        int64_t m = fill_draws(p, n, r, draw);
         st = s->op.head(s, (spare ? spare : p->stats) + r, p->top ? p->top + r * p->n_top : NULL,
                         p->top ? p->n_top : 0, p->logits ? p->logits + r * t->vocab : NULL,
                         shift(t, v->want, r * t->width), t->width, m, t->head, draw, e);
@@ -446,6 +465,15 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const s
     return st || !p->wants ? st : run_head(t, p, n, v, spare, e);
 }
 
+/* The power of two at or above n, as far as keys of passes tell lists of spans and stores apart. */
+static int64_t power_above(int64_t n)
+{
+    int64_t p = 1;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
 {
     space v;
@@ -456,8 +484,12 @@ tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
     if (!st && n.wants > p->wants && !(spare = malloc((size_t)n.wants * sizeof *spare)))
         st = tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)n.wants);
     if (!st && n.recorded) {
+        int64_t stores = 0;
+        for (int64_t i = 0; i < p->seqs; i++)
+            stores += p->seq[i].kv != NULL;
         const int64_t key[] = {(int64_t)(intptr_t)t, (int64_t)(intptr_t)t->space, n.rows, n.needed,
-                               n.wants, n.guided};
+                               n.wants, n.guided, power_above(p->seqs), power_above(stores),
+                               head_key(t, p, &n)};
         st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
         if (!st) {
             st = run_body(t, p, &n, &v, spare, e);

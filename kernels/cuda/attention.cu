@@ -1,0 +1,591 @@
+/* attention.cu - softmax(q k^T) v over ragged spans.
+ *
+ * bfloat16 heads whose size is a multiple of 8 use the tensor cores: a block takes 64 query rows of
+ * one head and goes over the keys in tiles of 64 with running maximum and sum (FlashAttention-2,
+ * arXiv 2307.08691). A span of few query rows would leave most of the GPU idle, so its keys are cut
+ * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
+ * their log-sum-exp. How a span is cut follows from its own sizes alone. Everything else takes the
+ * plain kernel: four warps a query row and head. */
+#include "kernels/cuda/device.cuh"
+
+namespace {
+
+constexpr int kRows = 64, kKeys = 64, kThreads = 128;
+constexpr int kChunk = 256;                   /* keys of a part */
+constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
+constexpr float kLog2e = 1.4426950408889634f;
+
+struct span {
+    int64_t query_row, query_rows, query_column, ld_kv, keys, key_column;
+    const void *k, *v;
+    int32_t see, block;
+    int32_t tiles, chunks;   /* of query rows, of keys */
+    int64_t item;            /* number of the first (tile, chunk) of the span */
+    int64_t part;            /* first part of the span, per head: tile-major, then chunk */
+    int64_t counter;         /* first counter of the span, per head */
+};
+
+/* One argument: this, then the spans. */
+struct call {
+    int64_t spans, items, parts, counters;
+    float *part_sum;  /* [heads][parts][kRows][head] unnormalised sums */
+    float2 *part_max; /* [heads][parts][kRows] maximum (base 2), sum of weights */
+    uint32_t *counter; /* [heads][counters], zero between calls */
+    span at[];
+};
+
+struct heads {
+    int heads, kv_heads, dim;
+    float scale;
+};
+
+__device__ const span *span_of(const call *c, int64_t item)
+{
+    int64_t low = 0, high = c->spans - 1;
+    while (low < high) {
+        int64_t mid = (low + high + 1) / 2;
+        if (c->at[mid].item <= item)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return &c->at[low];
+}
+
+/* How many of the span's keys, from the first, a query row may see. */
+__device__ int64_t visible(const span &s, int64_t row)
+{
+    int64_t column = s.query_column + row, end = s.keys;
+    if (s.see == TT_SEE_CAUSAL)
+        end = column + 1 - s.key_column;
+    else if (s.see == TT_SEE_BLOCK)
+        end = (column / s.block + 1) * s.block - s.key_column;
+    return end < 0 ? 0 : end < s.keys ? end : s.keys;
+}
+
+/* --- tensor cores --- */
+
+__device__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* Place of 16 bytes `part` of a row in a tile of HD channels; swizzled against bank conflicts. */
+template <int HD> __device__ int place(int row, int part)
+{
+    constexpr int PARTS = HD / 8, MASK = PARTS < 8 ? PARTS - 1 : 7;
+    return (row * PARTS + (part ^ (row & MASK))) * 8;
+}
+
+__device__ void copy16(bf16 *to, const bf16 *from, bool valid)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(valid ? 16 : 0));
+}
+__device__ void copies_end() { asm volatile("cp.async.commit_group;"); }
+template <int LEFT> __device__ void copies_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
+}
+
+__device__ void load_matrix(uint32_t (&r)[4], const bf16 *p)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p)));
+}
+__device__ void load_transposed(uint32_t (&r)[4], const bf16 *p)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p)));
+}
+__device__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ uint32_t pack2(float a, float b)
+{
+    __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
+    uint32_t w;
+    memcpy(&w, &p, 4);
+    return w;
+}
+
+/* Rows [first, first + n) of a matrix of `dim` channels, `rows` valid, into a tile. */
+template <int HD>
+__device__ void load_tile(bf16 *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows,
+                          int dim)
+{
+    constexpr int PARTS = HD / 8;
+    for (int t = threadIdx.x; t < kKeys * PARTS; t += kThreads) {
+        int row = t / PARTS, part = t % PARTS;
+        bool valid = first + row < rows && part * 8 < dim;
+        const bf16 *p = from + (valid ? (first + row) * ld + part * 8 : 0);
+        copy16(tile + place<HD>(row, part), p, valid);
+    }
+}
+
+/* Running state of a thread's two rows (lane / 4 and 8 below). */
+template <int HD> struct state {
+    float sum[HD / 8][4]; /* of weight times value */
+    float max[2], mass[2];
+};
+
+/* One tile of keys. limit: keys from the tile's first that each row may see. */
+template <int HD>
+__device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const bf16 *k,
+                            const bf16 *v, const int (&limit)[2], float scale)
+{
+    int lane = threadIdx.x % 32;
+    float w[kKeys / 8][4];
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            w[n][i] = 0;
+#pragma unroll
+    for (int d = 0; d < HD / 16; d++)
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; n += 2) {
+            uint32_t b[4]; /* keys 8 n.., channels 16 d..: two tiles of 8 keys, two of 8 channels */
+            load_matrix(b, k + place<HD>(8 * n + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
+            mma(w[n], q[d], b[0], b[1]);
+            mma(w[n + 1], q[d], b[2], b[3]);
+        }
+    float most[2] = {s.max[0], s.max[1]};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int col = 8 * n + 2 * (lane % 4) + i % 2, h = i / 2;
+            w[n][i] = col < limit[h] ? w[n][i] * scale : -INFINITY;
+            most[h] = fmaxf(most[h], w[n][i]);
+        }
+    float keep[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
+        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 2));
+        keep[h] = s.max[h] == -INFINITY ? 0.0f : exp2f(s.max[h] - most[h]);
+        s.max[h] = most[h];
+        s.mass[h] *= keep[h];
+    }
+#pragma unroll
+    for (int d = 0; d < HD / 8; d++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s.sum[d][i] *= keep[i / 2];
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float m = s.max[i / 2];
+            w[n][i] = m == -INFINITY ? 0.0f : exp2f(w[n][i] - m);
+            s.mass[i / 2] += w[n][i];
+        }
+#pragma unroll
+    for (int n = 0; n < kKeys / 16; n++) {
+        uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
+                         pack2(w[2 * n + 1][0], w[2 * n + 1][1]),
+                         pack2(w[2 * n + 1][2], w[2 * n + 1][3])};
+#pragma unroll
+        for (int d = 0; d < HD / 8; d += 2) {
+            uint32_t b[4]; /* keys 16 n.., channels 8 d..: transposed on the way */
+            load_transposed(b, v + place<HD>(16 * n + lane % 16, d + lane / 16));
+            mma(s.sum[d], a, b[0], b[1]);
+            mma(s.sum[d + 1], a, b[2], b[3]);
+        }
+    }
+}
+
+/* The last block of a (tile, head) merges the parts of its chunks, in their order. */
+template <int HD>
+__device__ void merge_chunks(const call *c, const span &s, const heads &n, int head, int tile,
+                             bf16 *out, int64_t ldo)
+{
+    int64_t first = (int64_t)head * c->parts + s.part + (int64_t)tile * s.chunks;
+    int64_t rows = s.query_rows - (int64_t)tile * kRows;
+    rows = rows < kRows ? rows : kRows;
+    for (int t = threadIdx.x; t < rows * (n.dim / 4); t += kThreads) {
+        int row = t / (n.dim / 4), at = t % (n.dim / 4) * 4;
+        float max = -INFINITY, mass = 0;
+        float4 sum = {0, 0, 0, 0};
+        for (int i = 0; i < s.chunks; i++)
+            max = fmaxf(max, __ldcg(&c->part_max[(first + i) * kRows + row]).x);
+        for (int i = 0; i < s.chunks && max > -INFINITY; i++) {
+            float2 m = __ldcg(&c->part_max[(first + i) * kRows + row]);
+            if (m.x == -INFINITY)
+                continue; /* the part is not written */
+            float4 v = __ldcg((const float4 *)&c->part_sum[((first + i) * kRows + row) * HD + at]);
+            float by = exp2f(m.x - max);
+            mass += m.y * by;
+            sum.x += v.x * by, sum.y += v.y * by, sum.z += v.z * by, sum.w += v.w * by;
+        }
+        float inv = mass > 0 ? 1.0f / mass : 0.0f;
+        uint2 w = {pack2(sum.x * inv, sum.y * inv), pack2(sum.z * inv, sum.w * inv)};
+        bf16 *y = out + (s.query_row + (int64_t)tile * kRows + row) * ldo + head * n.dim + at;
+        *reinterpret_cast<uint2 *>(y) = w;
+    }
+}
+
+template <int HD>
+__device__ void store_part(const call *c, const span &s, const state<HD> &st, int head, int tile,
+                           int chunk)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int64_t part = (int64_t)head * c->parts + s.part + (int64_t)tile * s.chunks + chunk;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int row = warp * 16 + lane / 4 + 8 * h;
+        if ((int64_t)tile * kRows + row >= s.query_rows)
+            continue;
+        if (lane % 4 == 0)
+            __stcg(&c->part_max[part * kRows + row], make_float2(st.max[h], st.mass[h]));
+        if (st.max[h] == -INFINITY)
+            continue;
+        float *to = c->part_sum + (part * kRows + row) * HD + 2 * (lane % 4);
+#pragma unroll
+        for (int d = 0; d < HD / 8; d++)
+            __stcg((float2 *)(to + 8 * d), make_float2(st.sum[d][2 * h], st.sum[d][2 * h + 1]));
+    }
+}
+
+template <int HD>
+__device__ void store_rows(const span &s, const state<HD> &st, const heads &n, int head, int tile,
+                           bf16 *out, int64_t ldo)
+{
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int64_t row = (int64_t)tile * kRows + warp * 16 + lane / 4 + 8 * h;
+        if (row >= s.query_rows)
+            continue;
+        float inv = st.mass[h] > 0 ? 1.0f / st.mass[h] : 0.0f;
+        bf16 *y = out + (s.query_row + row) * ldo + head * n.dim + 2 * (lane % 4);
+#pragma unroll
+        for (int d = 0; d < HD / 8; d++)
+            if (8 * d < n.dim)
+                *reinterpret_cast<uint32_t *>(y + 8 * d) =
+                    pack2(st.sum[d][2 * h] * inv, st.sum[d][2 * h + 1] * inv);
+    }
+}
+
+template <int HD> constexpr size_t tile_bytes() { return (size_t)5 * kKeys * HD * sizeof(bf16); }
+
+/* One (tile, chunk) of a span, one head. */
+template <int HD>
+__device__ void attend(const call *c, const span &s, const heads &n, int head, int64_t item,
+                       bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq, bf16 *tiles)
+{
+    int tile = (int)(item - s.item) / s.chunks, chunk = (int)(item - s.item) % s.chunks;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    bf16 *qt = tiles, *kt = tiles + kRows * HD, *vt = kt + 2 * kKeys * HD;
+    int64_t row0 = (int64_t)tile * kRows, kv = head / (n.heads / n.kv_heads) * (int64_t)n.dim;
+    const bf16 *k = (const bf16 *)s.k + kv, *v = (const bf16 *)s.v + kv;
+
+    int64_t rows = s.query_rows - row0 < kRows ? s.query_rows - row0 : kRows;
+    int64_t seen = s.see == TT_SEE_ALL ? s.keys : visible(s, row0 + rows - 1);
+    int64_t begin_key = s.chunks > 1 ? (int64_t)chunk * kChunk : 0;
+    int64_t end_key = s.chunks > 1 && begin_key + kChunk < seen ? begin_key + kChunk : seen;
+    int64_t see[2];
+    for (int h = 0; h < 2; h++) {
+        int64_t r = row0 + warp * 16 + lane / 4 + 8 * h;
+        see[h] = visible(s, r < s.query_rows ? r : s.query_rows - 1);
+        see[h] = see[h] < end_key ? see[h] : end_key;
+    }
+
+    load_tile<HD>(qt, q + s.query_row * ldq + head * n.dim, ldq, row0, s.query_rows, n.dim);
+    copies_end();
+    if (begin_key < end_key) {
+        load_tile<HD>(kt, k, s.ld_kv, begin_key, end_key, n.dim);
+        load_tile<HD>(vt, v, s.ld_kv, begin_key, end_key, n.dim);
+    }
+    copies_end();
+    state<HD> st;
+#pragma unroll
+    for (int d = 0; d < HD / 8; d++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            st.sum[d][i] = 0;
+    st.max[0] = st.max[1] = -INFINITY;
+    st.mass[0] = st.mass[1] = 0;
+    copies_wait<1>();
+    __syncthreads();
+    uint32_t qf[HD / 16][4];
+#pragma unroll
+    for (int d = 0; d < HD / 16; d++)
+        load_matrix(qf[d], qt + place<HD>(warp * 16 + lane % 16, 2 * d + lane / 16));
+    int turn = 0;
+    for (int64_t at = begin_key; at < end_key; at += kKeys, turn ^= 1) {
+        if (at + kKeys < end_key) { /* the next tile comes while this one is used */
+            load_tile<HD>(kt + (turn ^ 1) * kKeys * HD, k, s.ld_kv, at + kKeys, end_key, n.dim);
+            load_tile<HD>(vt + (turn ^ 1) * kKeys * HD, v, s.ld_kv, at + kKeys, end_key, n.dim);
+        }
+        copies_end();
+        copies_wait<1>();
+        __syncthreads();
+        int limit[2];
+        for (int h = 0; h < 2; h++)
+            limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
+        attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, limit,
+                        n.scale * kLog2e);
+        __syncthreads();
+    }
+    copies_wait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 1);
+        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 2);
+    }
+    if (s.chunks == 1) {
+        store_rows<HD>(s, st, n, head, tile, out, ldo);
+        return;
+    }
+    store_part<HD>(c, s, st, head, tile, chunk);
+    __shared__ bool is_last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t *counter = &c->counter[(int64_t)head * c->counters + s.counter + tile];
+        is_last = atomicAdd(counter, 1) == (uint32_t)s.chunks - 1;
+        if (is_last)
+            *counter = 0;
+    }
+    __syncthreads();
+    if (is_last) {
+        __threadfence();
+        merge_chunks<HD>(c, s, n, head, tile, out, ldo);
+    }
+}
+
+template <int HD>
+__global__ void __launch_bounds__(kThreads) attend_spans(bf16 *out, int64_t ldo, const bf16 *q,
+                                                         int64_t ldq, const call *c, heads n)
+{
+    extern __shared__ __align__(128) char raw[];
+    begin();
+    for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
+        attend<HD>(c, *span_of(c, item), n, blockIdx.y, item, out, ldo, q, ldq, (bf16 *)raw);
+        __syncthreads();
+    }
+}
+
+/* --- any type and size: items are single query rows --- */
+
+constexpr int kMaxDim = 1024;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) attend_plain(T *out, int64_t ldo, const T *q,
+                                                         int64_t ldq, const call *c, heads n)
+{
+    __shared__ float qs[kMaxDim], sums[kThreads / 32][kMaxDim];
+    __shared__ float maxes[kThreads / 32], masses[kThreads / 32];
+    begin();
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
+    for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
+        const span &s = *span_of(c, item);
+        int64_t row = item - s.item, keys = visible(s, row);
+        int64_t kv = head / (n.heads / n.kv_heads) * (int64_t)n.dim;
+        const T *k = (const T *)s.k + kv, *v = (const T *)s.v + kv;
+        for (int i = threadIdx.x; i < n.dim; i += kThreads) {
+            qs[i] = get(q[(s.query_row + row) * ldq + head * n.dim + i]);
+            for (int w = 0; w < kThreads / 32; w++)
+                sums[w][i] = 0;
+        }
+        __syncthreads();
+        float max = -INFINITY, mass = 0;
+        for (int64_t j = warp; j < keys; j += kThreads / 32) {
+            float dot = 0;
+            for (int i = lane; i < n.dim; i += 32)
+                dot = fmaf(qs[i], get(k[j * s.ld_kv + i]), dot);
+            dot = warp_sum(dot) * n.scale;
+            float most = fmaxf(max, dot), keep = max == -INFINITY ? 0.0f : expf(max - most);
+            float weight = expf(dot - most);
+            max = most;
+            mass = fmaf(mass, keep, weight);
+            for (int i = lane; i < n.dim; i += 32)
+                sums[warp][i] = fmaf(sums[warp][i], keep, weight * get(v[j * s.ld_kv + i]));
+        }
+        if (lane == 0)
+            maxes[warp] = max, masses[warp] = mass;
+        __syncthreads();
+        float top = -INFINITY, total = 0;
+        for (int w = 0; w < kThreads / 32; w++)
+            top = fmaxf(top, maxes[w]);
+        for (int w = 0; w < kThreads / 32 && top > -INFINITY; w++)
+            total += masses[w] * expf(maxes[w] - top);
+        for (int i = threadIdx.x; i < n.dim; i += kThreads) {
+            float sum = 0;
+            for (int w = 0; w < kThreads / 32 && total > 0; w++)
+                sum += sums[w][i] * expf(maxes[w] - top);
+            put(&out[(s.query_row + row) * ldo + head * n.dim + i], total > 0 ? sum / total : 0.0f);
+        }
+        __syncthreads();
+    }
+}
+
+/* --- the host's side --- */
+
+tt_status check_span(const tt_span *s, int64_t i, const heads &n, tt_err *e)
+{
+    if (s->query_rows < 0 || s->keys < 0 || s->query_rows > INT32_MAX || s->keys > INT32_MAX ||
+        (s->keys && s->ld_kv < (int64_t)n.kv_heads * n.dim) ||
+        (s->see == TT_SEE_BLOCK && s->block < 1))
+        return tt_fail(e, TT_EINVAL, "attention: span %lld has %lld rows, %lld keys of stride %lld",
+                       (long long)i, (long long)s->query_rows, (long long)s->keys,
+                       (long long)s->ld_kv);
+    return TT_OK;
+}
+
+bool fits_cores(const tt_span *s, int64_t spans, const void *out, int64_t ldo, const void *q,
+                int64_t ldq, const heads &n)
+{
+    bool ok = n.dim % 8 == 0 && n.dim <= 256 && aligned16(q) && ldq % 8 == 0 && ldo % 8 == 0 &&
+              aligned16(out);
+    for (int64_t i = 0; i < spans && ok; i++)
+        ok = !s[i].keys || (aligned16(s[i].k) && aligned16(s[i].v) && s[i].ld_kv % 8 == 0);
+    return ok;
+}
+
+int padded_dim(int dim) { return dim <= 32 ? 32 : dim <= 64 ? 64 : dim <= 128 ? 128 : 256; }
+
+/* Room for the parts of cut spans; the counters lie behind them, zero. */
+tt_status reserve_parts(cuda *c, call *to, const heads &n, tt_err *e)
+{
+    size_t sums = (size_t)(to->parts * n.heads) * kRows * (size_t)padded_dim(n.dim) * 4;
+    size_t maxes = (size_t)(to->parts * n.heads) * kRows * sizeof(float2);
+    size_t counters = (size_t)(to->counters * n.heads) * 4, have = c->split_bytes;
+    size_t most = sums + maxes + 4096;
+    if (counters > CUDA_COUNTERS)
+        return tt_fail(e, TT_EINVAL, "attention: %lld cut spans", (long long)to->counters);
+    if (most + CUDA_COUNTERS > have) {
+        tt_status st = cuda_reserve(c, &c->split, &c->split_bytes, most + most / 4 + CUDA_COUNTERS,
+                                    e);
+        if (!st)
+            st = cuda_check(cudaMemset(c->split, 0, CUDA_COUNTERS), "attention", e);
+        if (!st)
+            st = cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "attention", e);
+        if (st)
+            return st;
+    }
+    to->counter = (uint32_t *)c->split;
+    to->part_max = (float2 *)((char *)c->split + CUDA_COUNTERS);
+    to->part_sum = (float *)((char *)to->part_max + ((maxes + 255) & ~(size_t)255));
+    return TT_OK;
+}
+
+/* Describes the spans on the device. cores: items are (tile, chunk), else rows. */
+tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span *in, int64_t spans,
+                    const heads &n, bool cores, tt_err *e)
+{
+    void *host, *dev;
+    tt_status st = cuda_arg_room(c, &host, &dev,
+                                 sizeof(call) + (size_t)cuda_list_room(spans) * sizeof(span), e);
+    if (st)
+        return st;
+    call *to = (call *)host;
+    *to = {};
+    *rows = 0;
+    for (int64_t i = 0; i < spans; i++) {
+        const tt_span *s = &in[i];
+        *rows += s->query_rows;
+        if (s->query_rows == 0)
+            continue;
+        span *o = &to->at[to->spans++];
+        *o = {};
+        o->query_row = s->query_row;
+        o->query_rows = s->query_rows;
+        o->query_column = s->query_column;
+        o->ld_kv = s->ld_kv;
+        o->keys = s->keys;
+        o->key_column = s->key_column;
+        o->k = s->k;
+        o->v = s->v;
+        o->see = s->see;
+        o->block = s->block;
+        o->item = to->items;
+        o->tiles = (int32_t)((s->query_rows + kRows - 1) / kRows);
+        o->chunks = 1;
+        if (cores && s->query_rows <= kSplitRows && s->keys > kChunk)
+            o->chunks = (int32_t)((s->keys + kChunk - 1) / kChunk);
+        to->items += cores ? (int64_t)o->tiles * o->chunks : s->query_rows;
+        o->part = to->parts;
+        o->counter = to->counters;
+        if (o->chunks > 1) {
+            to->parts += (int64_t)o->tiles * o->chunks;
+            to->counters += o->tiles;
+        }
+    }
+    if (to->parts)
+        st = reserve_parts(c, to, n, e);
+    *dev_call = (const call *)dev;
+    return st ? st
+              : cuda_arg_send(c, host, sizeof(call) + (size_t)to->spans * sizeof(span), e);
+}
+
+template <int HD>
+tt_status run_cores(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
+                    const call *spans, const heads &n, int64_t tiles, tt_err *e)
+{
+    static bool grown = false; /* the setting is the kernel's for good */
+    if (!grown) {
+        tt_status st = cuda_check(
+            cudaFuncSetAttribute(attend_spans<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (int)tile_bytes<HD>()), "attention", e);
+        if (st)
+            return st;
+        grown = true;
+    }
+    int64_t fill = (2 * c->sms + n.heads - 1) / n.heads; /* blocks a head to fill the GPU twice */
+    dim3 grid((unsigned)(tiles > fill ? tiles : fill), (unsigned)n.heads);
+    return launch(c, "attention", attend_spans<HD>, grid, kThreads, tile_bytes<HD>(), e, out, ldo,
+                  q, ldq, spans, n);
+}
+
+} // namespace
+
+extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
+                                       int64_t ldq, const tt_span *in, int64_t spans,
+                                       int64_t head_count, int64_t kv_heads, int64_t head_dim,
+                                       float scale, tt_compute compute, tt_err *e)
+{
+    (void)compute; /* that of the activations: products of bfloat16 are exact in float32 */
+    cuda *c = cuda_of(s);
+    if (head_count < 1 || kv_heads < 1 || head_count % kv_heads || head_dim < 1 ||
+        head_dim > kMaxDim || head_count > 65535 || ldo < head_count * head_dim ||
+        ldq < head_count * head_dim || spans < 0)
+        return tt_fail(e, TT_EINVAL, "attention: %lld heads, %lld key heads of %lld channels",
+                       (long long)head_count, (long long)kv_heads, (long long)head_dim);
+    heads n = {(int)head_count, (int)kv_heads, (int)head_dim, scale};
+    for (int64_t i = 0; i < spans; i++) {
+        tt_status st = check_span(&in[i], i, n, e);
+        if (st)
+            return st;
+    }
+    bool cores = s->act == TT_BF16 && fits_cores(in, spans, out, ldo, q, ldq, n);
+    const call *dev;
+    int64_t rows;
+    tt_status st = send_call(c, &dev, &rows, in, spans, n, cores, e);
+    if (st || rows == 0)
+        return st;
+    /* Grids follow from what the key of a pass tells: its rows, padded, and its spans. */
+    rows = tt_cuda_bucket(s, rows);
+    int64_t tiles = rows / kRows + cuda_list_room(spans);
+    if (!cores) {
+        dim3 grid((unsigned)(rows < 4096 ? rows : 4096), (unsigned)n.heads);
+        return s->act == TT_BF16
+                   ? launch(c, "attention", attend_plain<bf16>, grid, kThreads, 0, e, (bf16 *)out,
+                            ldo, (const bf16 *)q, ldq, dev, n)
+                   : launch(c, "attention", attend_plain<float>, grid, kThreads, 0, e,
+                            (float *)out, ldo, (const float *)q, ldq, dev, n);
+    }
+    bf16 *y = (bf16 *)out;
+    const bf16 *x = (const bf16 *)q;
+    switch (padded_dim(n.dim)) {
+    case 32: return run_cores<32>(c, y, ldo, x, ldq, dev, n, tiles, e);
+    case 64: return run_cores<64>(c, y, ldo, x, ldq, dev, n, tiles, e);
+    case 128: return run_cores<128>(c, y, ldo, x, ldq, dev, n, tiles, e);
+    default: return run_cores<256>(c, y, ldo, x, ldq, dev, n, tiles, e);
+    }
+}

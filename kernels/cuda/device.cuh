@@ -1,0 +1,126 @@
+/* device.cuh - small things every kernel uses: element types, vectors, reductions, launches.
+ *
+ * Kernels are launched with programmatic dependence where the GPU knows it: a kernel may start
+ * while the one before it drains. So every kernel calls begin() before it touches anything another
+ * kernel writes or reads; weights, which nobody writes, may be fetched before. */
+#ifndef TT_DEVICE_CUH
+#define TT_DEVICE_CUH
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/cuda.h"
+
+typedef __nv_bfloat16 bf16;
+
+__device__ inline void wait_for_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void let_next_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ inline void begin()
+{
+    let_next_start();
+    wait_for_previous();
+}
+
+__device__ inline float get(float x) { return x; }
+__device__ inline float get(bf16 x) { return __bfloat162float(x); }
+__device__ inline void put(float *y, float x) { *y = x; }
+__device__ inline void put(bf16 *y, float x) { *y = __float2bfloat16_rn(x); }
+/* Rounded to the element type and back. */
+__device__ inline float rounded(const float *, float x) { return x; }
+__device__ inline float rounded(const bf16 *, float x)
+{
+    return __bfloat162float(__float2bfloat16_rn(x));
+}
+
+/* 16 bytes as elements. */
+template <typename T> struct pack {
+    static constexpr int N = 16 / sizeof(T);
+    union {
+        uint4 raw;
+        T v[N];
+    };
+};
+
+template <typename T> __device__ inline pack<T> load16(const T *p)
+{
+    pack<T> v;
+    v.raw = *reinterpret_cast<const uint4 *>(p);
+    return v;
+}
+template <typename T> __device__ inline void store16(T *p, const pack<T> &v)
+{
+    *reinterpret_cast<uint4 *>(p) = v.raw;
+}
+
+__host__ __device__ inline bool aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
+
+template <typename T> __device__ inline T warp_sum(T x)
+{
+    for (int d = 16; d; d >>= 1)
+        x += __shfl_xor_sync(~0u, x, d);
+    return x;
+}
+
+/* The sum over a block of whole warps, in an order that depends on the block's size alone. */
+template <typename T> __device__ inline T block_sum(T x)
+{
+    __shared__ T part[32];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
+    x = warp_sum(x);
+    __syncthreads();
+    if (lane == 0)
+        part[warp] = x;
+    __syncthreads();
+    return warp_sum(lane < warps ? part[lane] : T(0));
+}
+
+/* Launches k on the stream unless only arguments are wanted. */
+template <typename... P, typename... A>
+static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 grid, dim3 block,
+                        size_t shared, tt_err *e, A... a)
+{
+    if (!cuda_runs(c))
+        return TT_OK;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = c->q;
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &early;
+    config.numAttrs = c->early ? 1 : 0;
+    return cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
+}
+
+/* Blocks for so many items, never more than a grid may have. */
+static inline unsigned blocks(int64_t items, int64_t per_block)
+{
+    int64_t n = (items + per_block - 1) / per_block;
+    return (unsigned)(n < 1 ? 1 : n > (1 << 30) ? 1 << 30 : n);
+}
+
+static inline tt_status shape_error(const char *op, int64_t rows, int64_t width, int64_t ld,
+                                    tt_err *e)
+{
+    return tt_fail(e, TT_EINVAL, "%s: %lld rows of %lld, stride %lld", op, (long long)rows,
+                   (long long)width, (long long)ld);
+}
+static inline bool bad_shape(int64_t rows, int64_t width, int64_t ld)
+{
+    return rows < 0 || width < 1 || ld < width || rows > INT32_MAX || width > INT32_MAX;
+}
+
+#endif

@@ -1,0 +1,203 @@
+/* gemm.cu - matrix products: which kernel, and the plain one that takes any shape and type.
+ *
+ * Every kernel sums a product over the inputs in their order, in float32, never split: the bits of
+ * an output depend on its row and weights alone, not on how many rows share the call or which tile
+ * size they made the launcher choose. */
+#include <cuda_fp8.h>
+
+#include "kernels/cuda/device.cuh"
+
+namespace {
+
+/* --- any shape: 64 x 64 outputs a block, 4 x 4 a thread --- */
+
+constexpr int kTile = 64, kDepth = 16, kThreads = 256;
+
+struct simple {
+    int64_t rows, n, k, kp; /* n: outputs */
+    int64_t ldx, ldy;
+    const float *scale, *bias;
+    bool add;
+};
+
+/* Matrix row of output j; of the up row when second. */
+template <bool GLU> __device__ int64_t row_of(int64_t j, bool second)
+{
+    if (!GLU)
+        return j;
+    return j / CUDA_GLU_RUN * 2 * CUDA_GLU_RUN + (second ? CUDA_GLU_RUN : 0) + j % CUDA_GLU_RUN;
+}
+
+__device__ float finish(const simple &p, float sum, int64_t row)
+{
+    if (p.scale)
+        sum *= p.scale[row];
+    return p.bias ? sum + p.bias[row] : sum;
+}
+
+template <typename T, typename W, typename Y, bool GLU>
+__global__ void __launch_bounds__(kThreads) simple_gemm(Y *y, const T *x, const W *w, simple p)
+{
+    constexpr int SETS = GLU ? 2 : 1;
+    __shared__ float xs[kDepth][kTile + 4], ws[SETS][kDepth][kTile + 4];
+    begin();
+    int64_t r0 = blockIdx.y * (int64_t)kTile, j0 = blockIdx.x * (int64_t)kTile;
+    int tr = threadIdx.x / 16 * 4, tj = threadIdx.x % 16 * 4;
+    float acc[SETS][4][4] = {};
+    for (int64_t k0 = 0; k0 < p.k; k0 += kDepth) {
+        for (int t = threadIdx.x; t < kTile * kDepth; t += kThreads) {
+            int i = t / kDepth, d = t % kDepth;
+            bool deep = k0 + d < p.k;
+            xs[d][i] = deep && r0 + i < p.rows ? get(x[(r0 + i) * p.ldx + k0 + d]) : 0.0f;
+#pragma unroll
+            for (int s = 0; s < SETS; s++)
+                ws[s][d][i] = deep && j0 + i < p.n
+                                  ? get(w[row_of<GLU>(j0 + i, s) * p.kp + k0 + d])
+                                  : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int d = 0; d < kDepth; d++)
+#pragma unroll
+            for (int s = 0; s < SETS; s++)
+#pragma unroll
+                for (int a = 0; a < 4; a++)
+#pragma unroll
+                    for (int b = 0; b < 4; b++)
+                        acc[s][a][b] = fmaf(xs[d][tr + a], ws[s][d][tj + b], acc[s][a][b]);
+        __syncthreads();
+    }
+    for (int a = 0; a < 4; a++)
+        for (int b = 0; b < 4; b++) {
+            int64_t r = r0 + tr + a, j = j0 + tj + b;
+            if (r >= p.rows || j >= p.n)
+                continue;
+            float v = finish(p, acc[0][a][b], row_of<GLU>(j, false));
+            if (GLU)
+                v = v / (1.0f + expf(-v)) * finish(p, acc[SETS - 1][a][b], row_of<GLU>(j, true));
+            Y *to = &y[r * p.ldy + j];
+            put(to, p.add ? v + get(*to) : v);
+        }
+}
+
+template <typename T, typename W, typename Y>
+tt_status run_simple(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    const tt_matrix *m = g->w;
+    simple p = {g->rows, g->glu ? m->n / 2 : m->n, m->k, m->kp, g->ldx, g->ldy, m->scale, m->bias,
+                g->add};
+    dim3 grid(blocks(p.n, kTile), blocks(p.rows, kTile));
+    auto kernel = g->glu ? simple_gemm<T, W, Y, true> : simple_gemm<T, W, Y, false>;
+    return launch(c, "linear", kernel, grid, kThreads, 0, e, (Y *)g->y, (const T *)g->x,
+                  (const W *)m->data, p);
+}
+
+/* --- activations to e4m3, one scale a row --- */
+
+__global__ void __launch_bounds__(256) round_fp8(__nv_fp8_storage_t *y, int64_t kp, float *scale,
+                                                 const bf16 *x, int64_t ldx, int64_t k)
+{
+    __shared__ float most[8];
+    begin();
+    const bf16 *row = x + blockIdx.x * ldx;
+    float max = 0;
+    for (int64_t i = threadIdx.x; i < k; i += 256)
+        max = fmaxf(max, fabsf(get(row[i])));
+    for (int d = 16; d; d >>= 1)
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
+    if (threadIdx.x % 32 == 0)
+        most[threadIdx.x / 32] = max;
+    __syncthreads();
+    for (int w = 0; w < 8; w++)
+        max = fmaxf(max, most[w]);
+    float unit = max > 0 ? max / 448.0f : 1.0f, times = 1.0f / unit;
+    for (int64_t i = threadIdx.x * 4; i < kp; i += 256 * 4) {
+        uint32_t four = 0;
+        for (int j = 0; j < 4; j++) {
+            float v = i + j < k ? get(row[i + j]) * times : 0.0f;
+            four |= (uint32_t)__nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3) << 8 * j;
+        }
+        *reinterpret_cast<uint32_t *>(y + blockIdx.x * kp + i) = four;
+    }
+    if (threadIdx.x == 0)
+        scale[blockIdx.x] = unit;
+}
+
+tt_status run_fp8(cuda *c, cuda_gemm *g, tt_err *e)
+{
+    const tt_matrix *m = g->w;
+    size_t bytes = (size_t)g->rows * (size_t)m->kp, scales = (size_t)g->rows * sizeof(float);
+    bytes = (bytes + 255) & ~(size_t)255;
+    tt_status st = cuda_reserve(c, &c->fp8, &c->fp8_bytes, bytes + scales, e);
+    if (st)
+        return st;
+    g->x8 = c->fp8;
+    g->x8_scale = (const float *)((char *)c->fp8 + bytes);
+    st = launch(c, "fp8", round_fp8, (unsigned)g->rows, 256, 0, e, (__nv_fp8_storage_t *)g->x8,
+                m->kp, (float *)g->x8_scale, (const bf16 *)g->x, g->ldx, m->k);
+    return st ? st : cuda_gemm_hopper(c, g, e);
+}
+
+tt_status check(const char *op, const tt_stream *s, const cuda_gemm *g, int64_t outputs, tt_err *e)
+{
+    const tt_matrix *m = g->w;
+    if (!(m->flags & TT_MATRIX_LINEAR) || !(m->flags & TT_MATRIX_GLU) == g->glu)
+        return tt_fail(e, TT_EINVAL, "%s: the matrix was opened for something else", op);
+    if (bad_shape(g->rows, m->k, g->ldx))
+        return shape_error(op, g->rows, m->k, g->ldx, e);
+    if (g->ldy < outputs)
+        return shape_error(op, g->rows, outputs, g->ldy, e);
+    tt_dtype want = m->compute == TT_COMPUTE_BF16 ? TT_BF16 : TT_F32;
+    if (s->act != want)
+        return tt_fail(e, TT_EINVAL, "%s: %s activations, %s weights", op, tt_dtype_name(s->act),
+                       tt_dtype_name(want));
+    return TT_OK;
+}
+
+} // namespace
+
+tt_status cuda_gemm_run(cuda *c, cuda_gemm *g, tt_err *e)
+{
+    if (g->rows == 0)
+        return TT_OK;
+    if (g->w->fp8)
+        return run_fp8(c, g, e);
+    if (g->w->compute == TT_COMPUTE_F32)
+        return run_simple<float, float, float>(c, g, e);
+    if (c->hopper && cuda_gemm_hopper_fits(g))
+        return cuda_gemm_hopper(c, g, e);
+    if (cuda_gemm_mma_fits(g))
+        return cuda_gemm_mma(c, g, e);
+    return g->wide ? run_simple<bf16, bf16, float>(c, g, e) : run_simple<bf16, bf16, bf16>(c, g, e);
+}
+
+extern "C" tt_status tt_cuda_linear(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                    int64_t ldx, int64_t rows, const tt_matrix *w, bool add,
+                                    tt_err *e)
+{
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w;
+    g.add = add;
+    tt_status st = check("linear", s, &g, w->n, e);
+    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+}
+
+extern "C" tt_status tt_cuda_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                 int64_t rows, const tt_matrix *w, tt_err *e)
+{
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w;
+    g.glu = true;
+    tt_status st = check("glu", s, &g, w->n / 2, e);
+    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+}

@@ -1,0 +1,560 @@
+/* gemm_hopper.cuh - matrix products on Hopper: y = x w^T, all outputs of a tile summed over K in
+ * order by one warpgroup, so that neither tile size nor row count changes a bit.
+ *
+ * A block holds TM rows of x by TN rows of w. One warp feeds: bulk tensor copies of 128 bytes of K
+ * at a time into a ring of stages; TM / 64 warpgroups multiply. Blocks are persistent and take
+ * tiles in turn, all row tiles of a weight tile one after the other, so that weights come from
+ * memory once. With few rows the time is that of reading the weights: TN is chosen so that the
+ * tiles fill the multiprocessors, and the ring is filled with weights while the kernel before
+ * still runs. Included by one .cu per element type, to be compiled side by side. */
+#ifndef TT_GEMM_HOPPER_CUH
+#define TT_GEMM_HOPPER_CUH
+
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/head.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+enum hopper_out {
+    OUT_ACT,  /* bfloat16 */
+    OUT_GLU,  /* bfloat16, silu(even groups of 8 columns) * odd groups */
+    OUT_WIDE, /* float32 */
+    OUT_HEAD, /* statistics of rows of logits */
+};
+
+struct hopper_args {
+    int64_t rows, n; /* n: rows of the weight as stored */
+    int row_tiles, tiles, slabs;
+    void *y;
+    int64_t ldy;
+    int64_t width; /* columns of y */
+    const float *scale, *bias, *x_scale;
+    bool add, vector; /* vector: y takes 16-byte accesses */
+    head_tile_args head;
+};
+
+namespace hopper {
+
+constexpr int kSlab = 128; /* bytes of K a stage */
+
+template <int TM, int TN> constexpr int stages()
+{
+    return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
+}
+template <int TM, int TN> constexpr size_t shared_bytes()
+{
+    return 1024 + (size_t)stages<TM, TN>() * ((TM + TN) * kSlab + 16);
+}
+
+__device__ inline uint32_t address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+__device__ inline void barrier_init(uint64_t *b, int count)
+{
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(b)), "r"(count));
+}
+__device__ inline void barrier_expect(uint64_t *b, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(b)),
+                 "r"(bytes)
+                 : "memory");
+}
+__device__ inline void barrier_arrive(uint64_t *b)
+{
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(b)) : "memory");
+}
+__device__ inline void barrier_wait(uint64_t *b, int parity)
+{
+    asm volatile("{\n.reg .pred p;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+                 "@p bra done;\n"
+                 "bra again;\n"
+                 "done:\n}" ::"r"(address(b)),
+                 "r"(parity)
+                 : "memory");
+}
+
+__device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full, int k, int row,
+                                uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(address(to)),
+                 "l"(map), "r"(address(full)), "r"(k), "r"(row), "l"(policy)
+                 : "memory");
+}
+constexpr uint64_t kEvictFirst = 0x12F0000000000000, kEvictLast = 0x14F0000000000000;
+
+/* Descriptor of a box with 128-byte rows, swizzled: groups of eight rows are 1,024 bytes apart. */
+__device__ inline uint64_t describe(const void *p)
+{
+    uint64_t start = (address(p) & 0x3FFFF) >> 4;
+    return start | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
+}
+
+template <int N> __device__ inline void fence_registers(float (&d)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        asm volatile("" : "+f"(d[i])::"memory");
+}
+__device__ inline void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void multiply_commit()
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int LEFT> __device__ inline void multiply_wait()
+{
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
+template <int TM, int TN> struct ring {
+    static constexpr int STAGES = stages<TM, TN>();
+    char *x, *w; /* [stage][rows][128 bytes] */
+    uint64_t *full, *empty;
+    int stage, parity;
+
+    __device__ ring(char *raw) : stage(0), parity(0)
+    {
+        char *base = (char *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+        x = base;
+        w = base + STAGES * TM * kSlab;
+        full = (uint64_t *)(w + STAGES * TN * kSlab);
+        empty = full + STAGES;
+    }
+    __device__ void next()
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+/* The feeding thread. Weights of the first stages are fetched before the kernel before is done. */
+template <int TM, int TN, bool FP8>
+__device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *mw,
+                     const hopper_args &a)
+{
+    constexpr int S = ring<TM, TN>::STAGES, UNIT = FP8 ? kSlab : kSlab / 2;
+    constexpr int BYTES = (TM + TN) * kSlab;
+    int tile = blockIdx.x, early = a.slabs < S ? a.slabs : S;
+    if (tile >= a.tiles) {
+        wait_for_previous();
+        return;
+    }
+    for (int i = 0; i < early; i++) {
+        barrier_expect(&r.full[i], BYTES);
+        copy_box(r.w + i * TN * kSlab, mw, &r.full[i], i * UNIT, tile / a.row_tiles * TN,
+                 kEvictFirst);
+    }
+    wait_for_previous();
+    for (int done = 0; tile < a.tiles; tile += gridDim.x) {
+        int n0 = tile / a.row_tiles * TN, m0 = tile % a.row_tiles * TM;
+        for (int k = 0; k < a.slabs; k++, r.next()) {
+            bool has_weights = done < early;
+            if (!has_weights) {
+                barrier_wait(&r.empty[r.stage], r.parity ^ 1);
+                barrier_expect(&r.full[r.stage], BYTES);
+            }
+            copy_box(r.x + r.stage * TM * kSlab, mx, &r.full[r.stage], k * UNIT, m0, kEvictLast);
+            if (!has_weights)
+                copy_box(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], k * UNIT, n0,
+                         kEvictFirst);
+            done++;
+        }
+    }
+}
+
+/* --- epilogues --- */
+
+/* Four words a lane, word j belonging to column group j: after this, lane t of each quad holds
+ * group t, word i of it from lane i. Its own inverse. */
+__device__ inline void transpose_quad(uint32_t (&p)[4])
+{
+    int lane = threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        uint32_t got = __shfl_xor_sync(~0u, lane & 1 ? p[i] : p[i + 1], 1);
+        p[i] = lane & 1 ? got : p[i];
+        p[i + 1] = lane & 1 ? p[i + 1] : got;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t got = __shfl_xor_sync(~0u, lane & 2 ? p[i] : p[i + 2], 2);
+        p[i] = lane & 2 ? got : p[i];
+        p[i + 2] = lane & 2 ? p[i + 2] : got;
+    }
+}
+
+__device__ inline uint32_t pack2(float a, float b)
+{
+    __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
+    uint32_t w;
+    memcpy(&w, &p, 4);
+    return w;
+}
+__device__ inline float2 unpack2(uint32_t w)
+{
+    __nv_bfloat162 p;
+    memcpy(&p, &w, 4);
+    return __bfloat1622float2(p);
+}
+
+/* Scales and bias of the thread's columns. n0: first column of the tile in the weight. */
+template <int TN>
+__device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int n0)
+{
+    int lane = threadIdx.x % 32;
+    float by[2] = {1, 1};
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int64_t row = m0 + lane / 4 + 8 * h;
+        if (a.x_scale && row < a.rows)
+            by[h] = a.x_scale[row];
+    }
+    if (!a.scale && !a.bias && !a.x_scale)
+        return;
+#pragma unroll
+    for (int g = 0; g < TN / 8; g++)
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            int64_t col = n0 + 8 * g + 2 * (lane % 4) + c;
+            float s = a.scale && col < a.n ? a.scale[col] : 1.0f;
+            float b = a.bias && col < a.n ? a.bias[col] : 0.0f;
+            d[4 * g + c] = d[4 * g + c] * by[0] * s + b;
+            d[4 * g + 2 + c] = d[4 * g + 2 + c] * by[1] * s + b;
+        }
+}
+
+/* 32 columns of one row: v[2 j + c] is column 8 j + 2 (lane % 4) + c. */
+__device__ inline void store_row(const float (&v)[8], bool valid, int64_t row, int64_t col,
+                                 const hopper_args &a)
+{
+    int t = threadIdx.x % 4;
+    bf16 *y = (bf16 *)a.y + row * a.ldy;
+    if (!a.vector) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            int64_t at = col + i / 2 * 8 + 2 * t + i % 2;
+            if (valid && at < a.width)
+                put(&y[at], a.add ? v[i] + get(y[at]) : v[i]);
+        }
+        return;
+    }
+    int64_t mine = col + 8 * t;
+    bool in = valid && mine < a.width; /* widths are multiples of 8 here */
+    uint32_t p[4] = {0, 0, 0, 0};
+    if (a.add) {
+        if (in) {
+            uint4 old = *reinterpret_cast<const uint4 *>(y + mine);
+            p[0] = old.x, p[1] = old.y, p[2] = old.z, p[3] = old.w;
+        }
+        transpose_quad(p);
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        float2 old = unpack2(p[j]);
+        p[j] = pack2(v[2 * j] + old.x, v[2 * j + 1] + old.y);
+    }
+    transpose_quad(p);
+    if (in)
+        *reinterpret_cast<uint4 *>(y + mine) = make_uint4(p[0], p[1], p[2], p[3]);
+}
+
+template <int TN> __device__ void store_act(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
+                                            int n0)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < TN / 8; g += 4)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float v[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                v[i] = d[4 * (g + i / 2) + 2 * h + i % 2];
+            int64_t row = m0 + lane / 4 + 8 * h;
+            store_row(v, row < a.rows, row, n0 + 8 * g, a);
+        }
+}
+
+template <int TN> __device__ void store_glu(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
+                                            int n0)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < TN / 8; g += 8)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float v[8];
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                float gate = d[4 * (g + i / 2 * 2) + 2 * h + i % 2];
+                float up = d[4 * (g + i / 2 * 2 + 1) + 2 * h + i % 2];
+                v[i] = gate / (1.0f + __expf(-gate)) * up;
+            }
+            int64_t row = m0 + lane / 4 + 8 * h;
+            store_row(v, row < a.rows, row, n0 / 2 + 4 * g, a);
+        }
+}
+
+template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
+                                             int n0)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < TN / 2; i++) {
+        int64_t row = m0 + lane / 4 + i / 2 % 2 * 8;
+        int64_t col = n0 + i / 4 * 8 + 2 * (lane % 4) + i % 2;
+        if (row < a.rows && col < a.width) {
+            float *y = (float *)a.y + row * a.ldy + col;
+            *y = a.add ? *y + d[i] : d[i];
+        }
+    }
+}
+
+/* --- the kernel --- */
+
+/* Sums of e4m3 products are kept in float32 outside the multiplier, which holds fewer bits, every
+ * so many slabs. */
+constexpr int kPromote = 4;
+
+template <int TM, int TN, hopper_out OUT, bool FP8>
+__device__ void multiply(ring<TM, TN> r, const hopper_args &a)
+{
+    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+        float d[TN / 2], total[FP8 ? TN / 2 : 1];
+        int last = -1;
+        if (FP8)
+            for (int i = 0; i < TN / 2; i++)
+                total[FP8 ? i : 0] = 0;
+        for (int k = 0; k < a.slabs; k++, r.next()) {
+            barrier_wait(&r.full[r.stage], r.parity);
+            uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
+            uint64_t w = describe(r.w + r.stage * TN * kSlab);
+            bool fresh = FP8 ? k % kPromote == 0 : k == 0;
+            fence_registers(d);
+            multiply_begin();
+#pragma unroll
+            for (int i = 0; i < 4; i++) /* 32 bytes are 2 units of a descriptor */
+                wgmma<TN, FP8>::run(d, x + 2 * i, w + 2 * i, !(fresh && i == 0));
+            multiply_commit();
+            fence_registers(d);
+            if (last >= 0) {
+                multiply_wait<1>(); /* the one before is done: its stage is free */
+                if (threadIdx.x % 128 == 0)
+                    barrier_arrive(&r.empty[last]);
+            }
+            last = r.stage;
+            if (FP8 && (k % kPromote == kPromote - 1 || k == a.slabs - 1)) {
+                multiply_wait<0>();
+                fence_registers(d);
+#pragma unroll
+                for (int i = 0; i < TN / 2; i++)
+                    total[FP8 ? i : 0] += d[i];
+            }
+        }
+        multiply_wait<0>();
+        fence_registers(d);
+        if (threadIdx.x % 128 == 0)
+            barrier_arrive(&r.empty[last]);
+        if (FP8)
+#pragma unroll
+            for (int i = 0; i < TN / 2; i++)
+                d[i] = total[FP8 ? i : 0];
+        int n0 = tile / a.row_tiles * TN;
+        int64_t m0 = (int64_t)(tile % a.row_tiles) * TM + group * 64 + warp * 16;
+        finish<TN>(d, a, m0, n0);
+        if (OUT == OUT_ACT)
+            store_act<TN>(d, a, m0, n0);
+        else if (OUT == OUT_GLU)
+            store_glu<TN>(d, a, m0, n0);
+        else if (OUT == OUT_WIDE)
+            store_wide<TN>(d, a, m0, n0);
+        else
+            head_tile<TN>(d, a.head, a.rows, a.n, m0, n0, tile / a.row_tiles);
+    }
+}
+
+template <int TM, int TN, hopper_out OUT, bool FP8>
+__global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
+    gemm(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
+         const __grid_constant__ hopper_args a)
+{
+#if __CUDA_ARCH_FEAT_SM90_ALL
+    extern __shared__ char raw[];
+    ring<TM, TN> r(raw);
+    constexpr int S = ring<TM, TN>::STAGES;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < S; i++) {
+            barrier_init(&r.full[i], 1);
+            barrier_init(&r.empty[i], TM / 64);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    let_next_start();
+    if (threadIdx.x < 128) {
+        if (TM > 64)
+            asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (threadIdx.x == 0)
+            feed<TM, TN, FP8>(r, &mx, &mw, a);
+    } else {
+        if (TM > 64)
+            asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        wait_for_previous();
+        multiply<TM, TN, OUT, FP8>(r, a);
+    }
+#endif
+}
+
+/* --- launching --- */
+
+inline tt_status encode(const cuda *c, CUtensorMap *map, const void *data, bool fp8, int64_t rows,
+                        int64_t k, int64_t ld, int box, bool weights, tt_err *e)
+{
+    int size = fp8 ? 1 : 2;
+    cuuint64_t dim[2] = {(cuuint64_t)k, (cuuint64_t)rows}, stride[1] = {(cuuint64_t)(ld * size)};
+    cuuint32_t boxes[2] = {(cuuint32_t)(kSlab / size), (cuuint32_t)box}, step[2] = {1, 1};
+    CUresult code = c->encode(
+        map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
+        (void *)(uintptr_t)data, dim, stride, boxes, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B,
+        weights ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (code != CUDA_SUCCESS)
+        return tt_fail(e, TT_EINVAL, "linear: no tensor map of %lld x %lld, stride %lld (%d)",
+                       (long long)rows, (long long)k, (long long)ld, (int)code);
+    return TT_OK;
+}
+
+template <int TM, int TN, hopper_out OUT, bool FP8>
+tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
+{
+    if (!cuda_runs(c))
+        return TT_OK;
+    const tt_matrix *m = g->w;
+    CUtensorMap mx, mw;
+    a.row_tiles = (int)((g->rows + TM - 1) / TM);
+    a.tiles = a.row_tiles * (int)((a.n + TN - 1) / TN);
+    a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
+    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM, false, e)
+                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM, false, e);
+    if (!st)
+        st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, TN, true, e);
+    if (st)
+        return st;
+    auto kernel = gemm<TM, TN, OUT, FP8>;
+    static bool grown = false; /* one stream, one thread; the setting is the kernel's for good */
+    if (!grown) {
+        st = cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             (int)shared_bytes<TM, TN>()), "linear", e);
+        if (st)
+            return st;
+        grown = true;
+    }
+    unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
+    return launch(c, "linear", kernel, grid, (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, mw,
+                  a);
+}
+
+/* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its
+ * reading, whichever is longer, and what starting and ending one costs. */
+inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
+{
+    double row_tiles = (double)((rows + tm - 1) / tm), tiles = row_tiles * (double)((n + tn - 1) / tn);
+    double waves = (double)(((int64_t)tiles + c->sms - 1) / c->sms);
+    double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
+    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (rows < tm ? rows : tm)) / 45.0);
+    return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
+}
+
+struct choice {
+    int tm, tn;
+};
+
+inline choice choose(const cuda *c, const cuda_gemm *g, int64_t n, const int *widths, int count)
+{
+    choice best = {0, 0};
+    double least = 0;
+    int64_t k_bytes = g->w->k * (g->w->fp8 ? 1 : 2);
+    for (int tm = 64; tm <= 128; tm += 64)
+        for (int i = 0; i < count; i++) {
+            if (tm == 64 ? g->rows > 64 : (g->w->fp8 && widths[i] > 128))
+                continue; /* the wider tiles of e4m3 do not fit the registers twice */
+            double now = cost(c, g->rows, n, k_bytes, tm, widths[i]);
+            if (!best.tm || now < least) {
+                best = {tm, widths[i]};
+                least = now;
+            }
+        }
+    return best;
+}
+
+inline hopper_args arguments(const cuda_gemm *g)
+{
+    const tt_matrix *m = g->w;
+    hopper_args a = {};
+    a.rows = g->rows;
+    a.n = cuda_matrix_rows(m);
+    a.y = g->y;
+    a.ldy = g->ldy;
+    a.width = g->glu ? m->n / 2 : m->n;
+    a.scale = m->scale;
+    a.bias = m->bias;
+    a.x_scale = g->x8_scale;
+    a.add = g->add;
+    a.vector = aligned16(g->y) && g->ldy % 8 == 0 && a.width % 8 == 0;
+    return a;
+}
+
+#define TT_HOPPER_CASE(tn_, out_)                                     \
+    case tn_:                                                         \
+        return t.tm == 64 ? run<64, tn_, out_, FP8>(c, g, a, e)       \
+                          : run<(FP8 && tn_ > 128) ? 64 : 128, tn_, out_, FP8>(c, g, a, e);
+
+template <bool FP8> tt_status act(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    static const int widths[] = {32, 64, 96, 128, 192, 160, 256};
+    hopper_args a = arguments(g);
+    choice t = choose(c, g, a.n, widths, FP8 ? 5 : 7);
+    switch (t.tn) {
+        TT_HOPPER_CASE(32, OUT_ACT)
+        TT_HOPPER_CASE(64, OUT_ACT)
+        TT_HOPPER_CASE(96, OUT_ACT)
+        TT_HOPPER_CASE(128, OUT_ACT)
+        TT_HOPPER_CASE(192, OUT_ACT)
+    default:
+        if constexpr (!FP8)
+            switch (t.tn) {
+                TT_HOPPER_CASE(160, OUT_ACT)
+                TT_HOPPER_CASE(256, OUT_ACT)
+            }
+        return tt_fail(e, TT_EINVAL, "linear: no tile");
+    }
+}
+
+template <bool FP8> tt_status glu(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    static const int widths[] = {64, 128, 192, 256};
+    hopper_args a = arguments(g);
+    choice t = choose(c, g, a.n, widths, FP8 ? 3 : 4);
+    switch (t.tn) {
+        TT_HOPPER_CASE(64, OUT_GLU)
+        TT_HOPPER_CASE(128, OUT_GLU)
+        TT_HOPPER_CASE(192, OUT_GLU)
+    default:
+        if constexpr (!FP8)
+            switch (t.tn) {
+                TT_HOPPER_CASE(256, OUT_GLU)
+            }
+        return tt_fail(e, TT_EINVAL, "glu: no tile");
+    }
+}
+
+} // namespace hopper
+
+#endif

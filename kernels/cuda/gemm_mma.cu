@@ -1,0 +1,162 @@
+/* gemm_mma.cu - bfloat16 products by mma.sync, for GPUs before and after Hopper (8.0 and later):
+ * 128 rows by 128 outputs a block, K in steps of 32 through a ring of cp.async stages, eight warps
+ * of 64 x 32. Each output sums over K in order, as everywhere (gemm.cu). */
+#include "kernels/cuda/device.cuh"
+
+namespace {
+
+constexpr int kM = 128, kN = 128, kK = 32, kStages = 4, kThreads = 256;
+constexpr int kStage = (kM + kN) * kK; /* elements */
+
+struct args {
+    int64_t rows, n, k, kp, ldx, ldy, width;
+    const float *scale, *bias;
+    bool add;
+};
+
+__device__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+/* Rows of 64 bytes: four parts of 16, swizzled over pairs of rows. */
+__device__ int place(int row, int part) { return row * kK + (part ^ (row / 2 & 3)) * 8; }
+
+__device__ void load_tile(bf16 *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows,
+                          int64_t k0, int64_t k)
+{
+    for (int t = threadIdx.x; t < kM * 4; t += kThreads) {
+        int row = t / 4, part = t % 4;
+        bool valid = first + row < rows && k0 + part * 8 < k;
+        const bf16 *p = from + (valid ? (first + row) * ld + k0 + part * 8 : 0);
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                         shared_address(tile + place(row, part))),
+                     "l"(p), "r"(valid ? 16 : 0));
+    }
+}
+
+__device__ void load_matrix(uint32_t (&r)[4], const bf16 *p)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p)));
+}
+
+__device__ void step(float (&d)[4][4][4], const bf16 *x, const bf16 *w, int warp, int lane)
+{
+    const int m0 = warp / 4 * 64, n0 = warp % 4 * 32;
+#pragma unroll
+    for (int k = 0; k < kK / 16; k++) {
+        uint32_t a[4][4], b[2][4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            load_matrix(a[i], x + place(m0 + 16 * i + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            load_matrix(b[j], w + place(n0 + 16 * j + lane % 8 + lane / 16 * 8,
+                                        2 * k + lane / 8 % 2));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+                             "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                             : "+f"(d[i][j][0]), "+f"(d[i][j][1]), "+f"(d[i][j][2]),
+                               "+f"(d[i][j][3])
+                             : "r"(a[i][0]), "r"(a[i][1]), "r"(a[i][2]), "r"(a[i][3]),
+                               "r"(b[j / 2][j % 2 * 2]), "r"(b[j / 2][j % 2 * 2 + 1]));
+    }
+}
+
+__device__ float finish(const args &p, float v, int64_t col)
+{
+    if (p.scale)
+        v *= p.scale[col];
+    return p.bias ? v + p.bias[col] : v;
+}
+
+template <typename Y> __device__ void store(Y *y, const args &p, int64_t row, int64_t col, float v)
+{
+    Y *to = y + row * p.ldy + col;
+    put(to, p.add ? v + get(*to) : v);
+}
+
+template <typename Y, bool GLU>
+__global__ void __launch_bounds__(kThreads) gemm(Y *y, const bf16 *x, const bf16 *w, args p)
+{
+    extern __shared__ __align__(128) char raw[];
+    bf16 *ring = (bf16 *)raw;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int64_t m0 = blockIdx.x * (int64_t)kM, n0 = blockIdx.y * (int64_t)kN;
+    int steps = (int)((p.kp + kK - 1) / kK);
+    begin();
+    float d[4][4][4] = {};
+    auto fetch = [&](int s) {
+        if (s < steps) {
+            bf16 *at = ring + s % kStages * kStage;
+            load_tile(at, x, p.ldx, m0, p.rows, (int64_t)s * kK, p.k);
+            load_tile(at + kM * kK, w, p.kp, n0, p.n, (int64_t)s * kK, p.kp);
+        }
+        asm volatile("cp.async.commit_group;");
+    };
+    for (int s = 0; s < kStages - 1; s++)
+        fetch(s);
+    for (int s = 0; s < steps; s++) {
+        asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2));
+        __syncthreads();
+        fetch(s + kStages - 1);
+        const bf16 *at = ring + s % kStages * kStage;
+        step(d, at, at + kM * kK, warp, lane);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < (GLU ? 2 : 4); j++)
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                int64_t row = m0 + warp / 4 * 64 + 16 * i + lane / 4 + q / 2 * 8;
+                int group = (int)(n0 + warp % 4 * 32) / 8 + (GLU ? 2 * j : j);
+                int in = 2 * (lane % 4) + q % 2;
+                int64_t out = GLU ? (int64_t)group / 2 * 8 + in : (int64_t)group * 8 + in;
+                if (row >= p.rows || out >= p.width)
+                    continue;
+                float v = finish(p, d[i][GLU ? 2 * j : j][q], (int64_t)group * 8 + in);
+                if (GLU) {
+                    float up = finish(p, d[i][2 * j + 1 < 4 ? 2 * j + 1 : 3][q],
+                                      (int64_t)(group + 1) * 8 + in);
+                    v = v / (1.0f + __expf(-v)) * up;
+                }
+                store(y, p, row, out, v);
+            }
+}
+
+template <typename Y, bool GLU> tt_status run(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    const tt_matrix *m = g->w;
+    constexpr size_t bytes = sizeof(bf16) * kStage * kStages;
+    args p = {g->rows, cuda_matrix_rows(m), m->k, m->kp, g->ldx, g->ldy, GLU ? m->n / 2 : m->n,
+              m->scale, m->bias, g->add};
+    static bool grown = false; /* the setting is the kernel's for good */
+    if (!grown) {
+        tt_status st = cuda_check(cudaFuncSetAttribute(gemm<Y, GLU>,
+                                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                       (int)bytes), "linear", e);
+        if (st)
+            return st;
+        grown = true;
+    }
+    dim3 grid(blocks(p.rows, kM), blocks(p.n, kN));
+    return launch(c, "linear", gemm<Y, GLU>, grid, kThreads, bytes, e, (Y *)g->y,
+                  (const bf16 *)g->x, (const bf16 *)m->data, p);
+}
+
+} // namespace
+
+bool cuda_gemm_mma_fits(const cuda_gemm *g)
+{
+    return aligned16(g->x) && g->ldx % 8 == 0 && g->w->k % 8 == 0 && !g->w->fp8;
+}
+
+tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    if (g->wide)
+        return run<float, false>(c, g, e);
+    return g->glu ? run<bf16, true>(c, g, e) : run<bf16, false>(c, g, e);
+}

@@ -1,0 +1,335 @@
+/* memory.c - device memory, arguments and results of operations, and passes recorded as graphs.
+ *
+ * A pass shape that is seen for the first time runs operation by operation, which also loads every
+ * kernel; the second time it is recorded; from then on it is replayed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+
+enum { GRAPHS = 96, KEY = 12, PENDING = 4096, ALIGN = 64 };
+
+struct cuda_graph {
+    int64_t key[KEY];
+    int n;
+    bool used, refused; /* refused: does not fit the buffers, or could not be recorded */
+    size_t args;        /* bytes of its arguments */
+    cudaGraphExec_t exec;
+    uint64_t last; /* for replacing the least recently used */
+};
+
+struct cuda_pending {
+    void *host;
+    size_t at, bytes; /* in results_host */
+};
+
+tt_status cuda_check(cudaError_t code, const char *what, tt_err *e)
+{
+    if (code == cudaSuccess)
+        return TT_OK;
+    tt_status s = code == cudaErrorMemoryAllocation ? TT_ENOMEM : TT_EIO;
+    return tt_fail(e, s, "%s: %s", what, cudaGetErrorString(code));
+}
+
+tt_status cuda_launched(const cuda *c, const char *what, tt_err *e)
+{
+    (void)c;
+    return cuda_check(cudaGetLastError(), what, e);
+}
+
+/* --- device memory --- */
+
+/* From the stream's pool: freeing and taking again costs no synchronisation, so that requests may
+ * come and go between passes. Sizes are kept beside the address for the gauge. */
+tt_status tt_cuda_alloc(tt_stream *s, void **out, size_t bytes, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    *out = NULL;
+    if (bytes > SIZE_MAX - 2 * ALIGN)
+        return tt_fail(e, TT_ENOMEM, "alloc: %zu bytes", bytes);
+    void *p = NULL;
+    cudaError_t code = cudaMallocAsync(&p, bytes ? bytes : ALIGN, c->q);
+    if (code == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        size_t left = 0, total = 0;
+        cudaMemGetInfo(&left, &total);
+        return tt_fail(e, TT_ENOMEM, "alloc: the GPU has no room for %.1f MiB (%.1f MiB free)",
+                       (double)bytes / 1048576, (double)left / 1048576);
+    }
+    *out = p;
+    return cuda_check(code, "alloc", e);
+}
+
+void tt_cuda_release(tt_stream *s, void *p)
+{
+    if (p)
+        cudaFreeAsync(p, cuda_of(s)->q);
+}
+
+tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e)
+{
+    if (need <= *have)
+        return TT_OK;
+    /* Work under way may still use the old buffer. While a pass is recorded or replayed there is
+     * none: every pass before it was waited for. */
+    tt_status s = c->mode == CUDA_LIVE ? cuda_check(cudaStreamSynchronize(c->q), "grow", e) : TT_OK;
+    if (s)
+        return s;
+    for (int i = 0; i < GRAPHS && p != &c->split; i++) { /* they hold its address */
+        if (c->graph[i].exec)
+            cudaGraphExecDestroy(c->graph[i].exec);
+        c->graph[i].exec = NULL;
+    }
+    cudaFree(*p);
+    *p = NULL;
+    *have = 0;
+    s = cuda_check(cudaMalloc(p, need), "working memory", e);
+    if (!s)
+        *have = need;
+    return s;
+}
+
+/* --- arguments --- */
+
+static size_t padded(size_t n) { return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1); }
+
+tt_status cuda_arg_room(cuda *c, void **host, void **out, size_t room, tt_err *e)
+{
+    size_t size = padded(room);
+    if (size > CUDA_ARGS)
+        return tt_fail(e, TT_EINVAL, "arguments of %zu bytes", room);
+    if (c->args_used + size > CUDA_ARGS) {
+        /* Outside a recorded pass the buffer is reused once the work that reads it is done. */
+        if (c->mode != CUDA_LIVE)
+            return tt_fail(e, TT_EINVAL, "the arguments of a pass exceed %d bytes", CUDA_ARGS);
+        tt_status s = cuda_check(cudaStreamSynchronize(c->q), "arguments", e);
+        if (s)
+            return s;
+        c->args_used = 0;
+        if (c->current)
+            c->current->refused = true;
+    }
+    *host = c->args_host + c->args_used;
+    *out = c->args + c->args_used;
+    c->args_used += size;
+    return TT_OK;
+}
+
+tt_status cuda_arg_send(cuda *c, const void *host, size_t n, tt_err *e)
+{
+    if (c->mode != CUDA_LIVE || n == 0)
+        return TT_OK; /* one copy at the start of the graph brings them all */
+    size_t at = (size_t)((const char *)host - c->args_host);
+    return cuda_check(cudaMemcpyAsync(c->args + at, host, n, cudaMemcpyHostToDevice, c->q),
+                      "arguments", e);
+}
+
+tt_status cuda_arg(cuda *c, void **out, const void *host, size_t n, size_t room, tt_err *e)
+{
+    void *pinned;
+    tt_status s = cuda_arg_room(c, &pinned, out, room > n ? room : n, e);
+    if (s)
+        return s;
+    memcpy(pinned, host, n);
+    return cuda_arg_send(c, pinned, n, e);
+}
+
+/* Through the arguments when small, so that the caller's memory is free at once and a recorded
+ * pass takes fresh contents. */
+tt_status tt_cuda_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bytes == 0)
+        return TT_OK;
+    if (!c->in_pass && bytes > 1 << 20) {
+        tt_status st = cuda_check(cudaMemcpyAsync(dst, host_src, bytes, cudaMemcpyHostToDevice,
+                                                  c->q), "upload", e);
+        return st ? st : cuda_check(cudaStreamSynchronize(c->q), "upload", e);
+    }
+    void *pinned, *arg;
+    tt_status st = cuda_arg_room(c, &pinned, &arg, bytes, e);
+    if (st)
+        return st;
+    memcpy(pinned, host_src, bytes);
+    if (c->mode == CUDA_LIVE)
+        return cuda_check(cudaMemcpyAsync(dst, pinned, bytes, cudaMemcpyHostToDevice, c->q),
+                          "upload", e);
+    if (c->mode == CUDA_CAPTURE)
+        return cuda_check(cudaMemcpyAsync(dst, arg, bytes, cudaMemcpyDeviceToDevice, c->q),
+                          "upload", e);
+    return TT_OK;
+}
+
+/* --- results --- */
+
+tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e)
+{
+    size_t size = padded(n);
+    if (c->results_used + size > CUDA_RESULTS || c->pendings == PENDING) {
+        if (c->mode != CUDA_LIVE)
+            return tt_fail(e, TT_EINVAL, "the results of a pass exceed %d bytes", CUDA_RESULTS);
+        if (c->current)
+            c->current->refused = true;
+        return cuda_check(cudaMemcpyAsync(host, src, n, cudaMemcpyDeviceToHost, c->q), "download",
+                          e);
+    }
+    c->pending[c->pendings++] = (cuda_pending){host, c->results_used, n};
+    char *pinned = c->results_host + c->results_used;
+    c->results_used += size;
+    if (!cuda_runs(c) || n == 0)
+        return TT_OK;
+    return cuda_check(cudaMemcpyAsync(pinned, src, n, cudaMemcpyDeviceToHost, c->q), "download", e);
+}
+
+tt_status tt_cuda_download(tt_stream *s, void *host_dst, const void *src, size_t bytes, tt_err *e)
+{
+    return cuda_result(cuda_of(s), host_dst, src, bytes, e);
+}
+
+tt_status tt_cuda_sync(tt_stream *s, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    tt_status st = cuda_check(cudaStreamSynchronize(c->q), "the GPU stopped", e);
+    for (int i = 0; i < c->pendings && !st; i++)
+        memcpy(c->pending[i].host, c->results_host + c->pending[i].at, c->pending[i].bytes);
+    c->pendings = 0;
+    c->results_used = 0;
+    c->args_used = 0;
+    return st;
+}
+
+/* --- recorded passes --- */
+
+/* Few shapes: multiples that grow with the size, so that padding stays below an eighth. */
+int64_t tt_cuda_bucket(const tt_stream *s, int64_t rows)
+{
+    (void)s;
+    int64_t step = rows <= 64 ? 16 : rows <= 256 ? 32 : rows <= 1024 ? 64 : 128;
+    return (rows + step - 1) / step * step;
+}
+
+static cuda_graph *find(cuda *c, const int64_t *key, int n)
+{
+    cuda_graph *oldest = &c->graph[0];
+    for (int i = 0; i < GRAPHS; i++) {
+        cuda_graph *g = &c->graph[i];
+        if (g->used && g->n == n && !memcmp(g->key, key, (size_t)n * sizeof *key))
+            return g;
+        if (!g->used || (oldest->used && g->last < oldest->last))
+            oldest = g;
+    }
+    if (oldest->exec)
+        cudaGraphExecDestroy(oldest->exec);
+    *oldest = (cuda_graph){.n = n, .used = true};
+    memcpy(oldest->key, key, (size_t)n * sizeof *key);
+    return oldest;
+}
+
+/* The first node of a recorded pass copies all its arguments. */
+static tt_status record(cuda *c, tt_err *e)
+{
+    tt_status s = cuda_check(cudaStreamBeginCapture(c->q, cudaStreamCaptureModeRelaxed), "record",
+                             e);
+    if (!s && c->current->args)
+        s = cuda_check(cudaMemcpyAsync(c->args, c->args_host, c->current->args,
+                                       cudaMemcpyHostToDevice, c->q), "record", e);
+    return s;
+}
+
+tt_status tt_cuda_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (n > KEY || c->in_pass)
+        return tt_fail(e, TT_EINVAL, "pass_begin: key of %d, %s", n, c->in_pass ? "twice" : "once");
+    c->current = find(c, key, n);
+    bool known = c->current->last != 0;
+    c->current->last = ++c->clock;
+    c->in_pass = true;
+    c->args_used = 0;
+    c->mode = c->current->exec                     ? CUDA_REPLAY
+              : known && !c->current->refused ? CUDA_CAPTURE
+                                              : CUDA_LIVE;
+    return c->mode == CUDA_CAPTURE ? record(c, e) : TT_OK;
+}
+
+/* Ends the recording; what went wrong in between makes it worthless. */
+static tt_status instantiate(cuda *c, tt_status so_far, tt_err *e)
+{
+    cudaGraph_t graph = NULL;
+    tt_status s = cuda_check(cudaStreamEndCapture(c->q, &graph), "record", so_far ? NULL : e);
+    if (!s && !so_far)
+        s = cuda_check(cudaGraphInstantiate(&c->current->exec, graph, 0), "record", e);
+    if (graph)
+        cudaGraphDestroy(graph);
+    if (s || so_far)
+        c->current->refused = true;
+    return so_far ? so_far : s;
+}
+
+tt_status tt_cuda_pass_end(tt_stream *s, tt_status so_far, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    cuda_graph *g = c->current;
+    cuda_mode mode = c->mode;
+    tt_status st = mode == CUDA_CAPTURE ? instantiate(c, so_far, e) : so_far;
+    if (!st && mode == CUDA_LIVE)
+        g->args = c->args_used;
+    if (!st && mode != CUDA_LIVE && c->args_used != g->args)
+        st = tt_fail(e, TT_EINVAL, "a pass took %zu bytes of arguments, one of its key before %zu",
+                     c->args_used, g->args);
+    if (!st && mode != CUDA_LIVE)
+        st = cuda_check(cudaGraphLaunch(g->exec, c->q), "replay", e);
+    if (st) {
+        cudaStreamSynchronize(c->q);
+        c->pendings = 0;
+        c->results_used = 0;
+    }
+    c->mode = CUDA_LIVE;
+    c->in_pass = false;
+    c->current = NULL;
+    return st;
+}
+
+/* --- opening --- */
+
+tt_status cuda_memory_open(cuda *c, tt_err *e)
+{
+    cudaMemPool_t pool;
+    uint64_t keep = UINT64_MAX; /* hold freed memory for the next request */
+    c->graph = calloc(GRAPHS, sizeof *c->graph);
+    c->pending = calloc(PENDING, sizeof *c->pending);
+    if (!c->graph || !c->pending)
+        return tt_fail(e, TT_ENOMEM, "no memory for a stream");
+    tt_status s = cuda_check(cudaMallocHost((void **)&c->args_host, CUDA_ARGS), "pinned memory", e);
+    if (!s)
+        s = cuda_check(cudaMalloc((void **)&c->args, CUDA_ARGS), "arguments", e);
+    if (!s)
+        s = cuda_check(cudaMallocHost((void **)&c->results_host, CUDA_RESULTS), "pinned memory", e);
+    if (!s)
+        s = cuda_check(cudaDeviceGetDefaultMemPool(&pool, c->device), "memory pool", e);
+    if (!s)
+        s = cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
+                       "memory pool", e);
+    return s;
+}
+
+void cuda_memory_close(cuda *c)
+{
+    for (int i = 0; c->graph && i < GRAPHS; i++)
+        if (c->graph[i].exec)
+            cudaGraphExecDestroy(c->graph[i].exec);
+    for (int i = 0; i < 2; i++) {
+        if (c->stage_free[i])
+            cudaEventDestroy(c->stage_free[i]);
+        cudaFreeHost(c->stage[i]);
+    }
+    free(c->graph);
+    free(c->pending);
+    cudaFree(c->tile);
+    cudaFree(c->split);
+    cudaFree(c->fp8);
+    cudaFree(c->args);
+    cudaFreeHost(c->args_host);
+    cudaFreeHost(c->results_host);
+}

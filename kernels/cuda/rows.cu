@@ -1,0 +1,190 @@
+/* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation. All are bound
+ * by memory or launch latency: one block a row, 16 bytes a thread where addresses allow. */
+#include "kernels/cuda/device.cuh"
+
+namespace {
+
+constexpr int kThreads = 256;
+
+/* --- embedding --- */
+
+template <typename T, typename W>
+__global__ void embed_rows(T *y, int64_t ldy, const W *table, int64_t kp, const float *scale,
+                           const int32_t *id, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x, from = id[r];
+    float by = scale ? scale[from] : 1.0f;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+        put(&y[r * ldy + i], get(table[from * kp + i]) * by);
+}
+
+/* --- RMSNorm --- */
+
+/* As released code does it: the normalised value is rounded to the activations' type before it is
+ * multiplied by the weight. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads) rmsnorm_rows(T *y, int64_t ldy, const T *x,
+                                                         int64_t ldx, const float *w, int64_t dim,
+                                                         float eps, bool wide)
+{
+    begin();
+    const T *in = x + blockIdx.x * ldx;
+    T *out = y + blockIdx.x * ldy;
+    constexpr int N = pack<T>::N;
+    float sum = 0;
+    if (wide) {
+        for (int64_t i = threadIdx.x * N; i < dim; i += kThreads * N) {
+            pack<T> v = load16(in + i);
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                sum = fmaf(get(v.v[j]), get(v.v[j]), sum);
+        }
+    } else {
+        for (int64_t i = threadIdx.x; i < dim; i += kThreads)
+            sum = fmaf(get(in[i]), get(in[i]), sum);
+    }
+    float inv = rsqrtf(block_sum(sum) / (float)dim + eps);
+    if (!wide) {
+        for (int64_t i = threadIdx.x; i < dim; i += kThreads)
+            put(&out[i], w[i] * rounded(x, get(in[i]) * inv));
+        return;
+    }
+    for (int64_t i = threadIdx.x * N; i < dim; i += kThreads * N) {
+        pack<T> v = load16(in + i), o;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            put(&o.v[j], w[i + j] * rounded(x, get(v.v[j]) * inv));
+        store16(out + i, o);
+    }
+}
+
+/* --- gather, guidance, SwiGLU --- */
+
+template <typename T>
+__global__ void gather_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const int32_t *index,
+                            int64_t dim, bool wide)
+{
+    begin();
+    const T *in = x + (int64_t)index[blockIdx.x] * ldx;
+    T *out = y + blockIdx.x * ldy;
+    constexpr int N = pack<T>::N;
+    if (wide)
+        for (int64_t i = threadIdx.x * N; i < dim; i += blockDim.x * N)
+            store16(out + i, load16(in + i));
+    else
+        for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+            out[i] = in[i];
+}
+
+template <typename T>
+__global__ void cfg_mix_rows(T *y, int64_t ldy, const T *u, int64_t ldu, const float *scale,
+                             int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    float by = scale[r] + 1.0f;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        float from = get(u[r * ldu + i]), to = get(y[r * ldy + i]);
+        put(&y[r * ldy + i], fmaf(by, to - from, from));
+    }
+}
+
+template <typename T>
+__global__ void swiglu_rows(T *y, int64_t ldy, const T *gate, const T *up, int64_t ld, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        float g = get(gate[r * ld + i]);
+        put(&y[r * ldy + i], g / (1.0f + expf(-g)) * get(up[r * ld + i]));
+    }
+}
+
+template <typename T> bool wide(const void *a, int64_t lda, const void *b, int64_t ldb, int64_t dim)
+{
+    constexpr int N = pack<T>::N;
+    return aligned16(a) && aligned16(b) && lda % N == 0 && ldb % N == 0 && dim % N == 0;
+}
+
+} // namespace
+
+/* Runs `call` with T as the stream's activation type. */
+#define BY_TYPE(call)      \
+    do {                   \
+        if (s->act == TT_BF16) { \
+            typedef bf16 T; \
+            return call;   \
+        }                  \
+        typedef float T;   \
+        return call;       \
+    } while (0)
+
+extern "C" tt_status tt_cuda_embed(tt_stream *s, tt_act *y, int64_t ldy, const tt_matrix *table,
+                                   const int32_t *id, int64_t rows, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, table->k, ldy))
+        return shape_error("embed", rows, table->k, ldy, e);
+    if (!(table->flags & TT_MATRIX_TABLE) || (table->flags & TT_MATRIX_GLU) || table->fp8)
+        return tt_fail(e, TT_EINVAL, "embed: the matrix was not opened as a table");
+    if (rows == 0)
+        return TT_OK;
+    if (table->compute == TT_COMPUTE_BF16)
+        BY_TYPE((launch(c, "embed", embed_rows<T, bf16>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                        (const bf16 *)table->data, table->kp, table->scale, id, table->k)));
+    BY_TYPE((launch(c, "embed", embed_rows<T, float>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                    (const float *)table->data, table->kp, table->scale, id, table->k)));
+}
+
+extern "C" tt_status tt_cuda_rmsnorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                     int64_t ldx, const float *w, int64_t rows, int64_t dim,
+                                     float eps, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("rmsnorm", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "rmsnorm", rmsnorm_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, w, dim, eps, wide<T>(y, ldy, x, ldx, dim)));
+}
+
+extern "C" tt_status tt_cuda_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                    int64_t ldx, const int32_t *index, int64_t rows, int64_t dim,
+                                    tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("gather", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "gather", gather_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, index, dim, wide<T>(y, ldy, x, ldx, dim)));
+}
+
+extern "C" tt_status tt_cuda_cfg_mix(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *u,
+                                     int64_t ldu, const float *scale, int64_t rows, int64_t dim,
+                                     tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldu) || ldy < dim)
+        return shape_error("cfg_mix", rows, dim, ldu < ldy ? ldu : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "cfg_mix", cfg_mix_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)u, ldu, scale, dim));
+}
+
+extern "C" tt_status tt_cuda_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate,
+                                    const tt_act *up, int64_t ld, int64_t rows, int64_t dim,
+                                    tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ld) || ldy < dim)
+        return shape_error("swiglu", rows, dim, ld < ldy ? ld : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "swiglu", swiglu_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)gate, (const T *)up, ld, dim));
+}
