@@ -14,6 +14,9 @@
 TT_OPS(TT_CPU_DECLARE)
 #undef TT_CPU_DECLARE
 
+tt_status tt_cpu_ceilings(tt_stream *s, double seconds, tt_ceilings *out, tt_err *e);
+tt_status tt_cpu_memory(tt_stream *s, tt_memory *out, tt_err *e);
+
 /* --- checks every operation begins with --- */
 
 static inline bool tt_cpu_bad_shape(int64_t rows, int64_t width, int64_t ld)
