@@ -22,20 +22,6 @@ enum {
                                  the cpu table */
 };
 
-/* What a device reaches at most: the measure of every other time. 0: not by this device. */
-typedef struct {
-    double bytes_per_s; /* between memory and processor: the better of reading a block that fits no
-                           cache and of copying one, bytes read and written counted */
-    double flops_f32, flops_bf16, flops_fp8; /* operations/s of large matrix products, by type of
-                                                the operands; sums in float32 */
-} tt_ceilings;
-
-typedef struct {
-    size_t used;  /* device memory of this process now, packed weights and scratch included */
-    size_t peak;  /* the most since the call before, or since the stream was opened */
-    size_t total; /* of the device */
-} tt_memory;
-
 typedef struct tt_backend {
     uint32_t abi;  /* TT_BACKEND_ABI at the time of building */
     uint32_t size; /* sizeof(tt_backend) there: new members go at the end */
@@ -50,10 +36,6 @@ typedef struct tt_backend {
     /* "AMD EPYC, avx512+bf16, 2 threads, oneDNN 2.6 (brg:avx512_core_bf16)" */
     void (*describe)(const tt_stream *s, char *text, size_t size);
     bool (*has_compute)(const tt_stream *s, tt_compute c); /* fast, not merely possible */
-    /* Measures for about so many seconds. NULL: not known (a HOST table then gets the cpu's). */
-    tt_status (*ceilings)(tt_stream *s, double seconds, tt_ceilings *out, tt_err *e);
-    /* NULL likewise. */
-    tt_status (*memory)(tt_stream *s, tt_memory *out, tt_err *e);
 #define TT_OP_MEMBER(name) tt_op_##name *name;
     TT_OPS(TT_OP_MEMBER)
     TT_OPTIONAL_OPS(TT_OP_MEMBER) /* may be NULL */

@@ -14,8 +14,8 @@
 TT_OPS(TT_CPU_DECLARE)
 #undef TT_CPU_DECLARE
 
-tt_status tt_cpu_ceilings(tt_stream *s, double seconds, tt_ceilings *out, tt_err *e);
-tt_status tt_cpu_memory(tt_stream *s, tt_memory *out, tt_err *e);
+tt_op_ceilings tt_cpu_ceilings;
+tt_op_memory tt_cpu_memory;
 
 /* --- checks every operation begins with --- */
 
