@@ -276,7 +276,8 @@ typedef struct {
     double flops_f32, flops_bf16, flops_fp8; /* operations/s of large matrix products, by type of
                                                 the operands; sums in float32 */
 } tt_ceilings;
-/* Measures for about so many seconds. A HOST backend without it gets the cpu's. */
+/* Measures for about so many seconds, between passes; what it allocates it gives back. A HOST
+ * backend without it gets the cpu's. */
 typedef tt_status tt_op_ceilings(tt_stream *s, double seconds, tt_ceilings *out, tt_err *e);
 
 typedef struct {
@@ -284,7 +285,7 @@ typedef struct {
     size_t peak;  /* the most since the call before, or since the stream was opened */
     size_t total; /* of the device */
 } tt_memory;
-/* A HOST backend without it gets the cpu's. */
+/* Quick, between passes. A HOST backend without it gets the cpu's. */
 typedef tt_status tt_op_memory(tt_stream *s, tt_memory *out, tt_err *e);
 
 #define TT_OPTIONAL_OPS(X) \

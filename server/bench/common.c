@@ -45,8 +45,8 @@ tt_status tt_bench_fit(tt_bench_sizes *s, const tt_model_info *info, tt_err *e)
     tt_status st = fit_rows(&s->rows, context, e);
     if (st)
         return st;
-    if (s->block > context || left < 1)
-        return too_large("block", s->block, "columns", context - 1, e);
+    if (left < 0)
+        return too_large("block", s->block, "columns", context, e);
     if (s->cached < 0)
         s->cached = left < 1024 ? left : 1024;
     if (s->cached > left)
