@@ -18,7 +18,8 @@ LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c mo
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))
 endif
-SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c))
+SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c \
+             server/bench/*.c))
 SRV_ASM := $(wildcard server/http/*.S)
 WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)
@@ -65,7 +66,9 @@ lint: ## include rules and form of the sources; cppcheck when it is there
 programs: $(TEST) $(REPLAY) $(BENCH)
 
 bench: all $(BENCH) ## measure; prints the machine and the numbers
-	@set -e; for b in $(BENCH); do echo "== $$b"; $$b; done
+	@set -e; for b in $(BENCH); do echo "== $$b"; $$b; done; \
+	echo "== tutti bench"; $(B)/tutti bench; \
+	$(B)/tutti bench --only forwards --shape tests/bench/shapes/llada-170m
 
 install: all ## copy into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/tutti \

@@ -35,6 +35,10 @@ static tt_status complete(tt_backend *b, tt_err *e)
         missing = #op;
     TT_OPS(FILL)
 #undef FILL
+    if (b->flags & TT_BACKEND_HOST) {
+        b->ceilings = b->ceilings ? b->ceilings : cpu->ceilings;
+        b->memory = b->memory ? b->memory : cpu->memory;
+    }
     if (missing)
         return tt_fail(e, TT_EUNSUP, "backend %s has no operation '%s'", b->name, missing);
     return TT_OK;

@@ -274,13 +274,34 @@ typedef int64_t tt_op_head_key(const tt_stream *s, const tt_matrix *w, const tt_
 typedef tt_status tt_op_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e);
 typedef tt_status tt_op_pass_end(tt_stream *s, tt_status so_far, tt_err *e);
 
+/* What a device reaches at most: the measure of every other time. 0: not by this device. */
+typedef struct {
+    double bytes_per_s; /* between memory and processor: the better of reading a block that fits no
+                           cache and of copying one, bytes read and written counted */
+    double flops_f32, flops_bf16, flops_fp8; /* operations/s of large matrix products, by type of
+                                                the operands; sums in float32 */
+} tt_ceilings;
+/* Measures for about so many seconds, between passes; what it allocates it gives back. A HOST
+ * backend without it gets the cpu's. */
+typedef tt_status tt_op_ceilings(tt_stream *s, double seconds, tt_ceilings *out, tt_err *e);
+
+typedef struct {
+    size_t used;  /* device memory of this process now, packed weights and scratch included */
+    size_t peak;  /* the most since the call before, or since the stream was opened */
+    size_t total; /* of the device */
+} tt_memory;
+/* Quick, between passes. A HOST backend without it gets the cpu's. */
+typedef tt_status tt_op_memory(tt_stream *s, tt_memory *out, tt_err *e);
+
 #define TT_OPTIONAL_OPS(X) \
     X(act_type)            \
     X(glu)                 \
     X(bucket)              \
     X(head_key)            \
     X(pass_begin)          \
-    X(pass_end)
+    X(pass_end)            \
+    X(ceilings)            \
+    X(memory)
 
 #ifdef __cplusplus
 }

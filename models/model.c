@@ -5,9 +5,12 @@
 
 #include "models/kv.h"
 
-tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
-                        const char *folder, tt_weights_mode mode,
-                        void (*progress)(void *arg, double done), void *arg, tt_err *e)
+typedef tt_status open_weights_fn(tt_weights **out, const char *folder, tt_err *e);
+
+static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **config,
+                             open_weights_fn *open_weights, tt_stream *s, const char *folder,
+                             tt_weights_mode mode, void (*progress)(void *arg, double done),
+                             void *arg, tt_err *e)
 {
     *out = NULL;
     *weights = NULL;
@@ -21,7 +24,7 @@ tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config
         st = tt_fail(e, TT_EUNSUP, "architecture '%.60s' in '%.100s/config.json' is not known; "
                      "`tutti inspect --list` shows those that are", architecture, folder);
     if (!st)
-        st = tt_weights_open(weights, folder, e);
+        st = open_weights(weights, folder, e);
     if (!st) {
         st = def->open(out, s, *weights, *config, mode, progress, arg, e);
         if (st)
@@ -35,6 +38,26 @@ tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config
         *config = NULL;
     }
     return st;
+}
+
+tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
+                        const char *folder, tt_weights_mode mode,
+                        void (*progress)(void *arg, double done), void *arg, tt_err *e)
+{
+    return open_folder(out, weights, config, tt_weights_open, s, folder, mode, progress, arg, e);
+}
+
+static tt_status no_checkpoint(tt_weights **out, const char *folder, tt_err *e)
+{
+    (void)folder;
+    return tt_weights_open_random(out, e);
+}
+
+tt_status tt_model_open_random(tt_model **out, tt_weights **weights, tt_config **config,
+                               tt_stream *s, const char *folder, tt_weights_mode mode,
+                               void (*progress)(void *arg, double done), void *arg, tt_err *e)
+{
+    return open_folder(out, weights, config, no_checkpoint, s, folder, mode, progress, arg, e);
 }
 
 void tt_model_close(tt_model *m)

@@ -74,6 +74,10 @@ typedef struct {
     uint32_t kinds;
     int64_t layers, width, heads, kv_heads, head_dim, vocab, context; /* context: columns at most */
     int64_t parameters;
+    int64_t layer_weights; /* elements of the matrices that every row is multiplied with, the head's
+                              vocab x width left out; 0: not a fixed number */
+    tt_compute products;   /* arithmetic of the matrix products */
+    int32_t bytes_per_weight; /* of a matrix element as it is read for a product, at least */
     int32_t mask_id, eos_id, eot_id; /* -1: none */
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
                           autoregressive ones, else 0 */
@@ -118,6 +122,10 @@ const tt_model_def *tt_model_find(const char *architecture);
 tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
                         const char *folder, tt_weights_mode mode,
                         void (*progress)(void *arg, double done), void *arg, tt_err *e);
+/* The same from config.json alone, with random weights (tt_weights_open_random). */
+tt_status tt_model_open_random(tt_model **out, tt_weights **weights, tt_config **config,
+                               tt_stream *s, const char *folder, tt_weights_mode mode,
+                               void (*progress)(void *arg, double done), void *arg, tt_err *e);
 void tt_model_close(tt_model *m); /* NULL is fine */
 
 /* Checks the pass (ranges, coverage, ids) and runs it. */

@@ -15,6 +15,7 @@
 
 #include "kernels/base/map.h"
 #include "kernels/base/utf8.h"
+#include "models/random.h"
 
 enum { MAX_HEADER = 100 << 20, MAX_FILES = 4096, MAX_TENSORS = 1 << 22 };
 
@@ -36,6 +37,8 @@ struct tt_weights {
     entry *list;
     size_t count, capacity;
     tt_map *by_name;
+    tt_random *random; /* NULL: tensors are in files */
+    tt_weights *grows; /* itself when tensors come to be by asking */
 };
 
 void tt_weights_close(tt_weights *w)
@@ -49,6 +52,7 @@ void tt_weights_close(tt_weights *w)
         free(w->list[i].name);
     free(w->file);
     free(w->list);
+    tt_random_close(w->random);
     tt_map_close(w->by_name);
     free(w);
 }
@@ -410,6 +414,47 @@ tt_status tt_weights_open(tt_weights **out, const char *dir, tt_err *e)
     return s;
 }
 
+/* --- no checkpoint --- */
+
+tt_status tt_weights_open_random(tt_weights **out, tt_err *e)
+{
+    tt_status s = weights_new(out, e);
+    if (s)
+        return s;
+    (*out)->grows = *out;
+    s = tt_random_open(&(*out)->random, e);
+    if (s) {
+        tt_weights_close(*out);
+        *out = NULL;
+    }
+    return s;
+}
+
+static tt_status invent(tt_weights *w, const char *name, int rank, const int64_t *dims, tt_err *e)
+{
+    size_t length = strlen(name);
+    bool bias = length >= 4 && !strcmp(name + length - 4, "bias");
+    int64_t count = 1;
+    entry t = {.tensor = {.dtype = TT_BF16, .rank = rank}};
+    for (int i = 0; i < rank; i++) {
+        t.tensor.dim[i] = dims[i];
+        if (dims[i] < 0)
+            return tt_fail(e, TT_EUNSUP, "tensor '%.100s' has no sizes without a checkpoint", name);
+        if (__builtin_mul_overflow(count, dims[i], &count))
+            return tt_fail(e, TT_EFORMAT, "tensor '%.100s' is too large", name);
+    }
+    const uint16_t *data;
+    tt_status s = tt_random_view(w->random, &data, name, count, rank == 1 && !bias, e);
+    if (s)
+        return s;
+    t.tensor.data = data;
+    t.end = (size_t)count * sizeof *data;
+    t.name = strdup(name);
+    s = t.name ? keep(w, &t, e) : tt_fail(e, TT_ENOMEM, "no memory for a tensor's name");
+    free(t.name);
+    return s;
+}
+
 /* --- lookup --- */
 
 static const char *shape_text(char *out, size_t size, int rank, const int64_t *dim)
@@ -431,6 +476,12 @@ tt_status tt_weights_get(const tt_weights *w, const char *name, int rank, const 
                          tt_tensor *out, tt_err *e)
 {
     int32_t i = tt_map_get(w->by_name, name, strlen(name));
+    if (i < 0 && w->grows) {
+        tt_status s = invent(w->grows, name, rank, dims, e);
+        if (s)
+            return s;
+        i = (int32_t)w->count - 1;
+    }
     if (i < 0)
         return tt_fail(e, TT_EFORMAT, "tensor '%.100s' is missing", name);
     const tt_tensor *t = &w->list[i].tensor;

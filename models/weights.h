@@ -22,6 +22,11 @@ tt_status tt_weights_open(tt_weights **out, const char *dir, tt_err *e);
 tt_status tt_weights_open_file(tt_weights **out, const char *path, tt_err *e);
 /* Checks and indexes a file image in memory that the caller keeps (fuzzing, tests). */
 tt_status tt_weights_open_memory(tt_weights **out, const void *bytes, size_t size, tt_err *e);
+/* Seeded random numbers instead of a checkpoint, for measuring a shape: a tensor comes to be, in
+ * BF16, with the sizes it is first asked for (tt_weights_get() then needs all of them), and takes
+ * memory once for all of its kind (random.h). Vectors not called a bias are near 1. Not
+ * thread-safe while tensors come to be. */
+tt_status tt_weights_open_random(tt_weights **out, tt_err *e);
 void tt_weights_close(tt_weights *w); /* NULL is fine */
 
 /* The tensor called name, which must be of this rank and these sizes; -1 accepts any size.

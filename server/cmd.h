@@ -12,5 +12,6 @@ int tt_cmd_generate(int argc, char **argv);
 int tt_cmd_batch(int argc, char **argv);
 int tt_cmd_inspect(int argc, char **argv);
 int tt_cmd_doctor(int argc, char **argv);
+int tt_cmd_bench(int argc, char **argv);
 
 #endif

@@ -262,8 +262,8 @@ static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
                       void (*progress)(void *, double), void *arg, tt_err *e)
 {
     pthread_mutex_lock(&g->device);
-    tt_status s = tt_model_open(&m->model, &m->weights, &m->config, g->stream, m->folder, mode,
-                                progress, arg, e);
+    tt_status s = (g->o.random_weights ? tt_model_open_random : tt_model_open)(
+        &m->model, &m->weights, &m->config, g->stream, m->folder, mode, progress, arg, e);
     pthread_mutex_unlock(&g->device);
     if (s)
         return s;

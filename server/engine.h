@@ -28,6 +28,7 @@ typedef struct {
     int max_running;      /* sequences in the step batch; 0: 64 */
     int64_t max_rows;     /* rows of one pass; 0: 4096. A sequence longer than this is refused */
     size_t max_bytes;     /* memory for all admitted jobs; 0: half of the machine's */
+    bool random_weights;  /* models are opened from config.json alone, to measure their shape */
 } tt_engine_options;
 
 tt_status tt_engine_open(tt_engine **out, const tt_engine_options *o, tt_err *e);

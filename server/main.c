@@ -22,6 +22,7 @@ static const command commands[] = {
     COMMAND(batch, "answer a file of requests, one JSON object a line"),
     COMMAND(inspect, "what a model folder holds and needs; list families and samplers"),
     COMMAND(doctor, "what of this machine the program can use, and why not the rest"),
+    COMMAND(bench, "how fast a model runs here, against what the device could do"),
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -14,6 +14,9 @@
 TT_OPS(TT_CPU_DECLARE)
 #undef TT_CPU_DECLARE
 
+tt_op_ceilings tt_cpu_ceilings;
+tt_op_memory tt_cpu_memory;
+
 /* --- checks every operation begins with --- */
 
 static inline bool tt_cpu_bad_shape(int64_t rows, int64_t width, int64_t ld)

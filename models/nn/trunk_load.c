@@ -49,6 +49,12 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->head_dim = t->head_dim;
     info->vocab = t->vocab;
     info->parameters = tt_weights_elements(w);
+    info->layer_weights = t->layers * t->width *
+                          (t->head_dim * (2 * t->heads + 2 * t->kv_heads) + 3 * t->ff);
+    info->products = t->compute;
+    info->bytes_per_weight = t->compute == TT_COMPUTE_F32           ? 4
+                             : t->quantise || t->stored == TT_I8 ? 1
+                                                                 : 2;
     info->weight_bytes = tt_weights_bytes(w);
     info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
                                 tt_dtype_size(t->act);
@@ -290,12 +296,12 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
                         void (*progress)(void *, double), void *arg, tt_err *e)
 {
     layer_names n;
-    tt_tensor first;
+    tt_weight first;
     spell(&n, names, 0);
-    tt_status s = tt_weights_get(w, n.text[Q], 2, (int64_t[]){-1, -1}, &first, e);
+    tt_status s = tt_weights_matrix(w, n.text[Q], t->heads * t->head_dim, t->width, &first, e);
     if (s)
-        return s;
-    t->stored = first.dtype;
+        return tt_context(e, s, "layer 0");
+    t->stored = first.data.dtype;
     choose(t, mode);
     t->layer = calloc((size_t)t->layers, sizeof *t->layer);
     if (!t->layer)

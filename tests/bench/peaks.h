@@ -1,8 +1,6 @@
-/* peaks.h - what this machine can do now, measured: the floors of every benchmark.
+/* peaks.h - what this machine can do now, measured: the floors of the kernels' benchmark.
  *
- * Peaks are taken from large matrix products (512 rows by a packed 1024 x 1024 weight, the best of
- * the built-in kernels and oneDNN) and from reading a block that fits no cache. Other programs on
- * the machine only make them lower, so the best of many short tries is taken. */
+ * The best of what the built-in kernels and oneDNN reach (tt_backend.ceilings). */
 #ifndef TT_BENCH_PEAKS_H
 #define TT_BENCH_PEAKS_H
 

@@ -82,6 +82,42 @@ static void the_report_has_a_line_per_backend(void **state)
     tt_buf_free(&out);
 }
 
+static void ceilings_are_those_of_what_the_device_has(void **state)
+{
+    (void)state;
+    tt_stream *s;
+    tt_ceilings c;
+    tt_err e;
+    assert_int_equal(tt_stream_open(&s, "cpu", 1, &e), TT_OK);
+    assert_int_equal(s->op.ceilings(s, 0, &c, &e), TT_OK);
+    assert_true(c.bytes_per_s > 1e8 && c.bytes_per_s < 1e13);
+    assert_true(c.flops_f32 > 1e8 && c.flops_f32 < 1e14);
+    assert_int_equal(c.flops_bf16 > 0, s->op.has_compute(s, TT_COMPUTE_BF16));
+    tt_stream_close(s);
+}
+
+/* Sizes far above what anything else here takes or gives back meanwhile. */
+static void memory_counts_what_is_held_and_its_peak(void **state)
+{
+    (void)state;
+    enum { BYTES = 64 << 20, HALF = BYTES / 2 };
+    tt_stream *s;
+    tt_memory before, with, after;
+    void *p;
+    tt_err e;
+    assert_int_equal(tt_stream_open(&s, "plain", 1, &e), TT_OK);
+    assert_int_equal(s->op.memory(s, &before, &e), TT_OK);
+    assert_int_equal(s->op.alloc(s, &p, BYTES, &e), TT_OK);
+    memset(p, 1, BYTES);
+    assert_int_equal(s->op.memory(s, &with, &e), TT_OK);
+    s->op.release(s, p);
+    assert_int_equal(s->op.memory(s, &after, &e), TT_OK);
+    assert_true(with.used > before.used + HALF && with.peak >= with.used);
+    assert_true(after.peak > before.used + HALF);
+    assert_true(with.total > with.used);
+    tt_stream_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -90,6 +126,8 @@ int main(void)
         cmocka_unit_test(without_its_plugin_cuda_says_why_and_cpu_still_works),
         cmocka_unit_test(threads_default_to_all_cores_but_one),
         cmocka_unit_test(the_report_has_a_line_per_backend),
+        cmocka_unit_test(ceilings_are_those_of_what_the_device_has),
+        cmocka_unit_test(memory_counts_what_is_held_and_its_peak),
     };
     return cmocka_run_group_tests_name("backend", tests, NULL, NULL);
 }

@@ -44,7 +44,7 @@ expect '--help' 0 'generate' "$tutti" --help
 expect 'help' 0 'generate' "$tutti" help
 expect '--version' 0 '^tutti [0-9]*\.[0-9]*\.[0-9]*$' "$tutti" --version
 expect 'unknown command' 64 "'frobnicate'" "$tutti" frobnicate
-for c in serve generate batch inspect doctor; do
+for c in serve generate batch inspect doctor bench; do
     expect "$c --help" 0 "Usage: tutti $c" "$tutti" $c --help
     expect "$c --version" 0 '^tutti [0-9]' "$tutti" $c --version
     expect "$c --frobnicate" 64 'frobnicate' "$tutti" $c --frobnicate
@@ -165,6 +165,45 @@ expect 'inspect two' 64 'too many' "$tutti" inspect a b
 expect 'doctor' 0 "$model" "$tutti" doctor
 expect 'doctor names libraries' 0 'libmicrohttpd [0-9]' "$tutti" doctor
 expect 'doctor without models' 0 'models' env TUTTI_MODELS=/nowhere "$tutti" doctor
+
+# --- bench ---
+b="$tutti bench -m $model --seconds 0"
+expect 'bench: two models' 64 'exclude each other' $b --shape x
+expect 'bench: unknown part' 64 "'loads'" $b --only loads
+expect 'bench: unknown cache' 64 'none, prefix, dual or free' $b --cache all
+expect 'bench: bad seconds' 64 '--seconds is' $b --seconds -1
+for list in '' 0 1,,2 1,x 1.5 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17; do
+    expect "bench: rows '$list'" 64 '--rows ' $b --rows "$list"
+done
+expect 'bench: rows beyond the context' 1 '--rows is 513' $b --rows 513
+expect 'bench: cached beyond the context' 1 '--cached is 500' $b --cached 500
+expect 'bench: prompt beyond the context' 1 '--prompt is 400' $b --prompt 400 --tokens 113
+expect 'bench: no such shape' 1 'config.json' "$tutti" bench --shape "$dir/nowhere"
+expect 'bench: figures into nowhere' 1 'No such file' $b --only forwards --rows 1 --cached 0 --json "$dir/no/json"
+expect 'bench' 0 '^ceilings  *memory [0-9.]* GB/s, f32 [0-9.]* ' $b --rows 1,8 --block 8 --cached 24 \
+    --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --json "$dir/figures"
+for want in '^1 x 8 rows  *[0-9]' '^2 x 8 rows over 24  *[0-9]' '^  *3  *[0-9]' '^memory '; do
+    grep -q "$want" "$out" && ok || bad "bench: $want" "$(cat "$out")"
+done
+# 16 tokens in 2 blocks, 4 a step, are 4 steps of one or two passes each
+node - "$dir/figures" >"$out" 2>&1 <<'END' && ok || bad 'bench: its JSON' "$(cat "$out")"
+const assert = require("assert");
+const f = JSON.parse(require("fs").readFileSync(process.argv[2]));
+assert.deepEqual(f.forwards.map((r) => r.name),
+    ["1 x 1 rows", "1 x 8 rows", "1 x 8 rows over 24", "2 x 8 rows over 24"]);
+for (const r of f.forwards)
+    assert(r.ms >= r.least_ms && r.least_ms > 0 && r.floor_ms > 0 && r.runs >= 3, r.name);
+assert.deepEqual(f.generation.runs.map((r) => r.streams), [1, 3]);
+for (const r of f.generation.runs) {
+    assert(r.passes >= 4 && r.passes <= 8 && r.tokens_per_forward >= 2, r.streams);
+    assert(Math.abs(r.tokens_per_s * r.seconds / r.streams - 16) < 1e-3, r.streams);
+}
+assert(f.memory.peak >= f.memory.loaded && f.memory.loaded > 0);
+END
+cp tests/golden/masked-diffusion/llada/config.json "$dir/broken/config.json"
+expect 'bench of a shape' 0 'random weights' "$tutti" bench --shape "$dir/broken/" --seconds 0 \
+    --only generation --streams 2 --prompt 4 --tokens 8 --block 4 --cache none
+lacks 'bench: one part alone' "$out" 'forward  '
 
 # --- installed ---
 if make -s install DESTDIR="$dir/root" PREFIX=/usr >"$out" 2>"$err" </dev/null; then
