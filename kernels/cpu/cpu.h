@@ -129,6 +129,7 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
     tt_op_rmsnorm tt_##level##_rmsnorm;         \
     tt_op_cfg_mix tt_##level##_cfg_mix;         \
     tt_op_swiglu tt_##level##_swiglu;           \
+    tt_op_gelu tt_##level##_gelu;               \
     tt_op_rope tt_##level##_rope;               \
     tt_op_attention tt_##level##_attention;     \
     tt_op_head tt_##level##_head;               \
