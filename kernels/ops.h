@@ -4,6 +4,7 @@
  * tt_cpu_NAME (kernels/cpu) is its definition. Unless a parameter is marked "host", pointers are
  * device memory of the stream's backend (host memory on the CPU). Activations (tt_act) have the
  * element type stream->act, which whoever calls sets first: always F32 on the CPU.
+ * TT_SOME_OPS are used by some families only: a device without one of them cannot run those.
  * TT_OPTIONAL_OPS are those a backend may lack: their callers do without.
  *
  * Common rules: rows are independent - the bits of an output row depend on that row's inputs only,
@@ -228,7 +229,28 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
                              float *logits, const tt_act *x, int64_t ldx, int64_t rows,
                              const tt_matrix *w, const tt_draw *draw, tt_err *e);
 
-/* --- heads, mixtures of experts, modulation --- */
+#define TT_OPS(X)   \
+    X(alloc)        \
+    X(release)      \
+    X(upload)       \
+    X(download)     \
+    X(sync)         \
+    X(matrix_open)  \
+    X(matrix_close) \
+    X(matrix_size)  \
+    X(linear)       \
+    X(embed)        \
+    X(rmsnorm)      \
+    X(gather)       \
+    X(cfg_mix)      \
+    X(swiglu)       \
+    X(rope_table)   \
+    X(rope)         \
+    X(attention)    \
+    X(head)         \
+    X(rope_store)
+
+/* --- of some families: heads, mixtures of experts, modulation --- */
 
 /* rmsnorm of each of `heads` heads of head_dim channels by itself, in place; head h at
  * x + h * head_dim, w: [head_dim], the same for all of them. */
@@ -295,32 +317,13 @@ typedef tt_status tt_op_gate_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_
 typedef tt_status tt_op_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                              int64_t rows, int64_t dim, tt_err *e);
 
-#define TT_OPS(X)     \
-    X(alloc)          \
-    X(release)        \
-    X(upload)         \
-    X(download)       \
-    X(sync)           \
-    X(matrix_open)    \
-    X(matrix_close)   \
-    X(matrix_size)    \
-    X(linear)         \
-    X(embed)          \
-    X(rmsnorm)        \
-    X(gather)         \
-    X(cfg_mix)        \
-    X(swiglu)         \
-    X(rope_table)     \
-    X(rope)           \
-    X(attention)      \
-    X(head)           \
-    X(rope_store)     \
-    X(rmsnorm_heads)  \
-    X(route)          \
-    X(linear_grouped) \
-    X(combine)        \
-    X(adaln)          \
-    X(gate_add)       \
+#define TT_SOME_OPS(X) \
+    X(rmsnorm_heads)   \
+    X(route)           \
+    X(linear_grouped)  \
+    X(combine)         \
+    X(adaln)           \
+    X(gate_add)        \
     X(gelu)
 
 /* --- optional --- */

@@ -50,7 +50,7 @@ static tt_status check_variant(tt_config *c, tt_err *e)
     return TT_OK;
 }
 
-static tt_status read_shape(llada *m, tt_config *c, bool *tied, double *theta, tt_err *e)
+static tt_status read_shape(llada *m, tt_config *c, bool *tied, tt_rotary *rotary, tt_err *e)
 {
     tt_trunk *t = &m->trunk;
     tt_model_info *info = &m->base.info;
@@ -63,7 +63,7 @@ static tt_status read_shape(llada *m, tt_config *c, bool *tied, double *theta, t
     int64_t rows = tt_config_int(c, "embedding_size", vocab, 1, INT32_MAX);
     t->vocab = rows > vocab ? rows : vocab;
     t->eps = (float)tt_config_float(c, "rms_norm_eps", 1e-5, 0, 1);
-    *theta = tt_config_float(c, "rope_theta", 10000, 1, 1e12);
+    rotary->theta = tt_config_float(c, "rope_theta", 10000, 1, 1e12);
     *tied = tt_config_bool(c, "weight_tying", false);
     info->context = tt_config_int(c, "max_sequence_length", 4096, 1, 1 << 24);
     info->mask_id = (int32_t)tt_config_need_int(c, "mask_token_id", 0, INT32_MAX);
@@ -86,7 +86,7 @@ static tt_status read_shape(llada *m, tt_config *c, bool *tied, double *theta, t
     if (info->mask_id >= t->vocab || info->eos_id >= t->vocab || info->eot_id >= t->vocab)
         return tt_fail(e, TT_EFORMAT, "a token id of the config lies outside the %lld rows",
                        (long long)t->vocab);
-    t->head_dim = t->width / t->heads;
+    t->head_dim = rotary->width = t->width / t->heads;
     return TT_OK;
 }
 
@@ -123,11 +123,12 @@ static tt_status llada_open(tt_model **out, tt_stream *stream, const tt_weights 
     m->base.def = &tt_model_llada;
     m->base.stream = m->trunk.stream = stream;
     bool tied;
-    double theta;
-    tt_status s = read_shape(m, c, &tied, &theta, e);
+    tt_rotary rotary = {0};
+    tt_status s = read_shape(m, c, &tied, &rotary, e);
+    if (!s)
+        s = tt_trunk_layers(&m->trunk, e);
     if (!s) {
-        s = tt_trunk_open(&m->trunk, w, &names, mode, theta, m->trunk.head_dim, tied, progress, arg,
-                          e);
+        s = tt_trunk_open(&m->trunk, w, &names, mode, &rotary, tied, progress, arg, e);
         if (s)
             tt_context(e, s, "LLaDA checkpoint");
     }

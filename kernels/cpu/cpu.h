@@ -12,6 +12,7 @@
 
 #define TT_CPU_DECLARE(name) tt_op_##name tt_cpu_##name;
 TT_OPS(TT_CPU_DECLARE)
+TT_SOME_OPS(TT_CPU_DECLARE)
 #undef TT_CPU_DECLARE
 
 /* --- checks every operation begins with --- */

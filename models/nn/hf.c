@@ -29,7 +29,7 @@ static tt_status check_variant(tt_config *c, tt_err *e)
 }
 
 static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c, bool *tied,
-                            double *theta, tt_err *e)
+                            tt_rotary *rotary, tt_err *e)
 {
     tt_trunk *t = &m->trunk;
     tt_model_info *info = &m->base.info;
@@ -41,7 +41,7 @@ static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c,
     t->ff = tt_config_need_int(c, "intermediate_size", 1, 1 << 20);
     t->vocab = tt_config_need_int(c, "vocab_size", 2, INT32_MAX);
     t->eps = (float)tt_config_float(c, "rms_norm_eps", 1e-6, 0, 1);
-    *theta = tt_config_float(c, "rope_theta", f->rope_theta, 1, 1e12);
+    rotary->theta = tt_config_float(c, "rope_theta", f->rope_theta, 1, 1e12);
     *tied = tt_config_bool(c, "tie_word_embeddings", false);
     info->context = tt_config_int(c, "max_position_embeddings", 2048, 1, 1 << 24);
     if (f->context && info->context > f->context)
@@ -64,6 +64,7 @@ static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c,
     if (info->mask_id >= t->vocab || info->eos_id >= t->vocab)
         return tt_fail(e, TT_EFORMAT, "a token id of the config lies outside the %lld rows",
                        (long long)t->vocab);
+    rotary->width = t->head_dim;
     return TT_OK;
 }
 
@@ -89,12 +90,14 @@ static tt_status bind(tt_hf_model *m, const tt_hf_family *f, const tt_weights *w
         names.v_bias = "self_attn.v_proj.bias";
     }
     bool tied;
-    double theta;
+    tt_rotary rotary = {0};
     tt_trunk *t = &m->trunk;
-    tt_status s = read_shape(m, f, c, &tied, &theta, e);
+    tt_status s = read_shape(m, f, c, &tied, &rotary, e);
+    if (!s)
+        s = tt_trunk_layers(t, e);
     if (s)
         return s;
-    s = tt_trunk_open(t, w, &names, mode, theta, t->head_dim, tied, progress, arg, e);
+    s = tt_trunk_open(t, w, &names, mode, &rotary, tied, progress, arg, e);
     if (s)
         return tt_context(e, s, "%s checkpoint", m->base.def->family);
     m->base.info.row_shift = f->row_shift;
