@@ -22,7 +22,7 @@ const tt_model_def tt_model_arlm = {
     .architectures = architectures,
     .kinds = TT_KIND_CAUSAL,
     .open = arlm_open,
-    .close = tt_hf_close,
-    .run = tt_hf_run,
-    .pass_bytes = tt_hf_pass_bytes,
+    .close = tt_trunk_model_close,
+    .run = tt_trunk_model_run,
+    .pass_bytes = tt_trunk_model_pass_bytes,
 };

@@ -77,10 +77,12 @@ typedef struct {
     uint32_t kinds;
     int64_t layers, width, heads, kv_heads, head_dim, vocab, context; /* context: columns at most */
     int64_t parameters;
-    int32_t mask_id, eos_id, eot_id; /* -1: none */
+    int32_t mask_id, eos_id, eot_id; /* -1: none; checkpoints of masked models whose config names no
+                                        mask get theirs from the tokenizer, by who opens both */
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
                           autoregressive ones, else 0 */
     int32_t block_length;            /* default of the block_length parameter */
+    const char *sampler;             /* default sampler; NULL: low_confidence */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;
     tt_dtype act;        /* of activations, keys and values */

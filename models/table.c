@@ -6,7 +6,9 @@
 #define TT_MODELS(X) \
     X(llada)         \
     X(dream)         \
-    X(arlm)
+    X(arlm)          \
+    X(llada_moe)     \
+    X(llada2_moe)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)
