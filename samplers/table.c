@@ -10,7 +10,9 @@
     X(infill)          \
     X(dream)           \
     X(dream_fast)      \
-    X(guided)
+    X(guided)          \
+    X(llada2_block)    \
+    X(llada21_block_edit)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)

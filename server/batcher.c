@@ -79,6 +79,13 @@ static void feed_left_neighbour(tt_run *r)
     }
 }
 
+/* The last block of a block-causal model may reach beyond the canvas. */
+static int32_t store_columns(const tt_run *r)
+{
+    int32_t columns = r->seq.columns, block = r->plan.see == TT_SEE_BLOCK ? r->plan.block : 1;
+    return (columns + block - 1) / block * block;
+}
+
 void tt_run_plan(tt_run *r)
 {
     if (r->planned || r->done || r->failed)
@@ -89,7 +96,7 @@ void tt_run_plan(tt_run *r)
     for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
         tt_kv **kv = store_of(r, twin);
         if (!*kv)
-            r->failed = tt_kv_open(kv, tt_run_model(r), r->seq.columns, &r->error);
+            r->failed = tt_kv_open(kv, tt_run_model(r), store_columns(r), &r->error);
     }
     feed_left_neighbour(r);
     r->planned = !r->failed;
@@ -160,6 +167,7 @@ static void add_rows(tt_batch *b, tt_run *r, bool twin)
                                       .see_end = p->see_end,
                                       .see = p->see,
                                       .block = p->block,
+                                      .sigma = p->sigma,
                                       .kv = p->keep ? *store_of(r, twin) : NULL};
     for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
         int32_t id = p->row_id ? p->row_id[c] : q->id[c];

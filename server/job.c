@@ -157,9 +157,10 @@ static void job_free(tt_job *j)
 /* Keys and values of one sample, its unconditional twin and its guide included. */
 static size_t store_bytes(const tt_job_spec *s)
 {
-    size_t one = (size_t)s->columns * s->model->info.kv_bytes_per_column;
+    size_t beyond = s->sampler->keeps ? (size_t)s->params.block_length : 0;
+    size_t one = ((size_t)s->columns + beyond) * s->model->info.kv_bytes_per_column;
     size_t guide = s->guide ? (size_t)s->columns * s->guide->info.kv_bytes_per_column : 0;
-    if (s->params.cache == TT_CACHE_NONE)
+    if (s->params.cache == TT_CACHE_NONE && !s->sampler->keeps)
         one = 0;
     return guide + (s->params.cfg_scale > 0 ? 2 * one : one);
 }
@@ -231,6 +232,7 @@ void tt_job_publish(tt_job *j, int32_t i, const tt_seq *q, int32_t nfe)
     v->now = q->step;
     v->of = q->expected > q->step ? q->expected : q->step;
     v->nfe = nfe;
+    v->unsettled = q->unsettled;
     v->version++;
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);

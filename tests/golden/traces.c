@@ -22,6 +22,7 @@ typedef struct {
     int32_t **want; /* canvases after each step */
     int wants;
     bool turns; /* the trace has an entry per change, not per pass */
+    bool stop_early; /* the reference ends at an end token with nothing open before it */
     int join; /* step at which it enters the mixed batch */
 
     tt_run run;
@@ -51,7 +52,9 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         "mask_id", "eos_id", "eot_id", "temperature", "cfg_scale", "remasking", "steps",
         "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
         "factor", "block_size", "max_new_tokens", "alg", "alg_temp", "eps", "top_p", "top_k",
-        "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache", NULL};
+        "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache",
+        "editing_threshold", "max_post_steps", "num_to_transfer", "minimal_topk",
+        "eos_early_stop", NULL};
     const cJSON *j;
     cJSON_ArrayForEach(j, params)
     {
@@ -83,6 +86,8 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
                                                                               : "low_confidence";
     if (!strcmp(upstream, "dllm_infill") || !strcmp(upstream, "dllm_sample"))
         return "infill";
+    if (!strcmp(upstream, "llada2_block") || !strcmp(upstream, "llada21_block_edit"))
+        return upstream;
     return NULL;
 }
 
@@ -124,6 +129,9 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
     p->temperature = number(params, "temperature", 0);
     p->cfg_scale = number(params, "cfg_scale", 0);
     p->steps = (int32_t)number(params, "steps", 0);
+    int32_t most = (int32_t)(number(params, "gen_length", 0) / number(params, "minimal_topk", 1));
+    if (has(params, "minimal_topk") && p->steps > most)
+        p->steps = most;
     p->block_length = (int32_t)number(params, "block_length", number(params, "block_size", 0));
     p->threshold = number(params, "threshold", p->threshold);
     p->factor = number(params, "factor", p->factor);
@@ -133,6 +141,9 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
     for (int32_t i = 0; cache && tt_cache_names[i]; i++)
         if (!strcmp(tt_cache_names[i], cache))
             p->cache = i;
+    p->editing_threshold = number(params, "editing_threshold", p->editing_threshold);
+    p->max_post_steps = (int32_t)number(params, "max_post_steps", p->max_post_steps);
+    p->num_to_transfer = (int32_t)number(params, "num_to_transfer", p->num_to_transfer);
     p->top_p = number(params, "top_p", 1);
     p->top_k = (int32_t)number(params, "top_k", 0);
     p->eps = number(params, "eps", p->eps);
@@ -246,6 +257,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     t->spec.id = t->id;
     t->spec.open = t->open;
     t->turns = !strcmp(sampler, "guided");
+    t->stop_early = number(params, "eos_early_stop", 0) != 0;
     t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
     t->eot_id = (int32_t)number(params, "eot_id", b->model->info.eot_id);
     set_noise(b, t, c, row, rows);
@@ -276,9 +288,20 @@ static void start(bench *b, trial *t)
     }
 }
 
+/* As the scheduler does it. */
+static bool stops(const tt_seq *q)
+{
+    for (int32_t c = q->prompt; c < q->columns && !tt_seq_open_at(q, c); c++)
+        if (q->id[c] == q->eos_id)
+            return true;
+    return false;
+}
+
 static void check_step(trial *t)
 {
     const tt_seq *q = &t->run.seq;
+    if (!t->want && !t->run.failed)
+        return; /* a stranger */
     if (t->turns && !t->run.failed && q->committed == t->committed)
         return;
     t->committed = q->committed;
@@ -297,6 +320,7 @@ static void check_step(trial *t)
             }
         t->at++;
     }
+    t->run.done |= t->stop_early && stops(q);
     if (!t->bad && t->run.done && t->at < t->wants) {
         t->bad = true;
         snprintf(t->why, sizeof t->why, "ends after %d of %d steps", t->at, t->wants);
@@ -368,12 +392,15 @@ static void run_together(bench *b, trial **list, int n, bool stagger)
 /* A seeded neighbour of an odd length, whose own result nobody checks. */
 static void make_stranger(bench *b, trial *t, int number_)
 {
-    static const char *const samplers[] = {"threshold", "low_confidence", "infill"};
+    static const char *const anywhere[] = {"threshold", "low_confidence", "infill"};
+    static const char *const blocks[] = {"llada2_block", "llada21_block_edit", "llada2_block"};
+    bool whole = b->model->info.kinds & TT_KIND_BIDIRECTIONAL;
     int32_t vocab = (int32_t)b->model->info.vocab, given = 3 + 7 * number_;
     tt_params_default(&t->params);
     t->params.temperature = 0.5 * number_;
+    t->params.block_length = whole ? 0 : 5 + number_;
     snprintf(t->name, sizeof t->name, "stranger %d", number_);
-    t->spec = (tt_run_spec){.sampler = tt_sampler_find(samplers[number_ % 3]), .model = b->model,
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find((whole ? anywhere : blocks)[number_ % 3]), .model = b->model,
                             .params = &t->params, .columns = given + 24, .prompt = given,
                             .vocab = vocab,
                             .noise = {.kind = TT_NOISE_PHILOX, .seed = (uint64_t)number_}};
@@ -413,8 +440,11 @@ static void replay_trials(bench *b, trial *all, int n)
         run_together(b, list, n + STRANGERS, true);
     for (int i = 0; i < n; i++)
         judge(b, &all[i], "in a mixed batch");
-    for (int i = 0; i < STRANGERS; i++)
+    for (int i = 0; i < STRANGERS; i++) {
+        if (n && strangers[i].bad)
+            report(b, strangers[i].name, false, strangers[i].why);
         free_trial(&strangers[i]);
+    }
 }
 
 void replay_traces(bench *b, const char *file, bool required)
