@@ -82,6 +82,7 @@ typedef struct {
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
                           autoregressive ones, else 0 */
     int32_t block_length;            /* default of the block_length parameter */
+    double temperature;              /* default of the temperature parameter */
     const char *sampler;             /* default sampler; NULL: low_confidence */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;

@@ -8,7 +8,8 @@
     X(dream)         \
     X(arlm)          \
     X(llada_moe)     \
-    X(llada2_moe)
+    X(llada2_moe)    \
+    X(mdlm)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

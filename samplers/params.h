@@ -33,7 +33,8 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(min_p, FLOAT, "min_p", 0, 1, 0, NULL,                                                        \
       "draw only tokens at least this share as likely as the best one")                            \
     X(steps, INT, "steps", 0, 65536, 0, NULL,                                                      \
-      "denoising steps over the whole canvas (llada2_block: of a block); 0: one per token")        \
+      "denoising steps over the whole canvas (llada2_block: of a block); 0: one per token, or "    \
+      "1024 (ddpm, analytic)")                                                                     \
     X(block_length, INT, "block_length", 0, 65536, 0, NULL,                                        \
       "columns denoised together, left to right; 0: the model's default")                          \
     X(cfg_scale, FLOAT, "cfg_scale", 0, 100, 0, NULL,                                              \

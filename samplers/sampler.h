@@ -85,6 +85,7 @@ typedef struct tt_sampler {
     const char *source;  /* paper or released code whose behaviour is the reference */
     uint32_t needs;      /* TT_KIND_* the model must have */
     bool needs_guide;    /* a second, causal model must be given */
+    bool timed;          /* plans the noise level that models with TT_KIND_TIMED need */
     bool keeps;          /* uses a store whatever the `cache` parameter says */
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     const char *const *params; /* names of the parameters it reads, NULL-terminated */
@@ -99,6 +100,8 @@ typedef struct tt_sampler {
 /* Every sampler, NULL-terminated; and by name (NULL when unknown). */
 const tt_sampler *const *tt_sampler_all(void);
 const tt_sampler *tt_sampler_find(const char *name);
+/* True when the sampler can run a model of these TT_KIND_*. */
+bool tt_sampler_fits(const tt_sampler *s, uint32_t kinds);
 /* True when the sampler reads this parameter. */
 bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
 

@@ -11,7 +11,9 @@ typedef struct {
     tt_model *model;
     tt_weights *weights, *expected;
     tt_config *config;
-    tt_model *guide; /* of guided traces, or NULL; belongs to the replayer */
+    /* Further models of traces, or NULL; they belong to the replayer. */
+    tt_model *guide; /* of guided traces */
+    tt_model *timed; /* conditioned on the noise level */
     int passed, failed;
 } bench;
 

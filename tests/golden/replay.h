@@ -17,5 +17,7 @@ int tt_replay_llada_moe(const char *dir, const char *case_glob, const char *devi
                         int *failed);
 int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *device, int *passed,
                          int *failed);
+int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, int *passed,
+                   int *failed);
 
 #endif
