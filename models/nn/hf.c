@@ -16,8 +16,9 @@ static tt_status read_scaling(tt_config *c, tt_rotary *r, tt_err *e)
         return TT_OK;
     const char *kind = tt_config_member_text(c, "rope_scaling", "rope_type", NULL);
     kind = kind ? kind : tt_config_member_text(c, "rope_scaling", "type", "");
-    if (!strcmp(kind, "default"))
-        return TT_OK;
+    tt_status s = tt_config_status(c, e);
+    if (s || !strcmp(kind, "default"))
+        return s;
     if (strcmp(kind, "llama3"))
         return tt_fail(e, TT_EUNSUP, "config key 'rope_scaling.rope_type' is '%.40s'; only "
                        "'llama3' is supported", kind);
@@ -26,7 +27,7 @@ static tt_status read_scaling(tt_config *c, tt_rotary *r, tt_err *e)
     r->high = tt_config_member_float(c, "rope_scaling", "high_freq_factor", 1e-3, 1e6);
     r->original = tt_config_member_float(c, "rope_scaling", "original_max_position_embeddings", 1,
                                          1e9);
-    tt_status s = tt_config_status(c, e);
+    s = tt_config_status(c, e);
     if (!s && r->low >= r->high)
         s = tt_fail(e, TT_EFORMAT, "config key 'rope_scaling': low_freq_factor %g is not below "
                     "high_freq_factor %g", r->low, r->high);
