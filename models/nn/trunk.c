@@ -157,8 +157,9 @@ static int64_t packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *f
 }
 
 /* Which keys each sequence of the pass attends to in this layer. */
-static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q, const tt_trunk_space *v,
-                      const tt_trunk_rows *rows, int64_t layer, tt_span *out)
+static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
+                      const tt_trunk_space *v, const tt_trunk_rows *rows, int64_t layer,
+                      tt_span *out)
 {
     int64_t ld = (t->heads + 2 * t->kv_heads) * t->head_dim, width = t->kv_heads * t->head_dim;
     *out = (tt_span){.query_row = q->row,
@@ -183,8 +184,8 @@ static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
 
 enum { SPANS = 256 }; /* handed to the operation in groups, so that no list is allocated */
 
-static tt_status attend(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, const tt_trunk_rows *rows,
-                        int64_t layer, tt_err *e)
+static tt_status attend(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
+                        const tt_trunk_rows *rows, int64_t layer, tt_err *e)
 {
     tt_span span[SPANS];
     int64_t ldo = t->heads * t->head_dim;
@@ -401,7 +402,8 @@ static tt_status modulate(tt_trunk *t, const tt_pass *p, const shape *n, const t
 }
 
 /* Packs residual stream and queries of the needed rows for the last layer. */
-static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *v, tt_trunk_rows *rows, tt_err *e)
+static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *v,
+                             tt_trunk_rows *rows, tt_err *e)
 {
     tt_stream *s = t->stream;
     int64_t d = t->width, q = t->heads * t->head_dim;
@@ -428,8 +430,8 @@ static tt_status save_hidden(tt_trunk *t, const tt_act *x, int64_t rows, float *
 enum { HEAD_CHUNK = 256 };
 
 /* The normalised hidden rows of the wants, guidance mixed in. */
-static tt_status collect_wants(tt_trunk *t, const shape *n, const tt_trunk_space *v, const tt_trunk_rows *rows,
-                               tt_err *e)
+static tt_status collect_wants(tt_trunk *t, const shape *n, const tt_trunk_space *v,
+                               const tt_trunk_rows *rows, tt_err *e)
 {
     tt_stream *s = t->stream;
     int64_t d = t->width, w = n->wants, last = tt_trunk_slot(t->layers, 0);

@@ -420,7 +420,8 @@ static void make_stranger(bench *b, trial *t, int number_)
     t->params.temperature = 0.5 * number_;
     t->params.block_length = whole ? 0 : 5 + number_;
     snprintf(t->name, sizeof t->name, "stranger %d", number_);
-    t->spec = (tt_run_spec){.sampler = tt_sampler_find((whole ? anywhere : blocks)[number_ % 3]), .model = b->model,
+    const char *sampler = (whole ? anywhere : blocks)[number_ % 3];
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
                             .params = &t->params, .columns = given + 24, .prompt = given,
                             .vocab = vocab,
                             .noise = {.kind = TT_NOISE_PHILOX, .seed = (uint64_t)number_}};

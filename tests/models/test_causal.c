@@ -90,8 +90,8 @@ static void write_image(checkpoint *c)
     for (int i = 0; i < c->tensors; i++) {
         tensor *t = &c->list[i];
         size_t bytes = (size_t)(t->n * (t->k ? t->k : 1)) * sizeof(float);
-        tt_buf_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%lld", i ? "," : "{", t->name,
-                      (long long)t->n);
+        tt_buf_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%lld", i ? "," : "{",
+                      t->name, (long long)t->n);
         if (t->k)
             tt_buf_printf(&header, ",%lld", (long long)t->k);
         tt_buf_printf(&header, "],\"data_offsets\":[%zu,%zu]}", at, at + bytes);

@@ -1,6 +1,6 @@
 /* Ancestral sampling. What can go wrong: columns that open at the wrong rate or in a fixed order,
- * passes that change nothing, a column left masked, noise shared between samples, a noise level that
- * rises. */
+ * passes that change nothing, a column left masked, noise shared between samples, a noise level
+ * that rises. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -145,7 +145,7 @@ static void the_order_is_the_seeds_and_the_samples(void **state)
     end(&d);
 }
 
-/* With one step over 1e5 columns' worth of seeds, about one column in 1e5 is left for the end. */
+/* With a single step about one column in 1e5 is left for the end. */
 static void what_is_left_takes_the_best_token_or_a_drawn_one(void **state)
 {
     (void)state;

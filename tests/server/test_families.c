@@ -1,6 +1,6 @@
 /* Models of the newer families through the engine. What can go wrong: a mask nobody knows, or
- * another one than the tokenizer's; a default sampler that does not fit; a canvas that ends inside a
- * block, or memory reserved for less; samples that are not the reference's. */
+ * another one than the tokenizer's; a default sampler that does not fit; a canvas that ends inside
+ * a block, or memory reserved for less; samples that are not the reference's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
