@@ -30,11 +30,15 @@ static tt_status complete(tt_backend *b, tt_err *e)
     const char *missing = NULL;
 #define FILL(op)                                \
     if (!b->op && (b->flags & TT_BACKEND_HOST)) \
-        b->op = cpu->op;                        \
-    if (!b->op)                                 \
+        b->op = cpu->op;
+#define NEED(op) \
+    if (!b->op)  \
         missing = #op;
     TT_OPS(FILL)
+    TT_SOME_OPS(FILL)
+    TT_OPS(NEED)
 #undef FILL
+#undef NEED
     if (b->flags & TT_BACKEND_HOST) {
         b->ceilings = b->ceilings ? b->ceilings : cpu->ceilings;
         b->memory = b->memory ? b->memory : cpu->memory;

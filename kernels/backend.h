@@ -39,6 +39,7 @@ typedef struct tt_backend {
 #define TT_OP_MEMBER(name) tt_op_##name *name;
     TT_OPS(TT_OP_MEMBER)
     TT_OPTIONAL_OPS(TT_OP_MEMBER) /* may be NULL */
+    TT_SOME_OPS(TT_OP_MEMBER)     /* NULL only where memory is not the host's */
 #undef TT_OP_MEMBER
 } tt_backend;
 

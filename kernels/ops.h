@@ -4,6 +4,7 @@
  * tt_cpu_NAME (kernels/cpu) is its definition. Unless a parameter is marked "host", pointers are
  * device memory of the stream's backend (host memory on the CPU). Activations (tt_act) have the
  * element type stream->act, which whoever calls sets first: always F32 on the CPU.
+ * TT_SOME_OPS are used by some families only: a device without one of them cannot run those.
  * TT_OPTIONAL_OPS are those a backend may lack: their callers do without.
  *
  * Common rules: rows are independent - the bits of an output row depend on that row's inputs only,
@@ -251,6 +252,82 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
     X(attention)    \
     X(head)         \
     X(rope_store)
+
+/* --- of some families: heads, mixtures of experts, modulation --- */
+
+/* rmsnorm of each of `heads` heads of head_dim channels by itself, in place; head h at
+ * x + h * head_dim, w: [head_dim], the same for all of them. */
+typedef tt_status tt_op_rmsnorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float *w,
+                                      int64_t rows, int64_t heads, int64_t head_dim, float eps,
+                                      tt_err *e);
+
+enum { TT_MAX_EXPERTS = 1024, TT_MAX_ROUTES = 32 };
+
+/* How a mixture-of-experts layer chooses. With l = gate x: score = softmax(l) over all experts, or
+ * sigmoid(l); rank = score + bias. Host struct. */
+typedef struct {
+    int32_t experts; /* at most TT_MAX_EXPERTS */
+    int32_t top_k;   /* experts of a row, at most TT_MAX_ROUTES */
+    bool sigmoid;
+    const float *bias;  /* device, [experts], or NULL */
+    int32_t groups;     /* equal runs of experts, each ranked by the sum of its two best; */
+    int32_t top_groups; /* only experts of so many best groups can be chosen. 1, 1: all */
+    bool normalise;     /* weights (the scores) are divided by (their sum + 1e-20) */
+    float scale;        /* then multiplied by this */
+} tt_router;
+
+/* The top_k experts of highest rank of every row, best first (ties: the lower expert; NaN ranks
+ * last), and all pairs (row, expert) sorted by expert, then row:
+ *   weight[r * top_k + j]  of row r's j-th expert
+ *   place[r * top_k + j]   where that pair stands among all pairs
+ *   row[p]                 the row of the pair at place p
+ *   begin[e]               place of expert e's first pair; begin[experts] = rows * top_k
+ * gate: matrix of `experts` outputs opened in F32; its product stays float32 even where
+ * activations are narrower, because a rounded score can change the choice. */
+typedef tt_status tt_op_route(tt_stream *s, float *weight, int32_t *place, int32_t *row,
+                              int32_t *begin, const tt_act *x, int64_t ldx, int64_t rows,
+                              const tt_matrix *gate, const tt_router *how, tt_err *e);
+
+/* y[r] = W_g x[r] for the group g with begin[g] <= r < begin[g + 1]: one product per expert. w:
+ * host list of `groups` matrices of one shape (at most TT_MAX_EXPERTS), without bias; it and they
+ * stay where they are as long as the model lives. begin: device, begin[0] = 0 and begin[groups] =
+ * rows. A row's bits are those `linear` gives. */
+typedef tt_status tt_op_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                       int64_t ldx, int64_t rows, const tt_matrix *const *w,
+                                       int64_t groups, const int32_t *begin, tt_err *e);
+
+/* y[r] += sum_j weight[r * top_k + j] * x[place[r * top_k + j]], in the order of j. */
+typedef tt_status tt_op_combine(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                const float *weight, const int32_t *place, int64_t rows,
+                                int64_t top_k, int64_t dim, tt_err *e);
+
+/* LayerNorm with a weight and no bias, then modulation by the vectors of the row's sequence
+ * (adaLN, arXiv 2212.09748): y = (x - mean) * rsqrt(var + eps) * w * (1 + scale[m]) + shift[m],
+ * m = index[r]; shift, scale: rows of dim, stride ld. Mean and variance in float32 or wider. y may
+ * be x. */
+typedef tt_status tt_op_adaln(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                              const float *w, const tt_act *shift, const tt_act *scale, int64_t ld,
+                              const int32_t *index, int64_t rows, int64_t dim, float eps,
+                              tt_err *e);
+
+/* y[r] += gate[index[r]] * x[r], channel by channel; gate: rows of dim, stride ldg. */
+typedef tt_status tt_op_gate_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                 const tt_act *gate, int64_t ldg, const int32_t *index,
+                                 int64_t rows, int64_t dim, tt_err *e);
+
+/* y = x / (1 + exp(-2 u)), u = sqrt(2 / pi) * (x + 0.044715 x^3): GELU in its tanh form. y may be
+ * x. */
+typedef tt_status tt_op_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                             int64_t rows, int64_t dim, tt_err *e);
+
+#define TT_SOME_OPS(X) \
+    X(rmsnorm_heads)   \
+    X(route)           \
+    X(linear_grouped)  \
+    X(combine)         \
+    X(adaln)           \
+    X(gate_add)        \
+    X(gelu)
 
 /* --- optional --- */
 

@@ -111,9 +111,9 @@ static void refuse(tt_config *c, const char *key, const char *want)
         tt_fail(&c->first, TT_EFORMAT, "config key '%s' must be %s", key, want);
 }
 
-int64_t tt_config_int(tt_config *c, const char *key, int64_t fallback, int64_t min, int64_t max)
+static int64_t int_of(tt_config *c, const cJSON *j, const char *key, int64_t fallback, int64_t min,
+                      int64_t max)
 {
-    const cJSON *j = take(c, key);
     if (!j)
         return fallback;
     double v = j->valuedouble;
@@ -124,6 +124,31 @@ int64_t tt_config_int(tt_config *c, const char *key, int64_t fallback, int64_t m
         return fallback;
     }
     return (int64_t)v;
+}
+
+int64_t tt_config_int(tt_config *c, const char *key, int64_t fallback, int64_t min, int64_t max)
+{
+    return int_of(c, take(c, key), key, fallback, min, max);
+}
+
+int64_t tt_config_first_int(tt_config *c, const char *key, int64_t fallback, int64_t min,
+                            int64_t max)
+{
+    const cJSON *j = take(c, key);
+    return int_of(c, j && is_type(j, cJSON_Array) ? j->child : j, key, fallback, min, max);
+}
+
+int64_t tt_config_int_at(tt_config *c, const char *key, int64_t i, int64_t fallback, int64_t min,
+                         int64_t max)
+{
+    const cJSON *j = take(c, key);
+    if (j && !is_type(j, cJSON_Array)) {
+        refuse(c, key, "a list");
+        return fallback;
+    }
+    for (j = j ? j->child : NULL; j && i > 0; i--)
+        j = j->next;
+    return int_of(c, j, key, fallback, min, max);
 }
 
 int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t max)
@@ -170,6 +195,43 @@ const char *tt_config_text(tt_config *c, const char *key, const char *fallback)
         return fallback;
     }
     return j->valuestring;
+}
+
+/* The member of an object, or NULL; path then names it for messages. */
+static const cJSON *member_of(tt_config *c, const char *key, const char *member, char path[120])
+{
+    const cJSON *j = take(c, key);
+    snprintf(path, 120, "%.50s.%.60s", key, member);
+    if (!j)
+        return NULL;
+    if (!is_type(j, cJSON_Object)) {
+        refuse(c, key, "an object");
+        return NULL;
+    }
+    j = cJSON_GetObjectItemCaseSensitive(j, member);
+    return j && !cJSON_IsNull(j) ? j : NULL;
+}
+
+double tt_config_member_float(tt_config *c, const char *key, const char *member, double min,
+                              double max)
+{
+    char path[120], want[80];
+    const cJSON *j = member_of(c, key, member, path);
+    if (j && is_type(j, cJSON_Number) && j->valuedouble >= min && j->valuedouble <= max)
+        return j->valuedouble;
+    snprintf(want, sizeof want, "a number in %g..%g", min, max);
+    refuse(c, path, want);
+    return min;
+}
+
+const char *tt_config_member_text(tt_config *c, const char *key, const char *member,
+                                  const char *fallback)
+{
+    char path[120];
+    const cJSON *j = member_of(c, key, member, path);
+    if (j && !is_type(j, cJSON_String))
+        refuse(c, path, "a string");
+    return j && is_type(j, cJSON_String) ? j->valuestring : fallback;
 }
 
 bool tt_config_has(const tt_config *c, const char *key)

@@ -31,6 +31,17 @@ bool tt_config_bool(tt_config *c, const char *key, bool fallback);
 const char *tt_config_text(tt_config *c, const char *key, const char *fallback);
 /* As above, but absence is an error. */
 int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t max);
+/* The number, or the first of a list of numbers. */
+int64_t tt_config_first_int(tt_config *c, const char *key, int64_t fallback, int64_t min,
+                            int64_t max);
+/* Entry i of a list; the fallback when the list is absent or shorter. */
+int64_t tt_config_int_at(tt_config *c, const char *key, int64_t i, int64_t fallback, int64_t min,
+                         int64_t max);
+/* A member of the object under key: a number that must be there, or a text. */
+double tt_config_member_float(tt_config *c, const char *key, const char *member, double min,
+                              double max);
+const char *tt_config_member_text(tt_config *c, const char *key, const char *member,
+                                  const char *fallback);
 /* True when the key is there and not null; does not count as reading it. */
 bool tt_config_has(const tt_config *c, const char *key);
 /* First entry of "architectures"; "" when there is none. */

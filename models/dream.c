@@ -27,7 +27,7 @@ const tt_model_def tt_model_dream = {
     .architectures = architectures,
     .kinds = TT_KIND_BIDIRECTIONAL,
     .open = dream_open,
-    .close = tt_hf_close,
-    .run = tt_hf_run,
-    .pass_bytes = tt_hf_pass_bytes,
+    .close = tt_trunk_model_close,
+    .run = tt_trunk_model_run,
+    .pass_bytes = tt_trunk_model_pass_bytes,
 };

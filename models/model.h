@@ -18,6 +18,8 @@ enum { /* what a family can do; samplers say which of these they need */
     TT_KIND_BIDIRECTIONAL = 1 << 0, /* masked LM: every row may see every column */
     TT_KIND_CAUSAL = 1 << 1,
     TT_KIND_INSERTION = 1 << 2,
+    TT_KIND_BLOCKS = 1 << 3, /* masked LM: a row sees columns up to the end of its own block */
+    TT_KIND_TIMED = 1 << 4,  /* rows are conditioned on the noise level of their sequence */
 };
 
 /* --- a pass --- */
@@ -28,6 +30,7 @@ typedef struct {
     int32_t see_begin, see_end;    /* columns its rows may attend to */
     tt_see see;                    /* further rule inside that range */
     int32_t block;                 /* for TT_SEE_BLOCK */
+    float sigma;                   /* noise level, for models with TT_KIND_TIMED */
     tt_kv *kv; /* store of keys and values by column; NULL: the rows are columns 0..rows-1 and
                   nothing is kept after the pass */
 } tt_pass_seq;
@@ -78,10 +81,13 @@ typedef struct {
                               vocab x width left out; 0: not a fixed number */
     tt_compute products;   /* arithmetic of the matrix products */
     int32_t bytes_per_weight; /* of a matrix element as it is read for a product, at least */
-    int32_t mask_id, eos_id, eot_id; /* -1: none */
+    int32_t mask_id, eos_id, eot_id; /* -1: none; checkpoints of masked models whose config names no
+                                        mask get theirs from the tokenizer, by who opens both */
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
                           autoregressive ones, else 0 */
     int32_t block_length;            /* default of the block_length parameter */
+    double temperature;              /* default of the temperature parameter */
+    const char *sampler;             /* default sampler; NULL: low_confidence */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;
     tt_dtype act;        /* of activations, keys and values */

@@ -6,7 +6,12 @@
 #define TT_MODELS(X) \
     X(llada)         \
     X(dream)         \
-    X(arlm)
+    X(arlm)          \
+    X(llada_moe)     \
+    X(llada2_moe)    \
+    X(mdlm)          \
+    X(qwen3)         \
+    X(llama)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

@@ -33,7 +33,8 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(min_p, FLOAT, "min_p", 0, 1, 0, NULL,                                                        \
       "draw only tokens at least this share as likely as the best one")                            \
     X(steps, INT, "steps", 0, 65536, 0, NULL,                                                      \
-      "denoising steps over the whole canvas; 0: one per token to fill")                           \
+      "denoising steps over the whole canvas (llada2_block: of a block); 0: one per token, or "    \
+      "1024 (ddpm, analytic)")                                                                     \
     X(block_length, INT, "block_length", 0, 65536, 0, NULL,                                        \
       "columns denoised together, left to right; 0: the model's default")                          \
     X(cfg_scale, FLOAT, "cfg_scale", 0, 100, 0, NULL,                                              \
@@ -60,7 +61,13 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(guide_chunk, INT, "guide_chunk", 1, 4096, 32, NULL, "drafts the guide reads in one pass")    \
     X(logits_eos_inf, BOOL, "logits_eos_inf", 0, 1, 0, NULL, "never produce the end token")        \
     X(confidence_eos_eot_inf, BOOL, "confidence_eos_eot_inf", 0, 1, 0, NULL,                       \
-      "commit end tokens last")
+      "commit end tokens last")                                                                    \
+    X(editing_threshold, FLOAT, "editing_threshold", 0, 1, 0.9, NULL,                              \
+      "replace a token of the block when another one is more probable than this")                  \
+    X(max_post_steps, INT, "max_post_steps", 0, 1024, 16, NULL,                                    \
+      "how often a full block is read again for edits")                                            \
+    X(num_to_transfer, INT, "num_to_transfer", 1, 4096, 1, NULL,                                   \
+      "commit so many tokens of a block in a step when fewer pass the threshold")
 
 extern const char *const tt_remask_names[], *const tt_cache_names[],
     *const tt_guide_names[]; /* NULL-terminated */

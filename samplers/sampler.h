@@ -45,6 +45,7 @@ typedef struct tt_seq {
     tt_id_value *top;  /* columns x n_top, or NULL */
     int32_t n_top;
     int32_t committed, revised; /* counts */
+    int32_t unsettled; /* so many columns at the end may still be revised once committed */
 } tt_seq;
 
 /* A column whose statistics are wanted. */
@@ -60,6 +61,7 @@ typedef struct {
     int32_t see_begin, see_end; /* columns visible */
     tt_see see;
     int32_t block;
+    float sigma; /* noise level, for models with TT_KIND_TIMED */
     bool keep; /* write keys and values into the sequence's store (and read the rest from it) */
     float cfg_scale; /* > 0: also run the twin whose given columns are masked */
     tt_ask *ask;
@@ -83,6 +85,8 @@ typedef struct tt_sampler {
     const char *source;  /* paper or released code whose behaviour is the reference */
     uint32_t needs;      /* TT_KIND_* the model must have */
     bool needs_guide;    /* a second, causal model must be given */
+    bool timed;          /* plans the noise level that models with TT_KIND_TIMED need */
+    bool keeps;          /* uses a store whatever the `cache` parameter says */
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     const char *const *params; /* names of the parameters it reads, NULL-terminated */
 
@@ -96,6 +100,8 @@ typedef struct tt_sampler {
 /* Every sampler, NULL-terminated; and by name (NULL when unknown). */
 const tt_sampler *const *tt_sampler_all(void);
 const tt_sampler *tt_sampler_find(const char *name);
+/* True when the sampler can run a model of these TT_KIND_*. */
+bool tt_sampler_fits(const tt_sampler *s, uint32_t kinds);
 /* True when the sampler reads this parameter. */
 bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
 

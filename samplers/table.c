@@ -10,7 +10,11 @@
     X(infill)          \
     X(dream)           \
     X(dream_fast)      \
-    X(guided)
+    X(guided)          \
+    X(llada2_block)    \
+    X(llada21_block_edit) \
+    X(ddpm)            \
+    X(analytic)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)
@@ -26,6 +30,11 @@ const tt_sampler *tt_sampler_find(const char *name)
         if (!strcmp((*s)->name, name))
             return *s;
     return NULL;
+}
+
+bool tt_sampler_fits(const tt_sampler *s, uint32_t kinds)
+{
+    return !(s->needs & ~kinds) && (s->timed || !(kinds & TT_KIND_TIMED));
 }
 
 bool tt_sampler_reads(const tt_sampler *s, const tt_param *p)

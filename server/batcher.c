@@ -4,6 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns)
+{
+    int64_t block = s->needs & TT_KIND_BLOCKS && p->block_length > 0 ? p->block_length : 1;
+    int64_t n = (columns + block - 1) / block * block;
+    return n < INT32_MAX ? (int32_t)n : INT32_MAX;
+}
+
 size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
 {
     return tt_seq_bytes(s, columns, n_top, n_bias) + tt_seq_step_bytes(columns);
@@ -14,13 +21,13 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
     const tt_sampler *s = spec->sampler;
     const tt_model_info *info = &spec->model->info;
     *r = (tt_run){.sampler = s, .model = spec->model, .guide = spec->guide};
-    if ((s->needs & info->kinds) != s->needs)
+    if (!tt_sampler_fits(s, info->kinds))
         return tt_fail_param(e, "sampler", "unsupported_value",
                              "sampler '%s' does not fit the %s family", s->name, info->family);
-    tt_status st = tt_arena_open(&r->life, tt_seq_bytes(s, spec->columns, spec->n_top,
-                                                        spec->n_bias), e);
+    int32_t room = tt_run_columns(s, spec->params, spec->columns);
+    tt_status st = tt_arena_open(&r->life, tt_seq_bytes(s, room, spec->n_top, spec->n_bias), e);
     if (!st)
-        st = tt_arena_open(&r->step, tt_seq_step_bytes(spec->columns), e);
+        st = tt_arena_open(&r->step, tt_seq_step_bytes(room), e);
     r->seq = (tt_seq){.columns = spec->columns,
                       .prompt = spec->prompt,
                       .params = spec->params,
@@ -86,10 +93,11 @@ void tt_run_plan(tt_run *r)
     tt_arena_rewind(&r->step, 0);
     r->plan = (tt_plan){.arena = &r->step, .n_top = r->seq.n_top};
     r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
+    int32_t columns = tt_run_columns(r->sampler, r->seq.params, r->seq.columns);
     for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
         tt_kv **kv = store_of(r, twin);
         if (!*kv)
-            r->failed = tt_kv_open(kv, tt_run_model(r), r->seq.columns, &r->error);
+            r->failed = tt_kv_open(kv, tt_run_model(r), columns, &r->error);
     }
     feed_left_neighbour(r);
     r->planned = !r->failed;
@@ -160,6 +168,7 @@ static void add_rows(tt_batch *b, tt_run *r, bool twin)
                                       .see_end = p->see_end,
                                       .see = p->see,
                                       .block = p->block,
+                                      .sigma = p->sigma,
                                       .kv = p->keep ? *store_of(r, twin) : NULL};
     for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
         int32_t id = p->row_id ? p->row_id[c] : q->id[c];

@@ -38,7 +38,9 @@ typedef struct {
     int64_t row, want; /* where its part of the present pass begins */
 } tt_run;
 
-/* Host memory a run takes. */
+/* Columns a run needs room for: block-causal samplers complete the last block of a canvas. */
+int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns);
+/* Host memory a run of so much room takes. */
 size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
 tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e);
 void tt_run_close(tt_run *r); /* a zeroed run is fine */

@@ -7,6 +7,7 @@
 #include "models/model.h"
 #include "samplers/sampler.h"
 #include "server/cmd.h"
+#include "server/mask.h"
 #include "server/models_dir.h"
 #include "tokenizers/text.h"
 
@@ -57,7 +58,8 @@ static const struct argp inspect_argp = {
 
 /* --- what this build knows --- */
 
-static const char *kind_names[] = {"bidirectional", "causal", "insertion"};
+static const char *kind_names[] = {"bidirectional", "causal", "insertion", "blocks",
+                                   "noise level"};
 
 static void print_kinds(uint32_t kinds)
 {
@@ -163,6 +165,9 @@ static tt_status open_all(opened *o, const char *folder, tt_err *e)
                           NULL, NULL, e);
     if (!s && tt_tok_open(&o->tok, folder, &o->no_tok))
         o->tok = NULL;
+    tt_err no_mask; /* the model opens all the same; its listing shows -1 */
+    if (!s)
+        tt_mask_find(&o->model->info, folder, o->tok, &no_mask);
     return s;
 }
 

@@ -15,6 +15,7 @@
 
 #include "kernels/base/log.h"
 #include "server/job.h"
+#include "server/mask.h"
 #include "server/scheduler.h"
 
 enum { MAX_MODELS = 64 };
@@ -186,10 +187,11 @@ static tt_status read_defaults(served *m, tt_err *e)
 {
     static const char *const other[] = {"bos_token_id", "eos_token_id", "pad_token_id",
                                         "transformers_version", "_from_model_config", "do_sample",
-                                        NULL};
+                                        "mask_token_id", NULL};
     tt_params_default(&m->pub.defaults);
     m->pub.defaults.block_length = m->pub.info.block_length;
-    m->pub.sampler = tt_sampler_find("low_confidence");
+    m->pub.defaults.temperature = m->pub.info.temperature;
+    m->pub.sampler = tt_sampler_find(m->pub.info.sampler ? m->pub.info.sampler : "low_confidence");
     if (!exists(m->folder, "generation_config.json"))
         return TT_OK;
     tt_config *c;
@@ -268,7 +270,8 @@ static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
     if (s)
         return s;
     report_unread(m);
-    if ((s = open_tokenizer(m, e)) || (s = find_chat(m, e)))
+    if ((s = open_tokenizer(m, e)) ||
+        (s = tt_mask_find(&m->model->info, m->folder, m->tok, e)) || (s = find_chat(m, e)))
         return s;
     find_stops(m);
     if ((s = read_defaults(m, e)))

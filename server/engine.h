@@ -123,6 +123,7 @@ typedef struct {
     tt_id_value *top; /* columns x n_top, or NULL */
     int32_t n_top;
     int32_t now, of;  /* steps done, and expected in all (an estimate that may grow) */
+    int32_t unsettled; /* so many columns at the end may still be revised once committed */
     int32_t nfe;      /* forward passes this sample took part in */
     int32_t end;      /* first column not part of the answer: after the last fixed column or at
                          the stop id that ended it; columns if none */

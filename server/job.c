@@ -16,11 +16,14 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
 {
     const tt_served *m = s->model;
     int32_t open = 0;
-    if (s->columns < 1 || s->columns > m->info.context)
+    int32_t columns = tt_run_columns(s->sampler, &s->params, s->columns);
+    if (s->columns < 1 || columns > m->info.context)
         return tt_fail_param(e, "max_tokens", "context_length_exceeded",
                              "the canvas has %d columns; model '%s' has a context of %lld",
-                             s->columns, m->id, (long long)m->info.context);
+                             columns, m->id, (long long)m->info.context);
     int64_t rows = s->params.cfg_scale > 0 ? 2 * (int64_t)s->columns : s->columns;
+    if (s->sampler->needs & TT_KIND_BLOCKS)
+        rows = 0; /* fed in pieces */
     if (rows > max_rows)
         return tt_fail_param(e, "max_tokens", "context_length_exceeded",
                              "the canvas needs %lld rows per pass; this server takes %lld",
@@ -157,9 +160,10 @@ static void job_free(tt_job *j)
 /* Keys and values of one sample, its unconditional twin and its guide included. */
 static size_t store_bytes(const tt_job_spec *s)
 {
-    size_t one = (size_t)s->columns * s->model->info.kv_bytes_per_column;
+    int32_t columns = tt_run_columns(s->sampler, &s->params, s->columns);
+    size_t one = (size_t)columns * s->model->info.kv_bytes_per_column;
     size_t guide = s->guide ? (size_t)s->columns * s->guide->info.kv_bytes_per_column : 0;
-    if (s->params.cache == TT_CACHE_NONE)
+    if (s->params.cache == TT_CACHE_NONE && !s->sampler->keeps)
         one = 0;
     return guide + (s->params.cfg_scale > 0 ? 2 * one : one);
 }
@@ -200,7 +204,8 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, t
     }
     j->spec.id = j->id;
     j->spec.open = j->open;
-    j->bytes = (size_t)s.samples * (tt_run_bytes(s.sampler, s.columns, s.n_top, j->spec.n_bias) +
+    int32_t room = tt_run_columns(s.sampler, &s.params, s.columns);
+    j->bytes = (size_t)s.samples * (tt_run_bytes(s.sampler, room, s.n_top, j->spec.n_bias) +
                                     store_bytes(&s));
     *out = j;
     return TT_OK;
@@ -231,6 +236,7 @@ void tt_job_publish(tt_job *j, int32_t i, const tt_seq *q, int32_t nfe)
     v->now = q->step;
     v->of = q->expected > q->step ? q->expected : q->step;
     v->nfe = nfe;
+    v->unsettled = q->unsettled;
     v->version++;
     pthread_cond_broadcast(&j->changed);
     pthread_mutex_unlock(&j->lock);

@@ -247,11 +247,12 @@ static bool is_stop(const tt_job *j, int32_t id)
     return false;
 }
 
-/* The column of the first generated stop id, if nothing before it is open; else -1. */
+/* The column of the first generated stop id, if nothing before it is open or may be revised; else
+ * -1. */
 static int32_t stop_column(const active *a)
 {
     const tt_seq *q = &a->run.seq;
-    for (int32_t c = 0; c < q->columns; c++) {
+    for (int32_t c = 0; c < q->columns - q->unsettled; c++) {
         if (q->fixed[c])
             continue;
         if (tt_seq_open_at(q, c))

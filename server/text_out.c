@@ -106,7 +106,8 @@ tt_status tt_text_out_feed(tt_text_out *o, const tt_view *v, tt_err *e)
         o->stream.skip_special = !o->keep_special;
     }
     int32_t end = o->end < v->columns ? o->end : v->columns;
-    while (!o->finish && o->begin + o->tokens < end) {
+    int32_t settled = v->finish ? end : v->columns - v->unsettled;
+    while (!o->finish && o->begin + o->tokens < (settled < end ? settled : end)) {
         int32_t id = v->id[o->begin + o->tokens];
         if (id < 0)
             break;

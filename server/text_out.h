@@ -2,9 +2,9 @@
  *
  * Tokens are committed in any order; readers want text from left to right. A tt_text_out covers
  * one stretch of columns (an answer, or one hole of a template). Every time it is fed a newer
- * view it takes the committed columns next in line and decodes them into `text`. The first
- * `ready` bytes of it are safe to show: they never change, end at a character border, and cannot
- * turn out to be the beginning of a stop string. Fed once at the end or after every step, the
+ * view it takes the committed and settled columns next in line and decodes them into `text`. The
+ * first `ready` bytes of it are safe to show: they never change, end at a character border, and
+ * cannot turn out to be the beginning of a stop string. Fed once at the end or after every step, the
  * result is the same.
  *
  *     tt_text_out o = {.tok = tok, .begin = prompt, .end = columns, ...};

@@ -64,6 +64,9 @@ int32_t tt_tok_id(const tt_tok *t, const char *content);    /* of a whole token'
 bool tt_tok_is_special(const tt_tok *t, int32_t id);
 int32_t tt_tok_bos(const tt_tok *t); /* from tokenizer_config.json; -1 when there is none */
 int32_t tt_tok_eos(const tt_tok *t);
+/* tokenizer_config.json's mask_token, else the added token that is called as masks of released
+ * tokenizers are ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>"); -1 when there is none. */
+int32_t tt_tok_mask(const tt_tok *t);
 const char *tt_tok_kind(const tt_tok *t); /* "byte-level BPE", "WordPiece", ... for inspect */
 
 /* Streaming decode: ids in, text out, never cutting a character. Plain data; zero is the start

@@ -12,6 +12,7 @@
 
 #define TT_CPU_DECLARE(name) tt_op_##name tt_cpu_##name;
 TT_OPS(TT_CPU_DECLARE)
+TT_SOME_OPS(TT_CPU_DECLARE)
 #undef TT_CPU_DECLARE
 
 tt_op_ceilings tt_cpu_ceilings;
@@ -132,6 +133,7 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
     tt_op_rmsnorm tt_##level##_rmsnorm;         \
     tt_op_cfg_mix tt_##level##_cfg_mix;         \
     tt_op_swiglu tt_##level##_swiglu;           \
+    tt_op_gelu tt_##level##_gelu;               \
     tt_op_rope tt_##level##_rope;               \
     tt_op_attention tt_##level##_attention;     \
     tt_op_head tt_##level##_head;               \

@@ -1,4 +1,4 @@
-/* elementwise.c - operations without a sum: gather, guidance, gated activation. */
+/* elementwise.c - operations without a sum: gather, guidance, activations. */
 #include <math.h>
 #include <string.h>
 
@@ -43,6 +43,23 @@ tt_status tt_cpu_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate
         float *out = (float *)y + r * ldy;
         for (int64_t i = 0; i < dim; i++)
             out[i] = (float)(a[i] / (1.0 + exp(-(double)a[i])) * b[i]);
+    }
+    return TT_OK;
+}
+
+tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                      int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("gelu", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *in = (const float *)x + r * ldx;
+        float *out = (float *)y + r * ldy;
+        for (int64_t i = 0; i < dim; i++) {
+            double v = in[i], u = 0.7978845608028654 * (v + 0.044715 * v * v * v);
+            out[i] = (float)(v / (1.0 + exp(-2 * u)));
+        }
     }
     return TT_OK;
 }

@@ -51,11 +51,12 @@ static void describe_cpu(const tt_stream *s, char *text, size_t size)
     .abi = TT_BACKEND_ABI, .size = sizeof(tt_backend), .name = id, .summary = line,       \
     .flags = TT_BACKEND_HOST, .probe = probe, .open = open_stream, .close = close_stream, \
     .describe = describe_fn, .has_compute = has, .ceilings = tt_cpu_ceilings,             \
-    .memory = tt_cpu_memory, TT_OPS(TWIN)
+    .memory = tt_cpu_memory, TT_OPS(TWIN) TT_SOME_OPS(TWIN)
 #define FASTER(level, open_fn, attention_fn)                                           \
     .matrix_open = open_fn, .attention = attention_fn, .linear = tt_cpu_linear_packed, \
     .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                  \
-    .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head
+    .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head, \
+    .gelu = tt_##level##_gelu
 
 /* A later initialiser of a member replaces an earlier one: the twins first, then what is faster. */
 #pragma GCC diagnostic push

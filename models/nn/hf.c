@@ -1,35 +1,50 @@
 /* hf.c - see hf.h. */
 #include "models/nn/hf.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const no_effect[] = {
     "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "attention_dropout",
     "initializer_range", "max_window_layers", "auto_map", "quantization", "bos_token_id",
     "pad_token_id", "pretraining_tp", "full_attn_mask", "_name_or_path", "sliding_window",
-    "rope_scaling", NULL};
+    "layer_types", "rope_scaling", NULL};
+
+/* rope_scaling: null, or Llama 3.1's kind. Other kinds are refused, not passed over. */
+static tt_status read_scaling(tt_config *c, tt_rotary *r, tt_err *e)
+{
+    if (!tt_config_has(c, "rope_scaling"))
+        return TT_OK;
+    const char *kind = tt_config_member_text(c, "rope_scaling", "rope_type", NULL);
+    kind = kind ? kind : tt_config_member_text(c, "rope_scaling", "type", "");
+    tt_status s = tt_config_status(c, e);
+    if (s || !strcmp(kind, "default"))
+        return s;
+    if (strcmp(kind, "llama3"))
+        return tt_fail(e, TT_EUNSUP, "config key 'rope_scaling.rope_type' is '%.40s'; only "
+                       "'llama3' is supported", kind);
+    r->factor = tt_config_member_float(c, "rope_scaling", "factor", 1e-3, 1e6);
+    r->low = tt_config_member_float(c, "rope_scaling", "low_freq_factor", 1e-3, 1e6);
+    r->high = tt_config_member_float(c, "rope_scaling", "high_freq_factor", 1e-3, 1e6);
+    r->original = tt_config_member_float(c, "rope_scaling", "original_max_position_embeddings", 1,
+                                         1e9);
+    s = tt_config_status(c, e);
+    if (!s && r->low >= r->high)
+        s = tt_fail(e, TT_EFORMAT, "config key 'rope_scaling': low_freq_factor %g is not below "
+                    "high_freq_factor %g", r->low, r->high);
+    return s;
+}
 
 /* Settings that would change the arithmetic and that nothing here implements. */
 static tt_status check_variant(tt_config *c, tt_err *e)
 {
     static const char *const must_be_false[] = {"use_sliding_window", "use_mrope",
                                                 "attention_bias", "mlp_bias", NULL};
-    for (const char *const *key = must_be_false; *key; key++)
-        if (tt_config_bool(c, *key, false))
-            return tt_fail(e, TT_EUNSUP, "config key '%s': true is not supported", *key);
-    const char *act = tt_config_text(c, "hidden_act", "silu");
-    if (strcmp(act, "silu"))
-        return tt_fail(e, TT_EUNSUP, "config key 'hidden_act' is '%.40s'; only 'silu' is supported",
-                       act);
-    if (tt_config_has(c, "rope_scaling"))
-        return tt_fail(e, TT_EUNSUP, "config key 'rope_scaling': scaled positions are not "
-                       "supported");
-    return TT_OK;
+    tt_status s = tt_trunk_must_be_false(c, must_be_false, e);
+    return s ? s : tt_trunk_must_be(c, "hidden_act", "silu", e);
 }
 
-static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c, bool *tied,
-                            double *theta, tt_err *e)
+static tt_status read_config(tt_trunk_model *m, const tt_hf_family *f, tt_config *c,
+                             tt_trunk_plan *plan, tt_err *e)
 {
     tt_trunk *t = &m->trunk;
     tt_model_info *info = &m->base.info;
@@ -41,98 +56,59 @@ static tt_status read_shape(tt_hf_model *m, const tt_hf_family *f, tt_config *c,
     t->ff = tt_config_need_int(c, "intermediate_size", 1, 1 << 20);
     t->vocab = tt_config_need_int(c, "vocab_size", 2, INT32_MAX);
     t->eps = (float)tt_config_float(c, "rms_norm_eps", 1e-6, 0, 1);
-    *theta = tt_config_float(c, "rope_theta", f->rope_theta, 1, 1e12);
-    *tied = tt_config_bool(c, "tie_word_embeddings", false);
+    plan->rotary.theta = tt_config_float(c, "rope_theta", f->rope_theta, 1, 1e12);
+    plan->rotary.width = t->head_dim;
+    plan->tied = tt_config_bool(c, "tie_word_embeddings", false);
     info->context = tt_config_int(c, "max_position_embeddings", 2048, 1, 1 << 24);
     if (f->context && info->context > f->context)
         info->context = f->context;
     info->mask_id = f->needs_mask ? (int32_t)tt_config_need_int(c, "mask_token_id", 0, INT32_MAX)
                                   : -1;
-    info->eos_id = (int32_t)tt_config_int(c, "eos_token_id", -1, -1, INT32_MAX);
+    /* Llama 3.1 lists several end tokens; the first ends a text, chat formats know the others. */
+    info->eos_id = (int32_t)tt_config_first_int(c, "eos_token_id", -1, -1, INT32_MAX);
     info->eot_id = -1;
+    info->row_shift = f->row_shift;
+    info->block_length = f->block_length;
     tt_config_ignore(c, no_effect);
-    tt_status s = tt_config_status(c, e);
-    if (!s)
-        s = check_variant(c, e);
-    if (!s)
-        s = tt_config_status(c, e);
-    if (s)
-        return s;
-    if (t->heads % t->kv_heads || t->head_dim % 2)
-        return tt_fail(e, TT_EFORMAT, "%lld heads of width %lld do not share %lld key/value heads",
-                       (long long)t->heads, (long long)t->head_dim, (long long)t->kv_heads);
-    if (info->mask_id >= t->vocab || info->eos_id >= t->vocab)
-        return tt_fail(e, TT_EFORMAT, "a token id of the config lies outside the %lld rows",
-                       (long long)t->vocab);
-    return TT_OK;
+    tt_status s = read_scaling(c, &plan->rotary, e);
+    return s ? s : tt_config_status(c, e);
 }
 
-static tt_status bind(tt_hf_model *m, const tt_hf_family *f, const tt_weights *w, tt_config *c,
-                      tt_weights_mode mode, void (*progress)(void *, double), void *arg, tt_err *e)
+static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, const void *arg,
+                      tt_trunk_plan *plan, tt_err *e)
 {
-    tt_trunk_names names = {.prefix = "model.layers.%lld.",
-                            .norm1 = "input_layernorm.weight",
-                            .q = "self_attn.q_proj.weight",
-                            .k = "self_attn.k_proj.weight",
-                            .v = "self_attn.v_proj.weight",
-                            .out = "self_attn.o_proj.weight",
-                            .norm2 = "post_attention_layernorm.weight",
-                            .gate = "mlp.gate_proj.weight",
-                            .up = "mlp.up_proj.weight",
-                            .down = "mlp.down_proj.weight",
-                            .table = "model.embed_tokens.weight",
-                            .norm = "model.norm.weight",
-                            .head = "lm_head.weight"};
-    if (f->qkv_bias) {
-        names.q_bias = "self_attn.q_proj.bias";
-        names.k_bias = "self_attn.k_proj.bias";
-        names.v_bias = "self_attn.v_proj.bias";
-    }
-    bool tied;
-    double theta;
-    tt_trunk *t = &m->trunk;
-    tt_status s = read_shape(m, f, c, &tied, &theta, e);
-    if (s)
-        return s;
-    s = tt_trunk_open(t, w, &names, mode, theta, t->head_dim, tied, progress, arg, e);
-    if (s)
-        return tt_context(e, s, "%s checkpoint", m->base.def->family);
-    m->base.info.row_shift = f->row_shift;
-    m->base.info.block_length = f->block_length;
-    tt_trunk_info(t, &m->base, w);
-    return TT_OK;
+    (void)w;
+    const tt_hf_family *f = arg;
+    plan->names = (tt_trunk_names){
+        .prefix = "model.layers.%lld.",
+        .norm1 = "input_layernorm.weight",
+        .q = "self_attn.q_proj.weight",
+        .k = "self_attn.k_proj.weight",
+        .v = "self_attn.v_proj.weight",
+        .q_bias = f->qkv_bias ? "self_attn.q_proj.bias" : NULL,
+        .k_bias = f->qkv_bias ? "self_attn.k_proj.bias" : NULL,
+        .v_bias = f->qkv_bias ? "self_attn.v_proj.bias" : NULL,
+        .q_norm = f->head_norms ? "self_attn.q_norm.weight" : NULL,
+        .k_norm = f->head_norms ? "self_attn.k_norm.weight" : NULL,
+        .out = "self_attn.o_proj.weight",
+        .norm2 = "post_attention_layernorm.weight",
+        .gate = "mlp.gate_proj.weight",
+        .up = "mlp.up_proj.weight",
+        .down = "mlp.down_proj.weight",
+        .table = "model.embed_tokens.weight",
+        .norm = "model.norm.weight",
+        .head = "lm_head.weight",
+    };
+    tt_status s = read_config(m, f, c, plan, e);
+    if (!s)
+        s = check_variant(c, e);
+    return s ? s : tt_trunk_check_shape(m, "num_key_value_heads", e);
 }
 
 tt_status tt_hf_open(tt_model **out, const tt_model_def *def, const tt_hf_family *family,
                      tt_stream *stream, const tt_weights *w, tt_config *c, tt_weights_mode mode,
                      void (*progress)(void *, double), void *arg, tt_err *e)
 {
-    *out = NULL;
-    tt_hf_model *m = calloc(1, sizeof *m);
-    if (!m)
-        return tt_fail(e, TT_ENOMEM, "no memory for a model");
-    m->base.def = def;
-    m->base.stream = m->trunk.stream = stream;
-    tt_status s = bind(m, family, w, c, mode, progress, arg, e);
-    if (s)
-        tt_hf_close(&m->base);
-    else
-        *out = &m->base;
-    return s;
-}
-
-void tt_hf_close(tt_model *m)
-{
-    tt_trunk_close(&((tt_hf_model *)m)->trunk);
-    free(m);
-}
-
-tt_status tt_hf_run(tt_model *m, const tt_pass *p, tt_err *e)
-{
-    return tt_trunk_run(&((tt_hf_model *)m)->trunk, p, e);
-}
-
-size_t tt_hf_pass_bytes(const tt_model *m, int64_t rows, int64_t wants)
-{
-    return tt_trunk_pass_bytes(&((const tt_hf_model *)m)->trunk, rows, wants);
+    tt_trunk_loading loading = {mode, progress, arg};
+    return tt_trunk_model_open(out, def, stream, w, c, read, family, &loading, e);
 }

@@ -1,5 +1,5 @@
 /* trunk.c - running a pass through the trunk. */
-#include "models/nn/trunk.h"
+#include "models/nn/trunk_run.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -7,33 +7,15 @@
 
 #include "models/kv.h"
 
-/* The MLP is row-wise, so it runs in chunks: its wide intermediate stays in cache and the working
- * memory does not grow with it. */
-enum { MLP_CHUNK = 512, GLU_CHUNK = 4096 };
-
 /* Sizes of one pass as it is run: what is asked for, padded to few different shapes where the
  * backend records passes. Padding rows are token 0 at position 0 and belong to no sequence. */
 typedef struct {
     int64_t rows, wants;
     int64_t needed; /* rows the head needs, packed for the last layer; 0: all, not packed */
+    int64_t conditions; /* modulations; 0: the body has none */
     bool guided;
     bool recorded; /* between pass_begin and pass_end */
 } shape;
-
-/* Views into the working memory for one pass. */
-typedef struct {
-    tt_act *x, *h;        /* rows x width: residual stream, normalised copy */
-    tt_act *qkv;          /* rows x (heads + 2 kv_heads) * head_dim */
-    tt_act *att;          /* rows x heads * head_dim */
-    tt_act *mlp;          /* MLP_CHUNK x 2 ff, or GLU_CHUNK x ff */
-    tt_act *last_x, *last_q; /* needed rows alone, for the last layer: width, heads * head_dim */
-    float *cos, *sin;     /* rows x half */
-    tt_act *want, *uncond; /* wants x width */
-    int32_t *id, *position, *column; /* rows; these and what follows are uploaded in one piece */
-    int32_t *need_row;               /* needed: rows the head needs, ascending */
-    int32_t *want_row, *uncond_row;  /* wants */
-    float *cfg;                      /* wants */
-} space;
 
 static size_t take(size_t *at, size_t bytes)
 {
@@ -42,29 +24,55 @@ static size_t take(size_t *at, size_t bytes)
     return start;
 }
 
-static int64_t ints_of(const shape *n) { return 3 * n->rows + n->needed + 3 * n->wants; }
+static int64_t ints_of(const shape *n)
+{
+    int64_t mods = n->conditions ? n->rows + n->needed + 2 * n->wants : 0;
+    return 3 * n->rows + n->needed + 3 * n->wants + mods;
+}
+
+static int64_t mod_width(const tt_trunk *t)
+{
+    return (tt_trunk_slot(t->layers, 0) + 2) * t->width;
+}
+
+/* The working memory of the MLP: hidden units of a chunk, and the experts' pairs. */
+static size_t mlp_units(const tt_trunk *t, size_t rows)
+{
+    bool glu = t->stream->op.glu && !t->ungated;
+    size_t most = t->stream->op.glu ? TT_GLU_CHUNK : TT_MLP_CHUNK, chunk = rows < most ? rows : most;
+    int64_t ff = t->ff > t->shared_ff ? t->ff : t->shared_ff;
+    return chunk * (size_t)ff * (glu || t->ungated ? 1 : 2);
+}
 
 /* Lays the views out from base (NULL: only counts) and returns the bytes used. */
-static size_t lay_out(const tt_trunk *t, const shape *n, char *base, space *v)
+static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_space *v)
 {
     size_t at = 0, act = tt_dtype_size(t->act), r = (size_t)n->rows, w = (size_t)n->wants;
     size_t d = (size_t)t->width, q = (size_t)((t->heads + 2 * t->kv_heads) * t->head_dim);
-    size_t most = t->stream->op.glu ? GLU_CHUNK : MLP_CHUNK, chunk = r < most ? r : most;
-    size_t wide = (size_t)t->ff * (t->stream->op.glu ? 1 : 2), packed = (size_t)n->needed;
+    size_t packed = (size_t)n->needed, conditions = (size_t)n->conditions;
+    size_t pairs = (r < TT_EXPERT_CHUNK ? r : TT_EXPERT_CHUNK) * (size_t)t->router.top_k;
 #define AT(bytes) (void *)(base + take(&at, (bytes)))
-    space s;
+    tt_trunk_space s;
     base = base ? base : (char *)64; /* any aligned address: only differences count */
     s.x = AT(r * d * act);
     s.h = AT(r * d * act);
     s.qkv = AT(r * q * act);
     s.att = AT(r * (size_t)(t->heads * t->head_dim) * act);
-    s.mlp = AT(chunk * wide * act);
+    s.mlp = AT(mlp_units(t, r) * act);
     s.last_x = AT(packed * d * act);
     s.last_q = AT(packed * (size_t)(t->heads * t->head_dim) * act);
     s.cos = AT(r * (size_t)t->half * 4);
     s.sin = AT(r * (size_t)t->half * 4);
     s.want = AT(w * d * act);
     s.uncond = AT(w * d * act);
+    s.condition = AT(conditions * (size_t)t->modulation.width * act);
+    s.mod = AT(conditions * (size_t)mod_width(t) * act);
+    s.pair_x = AT(pairs * d * act);
+    s.pair_y = AT(pairs * 2 * (size_t)t->expert_ff * act);
+    s.pair_weight = AT(pairs * 4);
+    s.pair_place = AT(pairs * 4);
+    s.pair_row = AT(pairs * 4);
+    s.expert_begin = AT(((size_t)t->router.experts + 1) * 4);
     s.id = AT((size_t)ints_of(n) * 4);
     s.position = s.id + n->rows;
     s.column = s.position + n->rows;
@@ -72,10 +80,43 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, space *v)
     s.want_row = s.need_row + n->needed;
     s.uncond_row = s.want_row + n->wants;
     s.cfg = (float *)(void *)(s.uncond_row + n->wants);
+    s.row_mod = (int32_t *)(void *)(s.cfg + n->wants);
+    s.need_mod = s.row_mod + n->rows;
+    s.want_mod = s.need_mod + n->needed;
+    s.uncond_mod = s.want_mod + n->wants;
 #undef AT
     if (v)
         *v = s;
     return at;
+}
+
+/* --- norms and residuals, modulated or not --- */
+
+static tt_status normalise(tt_trunk *t, const tt_trunk_space *v, tt_act *y, const tt_act *x,
+                           const float *w, int64_t rows, const int32_t *mod, int64_t slot,
+                           tt_err *e)
+{
+    tt_stream *s = t->stream;
+    int64_t d = t->width;
+    if (!t->modulation.width)
+        return s->op.rmsnorm(s, y, d, x, d, w, rows, d, t->eps, e);
+    return s->op.adaln(s, y, d, x, d, w, tt_trunk_at(t, v->mod, slot * d),
+                       tt_trunk_at(t, v->mod, (slot + 1) * d), mod_width(t), mod, rows, d, t->eps,
+                       e);
+}
+
+tt_status tt_trunk_add_product(tt_trunk *t, const tt_trunk_space *v, tt_act *x, const tt_act *in,
+                               int64_t ld, int64_t rows, const tt_matrix *w, tt_act *spare,
+                               const int32_t *mod, int64_t slot, tt_err *e)
+{
+    tt_stream *s = t->stream;
+    int64_t d = t->width;
+    if (!t->modulation.width)
+        return s->op.linear(s, x, d, in, ld, rows, w, true, e);
+    tt_status st = s->op.linear(s, spare, d, in, ld, rows, w, false, e);
+    return st ? st
+              : s->op.gate_add(s, x, d, spare, d, tt_trunk_at(t, v->mod, (slot + 2) * d),
+                               mod_width(t), mod, rows, d, e);
 }
 
 size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
@@ -83,10 +124,12 @@ size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
     const tt_stream *s = t->stream;
     int64_t r = s->op.bucket ? s->op.bucket(s, rows) : rows;
     int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants, needed = r < 2 * w ? r : 2 * w;
-    return lay_out(t, &(shape){.rows = r, .wants = w, .needed = needed}, NULL, NULL);
+    int64_t conditions = !t->modulation.width ? 0 : t->modulation.timed ? r : 1;
+    return lay_out(t, &(shape){.rows = r, .wants = w, .needed = needed, .conditions = conditions},
+                   NULL, NULL);
 }
 
-static tt_status reserve(tt_trunk *t, const shape *n, space *v, tt_err *e)
+static tt_status reserve(tt_trunk *t, const shape *n, tt_trunk_space *v, tt_err *e)
 {
     size_t need = lay_out(t, n, NULL, NULL);
     if (need > t->space_bytes) {
@@ -102,21 +145,6 @@ static tt_status reserve(tt_trunk *t, const shape *n, space *v, tt_err *e)
     return TT_OK;
 }
 
-static tt_act *shift(const tt_trunk *t, const tt_act *p, int64_t elements)
-{
-    return (char *)(uintptr_t)p + elements * (int64_t)tt_dtype_size(t->act);
-}
-
-/* The query rows of a layer: all rows of the pass, or in the last layer those that the head
- * needs, packed. */
-typedef struct {
-    int64_t rows;
-    tt_act *x;       /* residual stream of these rows */
-    const tt_act *q; /* their queries */
-    int64_t ldq;
-    const int32_t *map; /* row of the pass -> row here; NULL: the same */
-} queries;
-
 /* Query rows of one sequence among the packed ones: [*first, *first + count). */
 static int64_t packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *first)
 {
@@ -129,8 +157,9 @@ static int64_t packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *f
 }
 
 /* Which keys each sequence of the pass attends to in this layer. */
-static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q, const space *v,
-                      const queries *rows, int64_t layer, tt_span *out)
+static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
+                      const tt_trunk_space *v, const tt_trunk_rows *rows, int64_t layer,
+                      tt_span *out)
 {
     int64_t ld = (t->heads + 2 * t->kv_heads) * t->head_dim, width = t->kv_heads * t->head_dim;
     *out = (tt_span){.query_row = q->row,
@@ -147,16 +176,16 @@ static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
         out->v = tt_kv_value(q->kv, layer, q->see_begin);
         out->ld_kv = width;
     } else {
-        out->k = shift(t, v->qkv, (q->row + q->see_begin) * ld + t->heads * t->head_dim);
-        out->v = shift(t, out->k, width);
+        out->k = tt_trunk_at(t, v->qkv, (q->row + q->see_begin) * ld + t->heads * t->head_dim);
+        out->v = tt_trunk_at(t, out->k, width);
         out->ld_kv = ld;
     }
 }
 
 enum { SPANS = 256 }; /* handed to the operation in groups, so that no list is allocated */
 
-static tt_status attend(tt_trunk *t, const tt_pass *p, const space *v, const queries *rows,
-                        int64_t layer, tt_err *e)
+static tt_status attend(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
+                        const tt_trunk_rows *rows, int64_t layer, tt_err *e)
 {
     tt_span span[SPANS];
     int64_t ldo = t->heads * t->head_dim;
@@ -174,33 +203,8 @@ static tt_status attend(tt_trunk *t, const tt_pass *p, const space *v, const que
     return TT_OK;
 }
 
-static tt_status mlp(tt_trunk *t, const tt_trunk_layer *l, const queries *rows, const space *v,
-                     tt_err *e)
-{
-    tt_stream *s = t->stream;
-    int64_t d = t->width, ff = t->ff, ld = s->op.glu ? ff : 2 * ff;
-    int64_t chunk = s->op.glu ? GLU_CHUNK : MLP_CHUNK;
-    for (int64_t r = 0; r < rows->rows; r += chunk) {
-        int64_t n = rows->rows - r < chunk ? rows->rows - r : chunk;
-        const tt_act *h = shift(t, v->h, r * d);
-        tt_status st;
-        if (s->op.glu) {
-            st = s->op.glu(s, v->mlp, ld, h, d, n, l->gate_up, e);
-        } else {
-            st = s->op.linear(s, v->mlp, ld, h, d, n, l->gate_up, false, e);
-            if (!st)
-                st = s->op.swiglu(s, v->mlp, ld, v->mlp, shift(t, v->mlp, ff), ld, n, ff, e);
-        }
-        if (!st)
-            st = s->op.linear(s, shift(t, rows->x, r * d), d, v->mlp, ld, n, l->down, true, e);
-        if (st)
-            return st;
-    }
-    return TT_OK;
-}
-
 /* Rotates queries and keys, and keeps the keys and values of sequences that have a store. */
-static tt_status rotate(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+static tt_status rotate(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                         int64_t layer, tt_err *e)
 {
     tt_store store[SPANS];
@@ -215,7 +219,7 @@ static tt_status rotate(tt_trunk *t, const tt_pass *p, const shape *n, const spa
                                              .k = tt_kv_key(p->seq[i].kv, layer, 0),
                                              .v = tt_kv_value(p->seq[i].kv, layer, 0)};
         int64_t rows = (i < p->seqs ? p->seq[i].row : n->rows) - row;
-        st = t->stream->op.rope_store(t->stream, shift(t, v->qkv, row * ld), ld,
+        st = t->stream->op.rope_store(t->stream, tt_trunk_at(t, v->qkv, row * ld), ld,
                                       v->cos + row * t->half, v->sin + row * t->half, rows,
                                       t->heads, t->kv_heads, t->head_dim, t->half, store, stores,
                                       v->column + row, e);
@@ -224,31 +228,38 @@ static tt_status rotate(tt_trunk *t, const tt_pass *p, const shape *n, const spa
 }
 
 /* Queries, keys and values of all rows. */
-static tt_status project(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+static tt_status project(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                          int64_t layer, tt_err *e)
 {
     tt_stream *s = t->stream;
     const tt_trunk_layer *l = &t->layer[layer];
     int64_t d = t->width, ld = (t->heads + 2 * t->kv_heads) * t->head_dim;
-    tt_status st = s->op.rmsnorm(s, v->h, d, v->x, d, l->norm1, n->rows, d, t->eps, e);
+    tt_status st = normalise(t, v, v->h, v->x, l->norm1, n->rows, v->row_mod,
+                             tt_trunk_slot(layer, 0), e);
     if (!st)
         st = s->op.linear(s, v->qkv, ld, v->h, d, n->rows, l->qkv, false, e);
+    if (!st && l->q_norm)
+        st = s->op.rmsnorm_heads(s, v->qkv, ld, l->q_norm, n->rows, t->heads, t->head_dim, t->eps,
+                                 e);
+    if (!st && l->k_norm)
+        st = s->op.rmsnorm_heads(s, tt_trunk_at(t, v->qkv, t->heads * t->head_dim), ld, l->k_norm,
+                                 n->rows, t->kv_heads, t->head_dim, t->eps, e);
     return st ? st : rotate(t, p, n, v, layer, e);
 }
 
 /* Attention, its projection and the MLP on the query rows. */
-static tt_status advance(tt_trunk *t, const tt_pass *p, const space *v, const queries *rows,
-                         int64_t layer, tt_err *e)
+static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
+                         const tt_trunk_rows *rows, int64_t layer, tt_err *e)
 {
-    tt_stream *s = t->stream;
     const tt_trunk_layer *l = &t->layer[layer];
-    int64_t d = t->width, n = rows->rows;
+    int64_t n = rows->rows;
     tt_status st = attend(t, p, v, rows, layer, e);
     if (!st)
-        st = s->op.linear(s, rows->x, d, v->att, t->heads * t->head_dim, n, l->out, true, e);
+        st = tt_trunk_add_product(t, v, rows->x, v->att, t->heads * t->head_dim, n, l->out, v->h,
+                                  rows->mod, tt_trunk_slot(layer, 0), e);
     if (!st)
-        st = s->op.rmsnorm(s, v->h, d, rows->x, d, l->norm2, n, d, t->eps, e);
-    return st ? st : mlp(t, l, rows, v, e);
+        st = normalise(t, v, v->h, rows->x, l->norm2, n, rows->mod, tt_trunk_slot(layer, 1), e);
+    return st ? st : tt_trunk_mlp(t, layer, rows, v, e);
 }
 
 /* --- what a pass uploads --- */
@@ -286,6 +297,8 @@ static shape shape_of(tt_trunk *t, const tt_pass *p)
 {
     const tt_stream *s = t->stream;
     shape n = {.rows = p->rows, .wants = p->wants, .needed = map_needed(t, p)};
+    if (t->modulation.width)
+        n.conditions = t->modulation.timed ? p->seqs : 1;
     for (int64_t i = 0; i < p->wants; i++)
         n.guided |= p->want[i].uncond >= 0;
     n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && p->seqs <= SPANS;
@@ -293,6 +306,7 @@ static shape shape_of(tt_trunk *t, const tt_pass *p)
         n.rows = s->op.bucket(s, n.rows);
         n.wants = s->op.bucket(s, n.wants);
         n.needed = n.needed ? s->op.bucket(s, n.needed) : 0;
+        n.conditions = n.conditions > 1 ? s->op.bucket(s, n.conditions) : n.conditions;
         if (n.needed >= n.rows)
             n.needed = 0;
     }
@@ -315,8 +329,25 @@ static void list_wants(const tt_trunk *t, const tt_pass *p, const shape *n, int3
     }
 }
 
-static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
-                               tt_err *e)
+/* Which modulation the rows, the needed rows and the wants have: that of their sequence. Padding
+ * has the first one. */
+static void list_mods(const tt_trunk *t, const tt_pass *p, const shape *n, int32_t *row)
+{
+    int32_t *need = row + n->rows, *want = need + n->needed, *uncond = want + n->wants;
+    for (int64_t i = 0; i < p->seqs && t->modulation.timed; i++)
+        for (int64_t r = p->seq[i].row; r < p->seq[i].row + p->seq[i].rows; r++)
+            row[r] = (int32_t)i;
+    for (int64_t r = 0; r < p->rows && n->needed; r++)
+        if (t->map[r] >= 0)
+            *need++ = row[r];
+    for (int64_t i = 0; i < p->wants; i++) {
+        want[i] = row[p->want[i].row];
+        uncond[i] = p->want[i].uncond >= 0 ? row[p->want[i].uncond] : want[i];
+    }
+}
+
+static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n,
+                               const tt_trunk_space *v, tt_err *e)
 {
     int64_t ints = ints_of(n);
     if (ints > t->ints_room) {
@@ -336,18 +367,51 @@ static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n, co
         if (t->map[r] >= 0)
             *need++ = (int32_t)r;
     list_wants(t, p, n, want, want + n->wants, (float *)(void *)(want + 2 * n->wants));
+    if (n->conditions)
+        list_mods(t, p, n, want + 3 * n->wants);
     return t->stream->op.upload(t->stream, v->id, t->ints, (size_t)ints * sizeof *t->ints, e);
 }
 
+/* Makes the modulations of the pass: conditions on the host, where they are a small product, the
+ * vectors they turn into on the device. */
+static tt_status modulate(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
+                          tt_err *e)
+{
+    tt_stream *s = t->stream;
+    const tt_modulation *m = &t->modulation;
+    int64_t numbers = n->conditions * m->width;
+    if (numbers > t->conditions_room) {
+        float *list = realloc(t->conditions, (size_t)numbers * sizeof *list);
+        if (!list)
+            return tt_fail(e, TT_ENOMEM, "no memory for %lld conditions", (long long)n->conditions);
+        t->conditions = list;
+        t->conditions_room = numbers;
+    }
+    for (int64_t i = 0; i < n->conditions; i++)
+        m->condition(m->arg, m->timed && i < p->seqs ? p->seq[i].sigma : 0,
+                     t->conditions + i * m->width);
+    for (int64_t i = 0; i < numbers && t->act == TT_BF16; i++) { /* in place, from the front */
+        uint16_t narrow = tt_f32_to_bf16(t->conditions[i]);
+        memcpy((char *)t->conditions + (size_t)i * sizeof narrow, &narrow, sizeof narrow);
+    }
+    tt_status st = s->op.upload(s, v->condition, t->conditions,
+                                (size_t)numbers * tt_dtype_size(t->act), e);
+    return st ? st
+              : s->op.linear(s, v->mod, mod_width(t), v->condition, m->width, n->conditions,
+                             m->table, false, e);
+}
+
 /* Packs residual stream and queries of the needed rows for the last layer. */
-static tt_status pack_needed(tt_trunk *t, const shape *n, const space *v, queries *rows, tt_err *e)
+static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *v,
+                             tt_trunk_rows *rows, tt_err *e)
 {
     tt_stream *s = t->stream;
     int64_t d = t->width, q = t->heads * t->head_dim;
     tt_status st = s->op.gather(s, v->last_x, d, v->x, d, v->need_row, n->needed, d, e);
     if (!st)
         st = s->op.gather(s, v->last_q, q, v->qkv, rows->ldq, v->need_row, n->needed, q, e);
-    *rows = (queries){.rows = n->needed, .x = v->last_x, .q = v->last_q, .ldq = q, .map = t->map};
+    *rows = (tt_trunk_rows){.rows = n->needed, .x = v->last_x, .q = v->last_q, .ldq = q,
+                            .map = t->map, .mod = n->conditions ? v->need_mod : NULL};
     return st;
 }
 
@@ -366,19 +430,19 @@ static tt_status save_hidden(tt_trunk *t, const tt_act *x, int64_t rows, float *
 enum { HEAD_CHUNK = 256 };
 
 /* The normalised hidden rows of the wants, guidance mixed in. */
-static tt_status collect_wants(tt_trunk *t, const shape *n, const space *v, const queries *rows,
-                               tt_err *e)
+static tt_status collect_wants(tt_trunk *t, const shape *n, const tt_trunk_space *v,
+                               const tt_trunk_rows *rows, tt_err *e)
 {
     tt_stream *s = t->stream;
-    int64_t d = t->width, w = n->wants;
+    int64_t d = t->width, w = n->wants, last = tt_trunk_slot(t->layers, 0);
     tt_status st = s->op.gather(s, v->want, d, rows->x, d, v->want_row, w, d, e);
     if (!st)
-        st = s->op.rmsnorm(s, v->want, d, v->want, d, t->norm, w, d, t->eps, e);
+        st = normalise(t, v, v->want, v->want, t->norm, w, v->want_mod, last, e);
     if (st || !n->guided)
         return st;
     st = s->op.gather(s, v->uncond, d, rows->x, d, v->uncond_row, w, d, e);
     if (!st)
-        st = s->op.rmsnorm(s, v->uncond, d, v->uncond, d, t->norm, w, d, t->eps, e);
+        st = normalise(t, v, v->uncond, v->uncond, t->norm, w, v->uncond_mod, last, e);
     if (!st)
         st = s->op.cfg_mix(s, v->want, d, v->uncond, d, v->cfg, w, d, e);
     return st;
@@ -406,7 +470,7 @@ static int64_t head_key(const tt_trunk *t, const tt_pass *p, const shape *n)
 }
 
 /* Statistics of chunk after chunk; those of padding wants go to spare. */
-static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                           tt_row_stats *spare, tt_err *e)
 {
     tt_stream *s = t->stream;
@@ -416,15 +480,15 @@ static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const s
         int64_t m = fill_draws(p, n, r, draw);
         st = s->op.head(s, (spare ? spare : p->stats) + r, p->top ? p->top + r * p->n_top : NULL,
                         p->top ? p->n_top : 0, p->logits ? p->logits + r * t->vocab : NULL,
-                        shift(t, v->want, r * t->width), t->width, m, t->head, draw, e);
+                        tt_trunk_at(t, v->want, r * t->width), t->width, m, t->head, draw, e);
     }
     return st;
 }
 
 /* --- a pass --- */
 
-static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
-                            queries *rows, tt_err *e)
+static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
+                            tt_trunk_rows *rows, tt_err *e)
 {
     tt_status st = TT_OK;
     for (int64_t i = 0; i < t->layers && !st; i++) {
@@ -439,7 +503,7 @@ static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const
     return st;
 }
 
-static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const space *v,
+static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                           tt_row_stats *spare, tt_err *e)
 {
     tt_stream *s = t->stream;
@@ -451,12 +515,16 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const s
         st = s->op.rope_table(s, v->cos, v->sin, v->position, t->inv_freq, n->rows, t->half, e);
     if (!st && p->hidden)
         st = save_hidden(t, v->x, p->rows, p->hidden, e);
-    queries rows = {.rows = n->rows, .x = v->x, .q = v->qkv,
-                    .ldq = (t->heads + 2 * t->kv_heads) * t->head_dim};
+    if (!st && n->conditions)
+        st = modulate(t, p, n, v, e);
+    tt_trunk_rows rows = {.rows = n->rows, .x = v->x, .q = v->qkv,
+                          .ldq = (t->heads + 2 * t->kv_heads) * t->head_dim,
+                          .mod = n->conditions ? v->row_mod : NULL};
     if (!st)
         st = run_layers(t, p, n, v, &rows, e);
     if (!st && p->hidden) {
-        st = s->op.rmsnorm(s, v->h, d, v->x, d, t->norm, p->rows, d, t->eps, e);
+        st = normalise(t, v, v->h, v->x, t->norm, p->rows, v->row_mod,
+                       tt_trunk_slot(t->layers, 0), e);
         if (!st)
             st = save_hidden(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
     }
@@ -476,7 +544,7 @@ static int64_t power_above(int64_t n)
 
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
 {
-    space v;
+    tt_trunk_space v;
     tt_stream *s = t->stream;
     shape n = shape_of(t, p);
     tt_row_stats *spare = NULL;
@@ -489,7 +557,7 @@ tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
             stores += p->seq[i].kv != NULL;
         const int64_t key[] = {(int64_t)(intptr_t)t, (int64_t)(intptr_t)t->space, n.rows, n.needed,
                                n.wants, n.guided, power_above(p->seqs), power_above(stores),
-                               head_key(t, p, &n)};
+                               n.conditions, head_key(t, p, &n)};
         st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
         if (!st) {
             st = run_body(t, p, &n, &v, spare, e);

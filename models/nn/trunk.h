@@ -5,19 +5,40 @@
  *   x = table[id]
  *   per layer:  x += out( attention( rope( qkv( norm1 x ) ) ) )
  *               x += down( silu(gate h) * up h ),  h = norm2 x
- *   logits = head( norm x )                           on wanted rows only */
+ *   logits = head( norm x )                           on wanted rows only
+ *
+ * Variants: query and key heads normalised before they are rotated; only the first channels of a
+ * head rotated; layers whose MLP is a mixture of experts (with an MLP for all rows beside it or
+ * not); and the diffusion transformer (DiT, arXiv 2212.09748): LayerNorm, a plain GELU MLP, and
+ * norms and residuals modulated by vectors made from the sequence's noise level. */
 #ifndef TT_TRUNK_H
 #define TT_TRUNK_H
 
 #include "models/model.h"
 
 typedef struct {
-    float *norm1, *norm2; /* device, [width] */
-    tt_matrix *qkv;       /* rows: all q heads, all k heads, all v heads */
+    float *norm1, *norm2;   /* device, [width] */
+    tt_matrix *qkv;         /* rows: all q heads, all k heads, all v heads */
+    float *q_norm, *k_norm; /* device, [head_dim]; NULL: heads are not normalised */
     tt_matrix *out;
-    tt_matrix *gate_up; /* rows: gate, then up */
+    int64_t ff;         /* hidden units of the MLP all rows go through; 0: there is none */
+    tt_matrix *gate_up; /* rows: gate, then up; up alone when ungated */
     tt_matrix *down;
+    bool routed;        /* a mixture of experts; set before tt_trunk_open() */
+    tt_matrix *router;  /* [experts, width] */
+    float *router_bias; /* device, [experts], or NULL */
+    tt_matrix **expert_gate_up, **expert_down; /* of each expert */
 } tt_trunk_layer;
+
+/* How a DiT's norms and residuals are modulated. */
+typedef struct {
+    int64_t width;    /* of the condition; 0: nothing is modulated */
+    bool timed;       /* each sequence has its own noise level; else it is 0 for all */
+    tt_matrix *table; /* condition to a modulation: 6 vectors a layer, 2 for the final norm */
+    /* The condition (host, [width]) of noise level sigma. */
+    void (*condition)(const void *arg, float sigma, float *c);
+    const void *arg;
+} tt_modulation;
 
 typedef struct {
     tt_stream *stream;
@@ -27,6 +48,11 @@ typedef struct {
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
     float eps;
+    bool ungated;       /* the MLP is gelu alone */
+    tt_router router;   /* of routed layers, without bias */
+    int64_t expert_ff;  /* hidden units of an expert */
+    int64_t shared_ff;  /* of the MLP beside the experts; 0: none */
+    tt_modulation modulation;
 
     tt_trunk_layer *layer;
     float *norm;     /* device, [width] */
@@ -40,22 +66,45 @@ typedef struct {
     /* Host lists, grown likewise. */
     int32_t *map;  /* row -> its place among the rows the head needs, or -1 */
     int32_t *ints; /* what a pass uploads: see trunk.c */
-    int64_t map_rows, ints_room;
+    float *conditions;
+    int64_t map_rows, ints_room, conditions_room;
 } tt_trunk;
 
-/* A checkpoint's tensor names. Those of layer i follow the prefix with i in its place; the biases
- * may be NULL. */
+/* A checkpoint's tensor names. Those of layer i follow the prefix with i in its place, those of
+ * expert j further follow `expert` with j in its place. Names of what a family has not are NULL. */
 typedef struct {
     const char *prefix; /* "model.layers.%lld." */
-    const char *norm1, *q, *k, *v, *q_bias, *k_bias, *v_bias, *out, *norm2, *gate, *up, *down;
-    const char *table, *norm, *head;
+    const char *norm1, *qkv, *q, *k, *v; /* qkv: all three in one tensor */
+    const char *qkv_bias, *q_bias, *k_bias, *v_bias, *q_norm, *k_norm, *out, *norm2;
+    const char *gate, *up, *up_bias, *down, *down_bias;
+    const char *router, *router_bias;
+    const char *expert; /* "mlp.experts.%lld." */
+    const char *expert_gate, *expert_up, *expert_down;
+    const char *shared_gate, *shared_up, *shared_down;
+    const char *modulation, *modulation_bias; /* of a layer */
+    const char *table, *norm, *head, *head_bias, *last_modulation, *last_modulation_bias;
 } tt_trunk_names;
 
-/* Binds and packs all weights; the shape and the stream must be set. inv_freq[i] =
- * theta^(-2 i / rotary), i < rotary / 2. tied: the head is the table. progress may be NULL.
+/* Rotary frequencies: theta^(-2 i / width) for i < width / 2. With a factor they are scaled as in
+ * Llama 3.1: unchanged for wavelengths below original / high, divided by the factor above
+ * original / low, in between a mixture. */
+typedef struct {
+    double theta;
+    int64_t width; /* channels of a head that rotate, even */
+    double factor, low, high, original; /* factor 0: not scaled */
+} tt_rotary;
+
+/* Frequency i, in double. */
+double tt_rotary_frequency(const tt_rotary *r, int64_t i);
+
+/* Room for the layers, zeroed. TT_ENOMEM. */
+tt_status tt_trunk_layers(tt_trunk *t, tt_err *e);
+
+/* Binds and packs all weights; the shape, the stream and the layers must be set. tied: the head is
+ * the table. progress may be NULL. TT_EUNSUP when the device lacks an operation of TT_SOME_OPS.
  * After a failure tt_trunk_close() is still due. */
 tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
-                        tt_weights_mode mode, double theta, int64_t rotary, bool tied,
+                        tt_weights_mode mode, const tt_rotary *rotary, bool tied,
                         void (*progress)(void *, double), void *arg, tt_err *e);
 void tt_trunk_close(tt_trunk *t);
 

@@ -62,6 +62,13 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->compute = compute_text(t);
 }
 
+static void close_list(tt_trunk *t, tt_matrix **list)
+{
+    for (int32_t i = 0; list && i < t->router.experts; i++)
+        t->stream->op.matrix_close(t->stream, list[i]);
+    free(list);
+}
+
 void tt_trunk_close(tt_trunk *t)
 {
     tt_stream *s = t->stream;
@@ -71,8 +78,14 @@ void tt_trunk_close(tt_trunk *t)
         s->op.release(s, l->norm2);
         s->op.matrix_close(s, l->qkv);
         s->op.matrix_close(s, l->out);
+        s->op.release(s, l->q_norm);
+        s->op.release(s, l->k_norm);
         s->op.matrix_close(s, l->gate_up);
         s->op.matrix_close(s, l->down);
+        s->op.matrix_close(s, l->router);
+        s->op.release(s, l->router_bias);
+        close_list(t, l->expert_gate_up);
+        close_list(t, l->expert_down);
     }
     free(t->layer);
     s->op.release(s, t->norm);
@@ -80,9 +93,11 @@ void tt_trunk_close(tt_trunk *t)
     if (t->head != t->table)
         s->op.matrix_close(s, t->head);
     s->op.matrix_close(s, t->table);
+    s->op.matrix_close(s, t->modulation.table);
     s->op.release(s, t->space);
     free(t->map);
     free(t->ints);
+    free(t->conditions);
 }
 
 static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t n, tt_err *e)
@@ -115,14 +130,28 @@ static tt_status vector(tt_trunk *t, float **out, const tt_weights *w, const cha
     return s;
 }
 
-static tt_status rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e)
+double tt_rotary_frequency(const tt_rotary *r, int64_t i)
 {
-    t->half = rotary / 2;
+    double f = pow(r->theta, -2.0 * (double)i / (double)r->width);
+    if (!(r->factor > 0))
+        return f;
+    double wave = 6.283185307179586 / f;
+    if (wave < r->original / r->high)
+        return f;
+    if (wave > r->original / r->low)
+        return f / r->factor;
+    double s = (r->original / wave - r->low) / (r->high - r->low);
+    return (1 - s) * f / r->factor + s * f;
+}
+
+static tt_status rope(tt_trunk *t, const tt_rotary *r, tt_err *e)
+{
+    t->half = r->width / 2;
     float *host = malloc((size_t)t->half * sizeof *host);
     if (!host)
         return tt_fail(e, TT_ENOMEM, "no memory for rotary frequencies");
     for (int64_t i = 0; i < t->half; i++)
-        host[i] = (float)pow(theta, -2.0 * (double)i / (double)rotary);
+        host[i] = (float)tt_rotary_frequency(r, i);
     tt_status s = to_device(t, &t->inv_freq, host, t->half, e);
     free(host);
     return s;
@@ -157,24 +186,60 @@ static tt_status quantise_part(tt_weight *part, tt_err *e)
     return TT_OK;
 }
 
-/* One tensor of a stacked matrix, and its bias [n] or NULL. */
+/* --- names --- */
+
 typedef struct {
-    const char *name;
+    char text[160];
+} tensor_name;
+
+/* The prefixes hold one %lld each; they come from our own tables. expert -1: a tensor of the layer
+ * itself. "" when the family has none. */
+static tensor_name name_of(const tt_trunk_names *n, int64_t layer, int64_t expert,
+                           const char *suffix)
+{
+    tensor_name out = {""};
+    if (!suffix)
+        return out;
+    int at = 0;
+    const char *const prefix[] = {n->prefix, expert < 0 ? NULL : n->expert};
+    for (int i = 0; i < 2 && prefix[i]; i++) {
+        const char *mark = strstr(prefix[i], "%lld");
+        at += snprintf(out.text + at, sizeof out.text - (size_t)at, "%.*s%lld%s",
+                       (int)(mark - prefix[i]), prefix[i], (long long)(i ? expert : layer),
+                       mark + 4);
+    }
+    snprintf(out.text + at, sizeof out.text - (size_t)at, "%s", suffix);
+    return out;
+}
+
+/* One tensor of a stacked matrix, and its bias [n] or "". */
+typedef struct {
+    tensor_name name;
     int64_t n;
-    const char *bias;
-} part_name;
+    tensor_name bias;
+} part;
+
+static part outside(const char *name, int64_t n, const char *bias)
+{
+    part p = {.n = n};
+    snprintf(p.name.text, sizeof p.name.text, "%s", name);
+    snprintf(p.bias.text, sizeof p.bias.text, "%s", bias ? bias : "");
+    return p;
+}
+
+/* --- matrices --- */
 
 /* The parts' biases one after the other, zeros where a part has none; *out stays NULL when none
  * has. To be freed. */
-static tt_status read_bias(float **out, const tt_weights *w, const part_name *part, int parts,
+static tt_status read_bias(float **out, const tt_weights *w, const part *list, int64_t parts,
                            tt_err *e)
 {
     int64_t n = 0, at = 0;
     bool any = false;
     *out = NULL;
-    for (int i = 0; i < parts; i++) {
-        n += part[i].n;
-        any |= part[i].bias != NULL;
+    for (int64_t i = 0; i < parts; i++) {
+        n += list[i].n;
+        any |= *list[i].bias.text != '\0';
     }
     if (!any)
         return TT_OK;
@@ -182,135 +247,259 @@ static tt_status read_bias(float **out, const tt_weights *w, const part_name *pa
     if (!bias)
         return tt_fail(e, TT_ENOMEM, "no memory for %lld biases", (long long)n);
     *out = bias;
-    for (int i = 0; i < parts; at += part[i++].n) {
+    for (int64_t i = 0; i < parts; at += list[i++].n) {
         tt_tensor t;
-        if (!part[i].bias)
+        if (!*list[i].bias.text)
             continue;
-        tt_status s = tt_weights_get(w, part[i].bias, 1, (int64_t[]){part[i].n}, &t, e);
+        tt_status s = tt_weights_get(w, list[i].bias.text, 1, (int64_t[]){list[i].n}, &t, e);
         if (!s)
-            s = tt_to_f32(bias + at, &t, 0, part[i].n, e);
+            s = tt_to_f32(bias + at, &t, 0, list[i].n, e);
         if (s)
             return s;
     }
     return TT_OK;
 }
 
-enum { MAX_PARTS = 8 };
+/* Parts on their way into a matrix. Rounded copies live only while packing. */
+typedef struct {
+    tt_weight *weight;
+    bool *rounded;
+} packing;
 
-static tt_status matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part_name *part,
-                        int parts, int64_t k, unsigned flags, tt_err *e)
+static tt_status read_parts(packing *p, const tt_weights *w, const part *parts, int64_t n,
+                            int64_t k, bool round, tt_err *e)
 {
-    tt_weight list[MAX_PARTS] = {0};
-    int rounded = 0;
-    float *bias = NULL;
-    tt_status s = parts <= MAX_PARTS ? TT_OK : tt_fail(e, TT_EINVAL, "matrix of %d parts", parts);
-    for (int i = 0; i < parts && !s; i++)
-        s = tt_weights_matrix(w, part[i].name, part[i].n, k, &list[i], e);
-    /* Rounded copies live only while packing; a table is looked up in the mapped original. */
-    bool round = t->quantise && !(flags & TT_MATRIX_TABLE);
-    for (int i = 0; i < parts && !s && round; i++)
-        if (list[i].data.dtype != TT_I8) {
-            s = quantise_part(&list[i], e);
-            rounded = s ? rounded : rounded | 1 << i;
-        }
-    if (!s)
-        s = read_bias(&bias, w, part, parts, e);
-    if (!s)
-        s = t->stream->op.matrix_open(t->stream, out, list, parts, bias, t->compute, flags, e);
-    free(bias);
-    if (s)
-        tt_context(e, s, "tensor '%.80s'", part[0].name);
-    for (int i = 0; i < parts; i++)
-        if (rounded & 1 << i) {
-            free((void *)(uintptr_t)list[i].data.data);
-            free((void *)(uintptr_t)list[i].scale.data);
+    tt_status s = TT_OK;
+    for (int64_t i = 0; i < n && !s; i++)
+        s = tt_weights_matrix(w, parts[i].name.text, parts[i].n, k, &p->weight[i], e);
+    for (int64_t i = 0; i < n && !s && round; i++)
+        if (p->weight[i].data.dtype != TT_I8) {
+            s = quantise_part(&p->weight[i], e);
+            p->rounded[i] = !s;
         }
     return s;
 }
 
-/* --- all of a checkpoint --- */
-
-enum { NORM1, Q, K, V, Q_BIAS, K_BIAS, V_BIAS, OUT, NORM2, GATE, UP, DOWN, LAYER_NAMES };
-
-typedef struct {
-    char text[LAYER_NAMES][128];
-} layer_names;
-
-/* The prefix holds one %lld; it comes from our own tables. */
-static void spell(layer_names *l, const tt_trunk_names *n, int64_t i)
+static void free_packing(packing *p, int64_t n)
 {
-    const char *const part[LAYER_NAMES] = {
-        n->norm1,  n->q,   n->k,     n->v,    n->q_bias, n->k_bias,
-        n->v_bias, n->out, n->norm2, n->gate, n->up,     n->down};
-    const char *mark = strstr(n->prefix, "%lld");
-    for (int k = 0; k < LAYER_NAMES; k++)
-        snprintf(l->text[k], sizeof l->text[k], "%.*s%lld%s%s", (int)(mark - n->prefix), n->prefix,
-                 (long long)i, mark + 4, part[k] ? part[k] : "");
+    for (int64_t i = 0; i < n && p->rounded; i++)
+        if (p->rounded[i]) {
+            free((void *)(uintptr_t)p->weight[i].data.data);
+            free((void *)(uintptr_t)p->weight[i].scale.data);
+        }
+    free(p->weight);
+    free(p->rounded);
 }
 
-static tt_status bind_layer(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
-                            int64_t i, tt_err *e)
+/* exact: float32 products of unrounded weights whatever the mode is. */
+static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part *parts,
+                           int64_t n, int64_t k, unsigned flags, bool exact, tt_err *e)
 {
-    layer_names n;
-    spell(&n, names, i);
-    tt_trunk_layer *l = &t->layer[i];
+    float *bias = NULL;
+    packing p = {calloc((size_t)n, sizeof *p.weight), calloc((size_t)n, sizeof *p.rounded)};
+    tt_status s = TT_OK;
+    if (!p.weight || !p.rounded)
+        s = tt_fail(e, TT_ENOMEM, "no memory for a matrix of %lld parts", (long long)n);
+    /* A table is looked up in the mapped original. */
+    bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && !exact;
+    if (!s)
+        s = read_parts(&p, w, parts, n, k, round, e);
+    if (!s)
+        s = read_bias(&bias, w, parts, n, e);
+    if (!s)
+        s = t->stream->op.matrix_open(t->stream, out, p.weight, (int)n, bias,
+                                      exact ? TT_COMPUTE_F32 : t->compute, flags, e);
+    free(bias);
+    if (s)
+        tt_context(e, s, "tensor '%.80s'", parts[0].name.text);
+    free_packing(&p, n);
+    return s;
+}
+
+static tt_status matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part *parts,
+                        int64_t n, int64_t k, unsigned flags, tt_err *e)
+{
+    return matrix_as(t, out, w, parts, n, k, flags, false, e);
+}
+
+/* --- a layer --- */
+
+/* Where a layer's tensors are looked for. */
+typedef struct {
+    tt_trunk *t;
+    const tt_weights *w;
+    const tt_trunk_names *names;
+    int64_t i;
+} place;
+
+static part in_layer(const place *p, int64_t expert, const char *suffix, int64_t n,
+                     const char *bias)
+{
+    return (part){.name = name_of(p->names, p->i, expert, suffix),
+                  .n = n,
+                  .bias = name_of(p->names, p->i, expert, bias)};
+}
+
+static tt_status layer_vector(const place *p, float **out, const char *suffix, int64_t n,
+                              tt_err *e)
+{
+    tensor_name name = name_of(p->names, p->i, -1, suffix);
+    return suffix ? vector(p->t, out, p->w, name.text, n, e) : TT_OK;
+}
+
+static tt_status bind_attention(const place *p, tt_trunk_layer *l, tt_err *e)
+{
+    tt_trunk *t = p->t;
+    const tt_trunk_names *n = p->names;
     int64_t d = t->width, q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
-    part_name qkv[] = {{n.text[Q], q, names->q_bias ? n.text[Q_BIAS] : NULL},
-                       {n.text[K], kv, names->k_bias ? n.text[K_BIAS] : NULL},
-                       {n.text[V], kv, names->v_bias ? n.text[V_BIAS] : NULL}};
-    part_name gate_up[] = {{n.text[GATE], t->ff, NULL}, {n.text[UP], t->ff, NULL}};
-    part_name out = {n.text[OUT], d, NULL}, down = {n.text[DOWN], d, NULL};
-    tt_status s = vector(t, &l->norm1, w, n.text[NORM1], d, e);
+    part separate[] = {in_layer(p, -1, n->q, q, n->q_bias), in_layer(p, -1, n->k, kv, n->k_bias),
+                       in_layer(p, -1, n->v, kv, n->v_bias)};
+    part fused = in_layer(p, -1, n->qkv, q + 2 * kv, n->qkv_bias);
+    part out = in_layer(p, -1, n->out, d, NULL);
+    tt_status s = layer_vector(p, &l->norm1, n->norm1, d, e);
     if (!s)
-        s = matrix(t, &l->qkv, w, qkv, 3, d, TT_MATRIX_LINEAR, e);
+        s = matrix(t, &l->qkv, p->w, n->qkv ? &fused : separate, n->qkv ? 1 : 3, d,
+                   TT_MATRIX_LINEAR, e);
     if (!s)
-        s = matrix(t, &l->out, w, &out, 1, q, TT_MATRIX_LINEAR, e);
+        s = layer_vector(p, &l->q_norm, n->q_norm, t->head_dim, e);
     if (!s)
-        s = vector(t, &l->norm2, w, n.text[NORM2], d, e);
+        s = layer_vector(p, &l->k_norm, n->k_norm, t->head_dim, e);
+    return s ? s : matrix(t, &l->out, p->w, &out, 1, q, TT_MATRIX_LINEAR, e);
+}
+
+static tt_status bind_mlp(const place *p, tt_trunk_layer *l, tt_err *e)
+{
+    tt_trunk *t = p->t;
+    const tt_trunk_names *n = p->names;
+    bool shared = l->routed;
+    l->ff = shared ? t->shared_ff : t->ff;
+    if (!l->ff)
+        return TT_OK;
+    part up[] = {in_layer(p, -1, shared ? n->shared_gate : n->gate, l->ff, NULL),
+                 in_layer(p, -1, shared ? n->shared_up : n->up, l->ff, n->up_bias)};
+    part down = in_layer(p, -1, shared ? n->shared_down : n->down, t->width, n->down_bias);
+    unsigned flags = TT_MATRIX_LINEAR | (t->ungated ? 0 : TT_MATRIX_GLU);
+    tt_status s = matrix(t, &l->gate_up, p->w, up + t->ungated, t->ungated ? 1 : 2, t->width,
+                         flags, e);
+    return s ? s : matrix(t, &l->down, p->w, &down, 1, l->ff, TT_MATRIX_LINEAR, e);
+}
+
+static tt_status bind_experts(const place *p, tt_trunk_layer *l, tt_err *e)
+{
+    tt_trunk *t = p->t;
+    const tt_trunk_names *n = p->names;
+    int32_t experts = t->router.experts;
+    part router = in_layer(p, -1, n->router, experts, NULL);
+    l->expert_gate_up = calloc((size_t)experts, sizeof *l->expert_gate_up);
+    l->expert_down = calloc((size_t)experts, sizeof *l->expert_down);
+    if (!l->expert_gate_up || !l->expert_down)
+        return tt_fail(e, TT_ENOMEM, "no memory for %d experts", experts);
+    tt_status s = matrix_as(t, &l->router, p->w, &router, 1, t->width, TT_MATRIX_LINEAR, true, e);
     if (!s)
-        s = matrix(t, &l->gate_up, w, gate_up, 2, d, TT_MATRIX_LINEAR | TT_MATRIX_GLU, e);
+        s = layer_vector(p, &l->router_bias, n->router_bias, experts, e);
+    for (int32_t x = 0; x < experts && !s; x++) {
+        part up[] = {in_layer(p, x, n->expert_gate, t->expert_ff, NULL),
+                     in_layer(p, x, n->expert_up, t->expert_ff, NULL)};
+        part down = in_layer(p, x, n->expert_down, t->width, NULL);
+        s = matrix(t, &l->expert_gate_up[x], p->w, up, 2, t->width, TT_MATRIX_LINEAR, e);
+        if (!s)
+            s = matrix(t, &l->expert_down[x], p->w, &down, 1, t->expert_ff, TT_MATRIX_LINEAR, e);
+    }
+    return s;
+}
+
+static tt_status bind_layer(const place *p, tt_err *e)
+{
+    tt_trunk_layer *l = &p->t->layer[p->i];
+    tt_status s = bind_attention(p, l, e);
     if (!s)
-        s = matrix(t, &l->down, w, &down, 1, t->ff, TT_MATRIX_LINEAR, e);
-    return s ? tt_context(e, s, "layer %lld", (long long)i) : TT_OK;
+        s = layer_vector(p, &l->norm2, p->names->norm2, p->t->width, e);
+    if (!s)
+        s = bind_mlp(p, l, e);
+    if (!s && l->routed)
+        s = bind_experts(p, l, e);
+    return s ? tt_context(e, s, "layer %lld", (long long)p->i) : TT_OK;
+}
+
+/* --- all of a checkpoint --- */
+
+/* Every layer's modulation and the final norm's, stacked: one product makes them all. */
+static tt_status bind_modulation(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
+                                 tt_err *e)
+{
+    part *list = calloc((size_t)t->layers + 1, sizeof *list);
+    if (!list)
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld layers", (long long)t->layers);
+    for (int64_t i = 0; i < t->layers; i++)
+        list[i] = in_layer(&(place){t, w, names, i}, -1, names->modulation, 6 * t->width,
+                           names->modulation_bias);
+    list[t->layers] = outside(names->last_modulation, 2 * t->width, names->last_modulation_bias);
+    tt_status s = matrix_as(t, &t->modulation.table, w, list, t->layers + 1, t->modulation.width,
+                            TT_MATRIX_LINEAR, true, e);
+    free(list);
+    return s;
 }
 
 /* Tied weights share one matrix unless rounding makes the two uses differ. */
 static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names, bool tied,
                            tt_err *e)
 {
-    part_name table = {names->table, t->vocab, NULL}, head = {names->head, t->vocab, NULL};
+    part table = outside(names->table, t->vocab, NULL);
+    part head = outside(tied ? names->table : names->head, t->vocab, names->head_bias);
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
     tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
         s = matrix(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE, e);
     if (s || !share)
-        return s ? s : matrix(t, &t->head, w, tied ? &table : &head, 1, t->width,
-                              TT_MATRIX_LINEAR, e);
+        return s ? s : matrix(t, &t->head, w, &head, 1, t->width, TT_MATRIX_LINEAR, e);
     t->head = t->table;
     return TT_OK;
 }
 
+tt_status tt_trunk_layers(tt_trunk *t, tt_err *e)
+{
+    t->layer = calloc((size_t)t->layers, sizeof *t->layer);
+    return t->layer ? TT_OK
+                    : tt_fail(e, TT_ENOMEM, "no memory for %lld layers", (long long)t->layers);
+}
+
+/* The operations of TT_SOME_OPS that this checkpoint will call. */
+static tt_status check_operations(const tt_trunk *t, const tt_trunk_names *names, tt_err *e)
+{
+    const tt_backend *op = &t->stream->op;
+    const char *missing = NULL;
+    if (names->q_norm && !op->rmsnorm_heads)
+        missing = "rmsnorm_heads";
+    if (t->router.experts && !(op->route && op->linear_grouped && op->combine))
+        missing = "route, linear_grouped or combine";
+    if (t->modulation.width && !(op->adaln && op->gate_add && op->gelu))
+        missing = "adaln, gate_add or gelu";
+    return missing ? tt_fail(e, TT_EUNSUP, "device '%s' has no operation %s", op->name, missing)
+                   : TT_OK;
+}
+
 tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
-                        tt_weights_mode mode, double theta, int64_t rotary, bool tied,
+                        tt_weights_mode mode, const tt_rotary *rotary, bool tied,
                         void (*progress)(void *, double), void *arg, tt_err *e)
 {
-    layer_names n;
     tt_weight first;
-    spell(&n, names, 0);
-    tt_status s = tt_weights_matrix(w, n.text[Q], t->heads * t->head_dim, t->width, &first, e);
+    tensor_name name = name_of(names, 0, -1, names->qkv ? names->qkv : names->q);
+    int64_t q = t->heads * t->head_dim, kv = t->kv_heads * t->head_dim;
+    tt_status s = tt_weights_matrix(w, name.text, names->qkv ? q + 2 * kv : q, t->width, &first, e);
+    if (!s)
+        s = check_operations(t, names, e);
     if (s)
         return tt_context(e, s, "layer 0");
     t->stored = first.data.dtype;
     choose(t, mode);
-    t->layer = calloc((size_t)t->layers, sizeof *t->layer);
-    if (!t->layer)
-        return tt_fail(e, TT_ENOMEM, "no memory for %lld layers", (long long)t->layers);
-    s = rope(t, theta, rotary, e);
+    s = rope(t, rotary, e);
     for (int64_t i = 0; i < t->layers && !s; i++) {
-        s = bind_layer(t, w, names, i, e);
+        s = bind_layer(&(place){t, w, names, i}, e);
         if (progress)
             progress(arg, (double)(i + 1) / (double)(t->layers + 1));
     }
+    if (!s && t->modulation.width)
+        s = bind_modulation(t, w, names, e);
     return s ? s : bind_ends(t, w, names, tied, e);
 }

@@ -90,7 +90,7 @@ tt_status tt_rules_begin(tt_rules *r, tt_seq *q, tt_err *e)
     return TT_OK;
 }
 
-static tt_draw draw_at(const tt_seq *q, const tt_rules *rules, int32_t column)
+tt_draw tt_draw_at(const tt_seq *q, const tt_rules *rules, int32_t column)
 {
     const tt_params *p = q->params;
     const tt_noise *n = &q->noise;
@@ -126,7 +126,7 @@ tt_status tt_ask_open(const tt_seq *q, const tt_rules *rules, int32_t begin, int
         return tt_fail(e, TT_ENOMEM, "no step memory for %d columns", end - begin);
     for (int32_t c = begin; c < end; c++)
         if (tt_seq_open_at(q, c))
-            plan->ask[plan->asks++] = (tt_ask){.column = c, .draw = draw_at(q, rules, c)};
+            plan->ask[plan->asks++] = (tt_ask){.column = c, .draw = tt_draw_at(q, rules, c)};
     return TT_OK;
 }
 

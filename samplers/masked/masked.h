@@ -34,6 +34,9 @@ typedef struct {
 
 tt_status tt_rules_begin(tt_rules *r, tt_seq *q, tt_err *e);
 
+/* How the token of a column is drawn in the present step. */
+tt_draw tt_draw_at(const tt_seq *q, const tt_rules *rules, int32_t column);
+
 /* Plans a pass over the whole canvas, without a store, that asks for every open column of
  * [begin, end). */
 tt_status tt_ask_open(const tt_seq *q, const tt_rules *rules, int32_t begin, int32_t end,

@@ -54,7 +54,7 @@ static void write_samplers(const tt_served *m, bool guided, tt_json *w)
     const tt_param *all = tt_param_all(&n);
     tt_json_open_member(w, "samplers", '[');
     for (const tt_sampler *const *s = tt_sampler_all(); *s; s++) {
-        if (((*s)->needs & ~m->info.kinds) || ((*s)->needs_guide && !guided))
+        if (!tt_sampler_fits(*s, m->info.kinds) || ((*s)->needs_guide && !guided))
             continue;
         tt_json_open(w, '{');
         tt_json_text_member(w, "name", (*s)->name);
@@ -75,6 +75,8 @@ static const char *kind(const tt_served *m)
 {
     if (m->info.kinds & TT_KIND_CAUSAL)
         return "autoregressive";
+    if (m->info.kinds & TT_KIND_BLOCKS)
+        return "block_diffusion";
     return m->info.kinds & TT_KIND_INSERTION ? "insertion" : "mdlm";
 }
 
@@ -85,9 +87,10 @@ static void write_extension(const tt_served *m, bool guided, tt_json *w)
     tt_json_text_member(w, "architecture", m->info.architecture);
     tt_json_open_member(w, "capabilities", '[');
     bool fills = m->info.kinds & TT_KIND_BIDIRECTIONAL;
-    if (fills)
+    bool writes = fills || m->info.kinds & TT_KIND_BLOCKS;
+    if (writes)
         tt_json_put_text(w, "completion");
-    if (fills && m->chat)
+    if (writes && m->chat)
         tt_json_put_text(w, "chat");
     if (fills && m->tok)
         tt_json_put_text(w, "infill");

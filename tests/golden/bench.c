@@ -102,7 +102,7 @@ tt_status forward(bench *b, const forward_spec *f, float *logits, float *hidden,
         want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.target = -1}};
     }
     tt_pass_seq seq = {.rows = n, .see_begin = f->see_begin, .see_end = f->see_end, .see = f->see,
-                       .kv = f->kv};
+                       .block = f->block, .sigma = f->sigma, .kv = f->kv};
     tt_pass pass = {.rows = n, .id = id, .position = position, .column = column, .seqs = 1,
                     .seq = &seq, .wants = n, .want = want, .stats = stats, .logits = logits,
                     .hidden = hidden};
@@ -113,7 +113,9 @@ tt_status forward(bench *b, const forward_spec *f, float *logits, float *hidden,
     return s;
 }
 
-void full_tensors(bench *b)
+void full_tensors(bench *b) { full_block_tensors(b, 0); }
+
+void full_block_tensors(bench *b, int32_t block)
 {
     int64_t n = 0;
     tt_err e;
@@ -124,7 +126,8 @@ void full_tensors(bench *b)
         return;
     }
     float *logits = calloc((size_t)(n * m->vocab), sizeof *logits);
-    forward_spec f = {.ids = ids, .end = (int32_t)n, .see_end = (int32_t)n};
+    forward_spec f = {.ids = ids, .end = (int32_t)n, .see_end = (int32_t)n,
+                      .see = block ? TT_SEE_BLOCK : TT_SEE_ALL, .block = block};
     float *hidden = calloc((size_t)((m->layers + 1) * n * m->width), sizeof *hidden);
     if (forward(b, &f, logits, hidden, &e)) {
         report(b, "full", false, e.text);

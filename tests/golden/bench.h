@@ -11,7 +11,9 @@ typedef struct {
     tt_model *model;
     tt_weights *weights, *expected;
     tt_config *config;
-    tt_model *guide; /* of guided traces, or NULL; belongs to the replayer */
+    /* Further models of traces, or NULL; they belong to the replayer. */
+    tt_model *guide; /* of guided traces */
+    tt_model *timed; /* conditioned on the noise level */
     int passed, failed;
 } bench;
 
@@ -34,6 +36,8 @@ typedef struct {
     const int64_t *ids; /* of the whole sequence */
     int32_t begin, end, see_begin, see_end;
     tt_see see;
+    int32_t block; /* for TT_SEE_BLOCK */
+    float sigma;   /* for models conditioned on the noise level */
     tt_kv *kv;
     const int64_t *position; /* NULL: the column */
 } forward_spec;
@@ -41,6 +45,8 @@ tt_status forward(bench *b, const forward_spec *f, float *logits, float *hidden,
 
 /* Cases full.logits and full.hidden.N of full.input_ids. */
 void full_tensors(bench *b);
+/* The same under TT_SEE_BLOCK. */
+void full_block_tensors(bench *b, int32_t block);
 /* Cases cache.prefix_logits and cache.dual_logits; filled (may be NULL) sees the store after the
  * full pass. */
 void cache_tensors(bench *b, void (*filled)(bench *b, const tt_kv *kv));

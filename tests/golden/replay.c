@@ -36,6 +36,21 @@ static void guided(const char *dir, totals *t)
     tt_replay_guided(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void llada_moe(const char *dir, totals *t)
+{
+    tt_replay_llada_moe(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
+static void llada2_moe(const char *dir, totals *t)
+{
+    tt_replay_llada2_moe(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
+static void mdlm(const char *dir, totals *t)
+{
+    tt_replay_mdlm(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -51,6 +66,9 @@ static const struct {
     {"masked-diffusion/llada", llada},
     {"masked-diffusion/dream", dream},
     {"masked-diffusion/guided", guided},
+    {"masked-diffusion/llada_moe", llada_moe},
+    {"masked-diffusion/llada2_moe", llada2_moe},
+    {"masked-diffusion/mdlm", mdlm},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */

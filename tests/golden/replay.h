@@ -13,5 +13,11 @@ int tt_replay_guided(const char *dir, const char *case_glob, const char *device,
                      int *failed);
 int tt_replay_dream(const char *dir, const char *case_glob, const char *device, int *passed,
                     int *failed);
+int tt_replay_llada_moe(const char *dir, const char *case_glob, const char *device, int *passed,
+                        int *failed);
+int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *device, int *passed,
+                         int *failed);
+int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, int *passed,
+                   int *failed);
 
 #endif

@@ -8,6 +8,7 @@ replay=${B:-build/release}/tests/golden/replay
 
 masked_cases='tensors llada/* fastdllm/* dllm/* freecache_llada/*'
 supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
+supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
 
 passed=0 failed=0
 run() { # NAME CASE FOLDER
@@ -35,6 +36,9 @@ for c in $masked_cases; do
 done
 set +f
 run masked-diffusion/dream '*' "$folder/masked-diffusion/dream"
+for f in mdlm llada_moe llada2_moe; do
+    run "masked-diffusion/$f" '*' "$folder/masked-diffusion/$f"
+done
 run masked-diffusion/guided tensors "$folder/masked-diffusion/guided"
 run masked-diffusion/guided 'guided/*' "$folder/masked-diffusion/guided"
 

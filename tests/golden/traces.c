@@ -22,6 +22,7 @@ typedef struct {
     int32_t **want; /* canvases after each step */
     int wants;
     bool turns; /* the trace has an entry per change, not per pass */
+    bool stop_early; /* the reference ends at an end token with nothing open before it */
     int join; /* step at which it enters the mixed batch */
 
     tt_run run;
@@ -51,7 +52,10 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         "mask_id", "eos_id", "eot_id", "temperature", "cfg_scale", "remasking", "steps",
         "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
         "factor", "block_size", "max_new_tokens", "alg", "alg_temp", "eps", "top_p", "top_k",
-        "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache", NULL};
+        "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache",
+        "editing_threshold", "max_post_steps", "num_to_transfer", "minimal_topk",
+        "eos_early_stop", "batch", "length", "time_conditioning", "noise", "noise_eps",
+        "noise_removal", NULL};
     const cJSON *j;
     cJSON_ArrayForEach(j, params)
     {
@@ -64,6 +68,15 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         }
     }
     return true;
+}
+
+/* What the samplers of MDLM have no parameter for. */
+static bool fixed_schedule(const cJSON *params)
+{
+    const cJSON *noise = cJSON_GetObjectItemCaseSensitive(params, "noise");
+    return cJSON_IsString(noise) && !strcmp(noise->valuestring, "loglinear") &&
+           number(params, "eps", 0) == 1e-5 && number(params, "noise_eps", 0) == 1e-3 &&
+           number(params, "noise_removal", 0) == 1;
 }
 
 static const char *sampler_name(const char *upstream, const cJSON *params)
@@ -83,6 +96,12 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
                                                                               : "low_confidence";
     if (!strcmp(upstream, "dllm_infill") || !strcmp(upstream, "dllm_sample"))
         return "infill";
+    if (!strcmp(upstream, "ddpm") || !strcmp(upstream, "ddpm_cache"))
+        return fixed_schedule(params) ? "ddpm" : NULL;
+    if (!strcmp(upstream, "analytic"))
+        return fixed_schedule(params) ? "analytic" : NULL;
+    if (!strcmp(upstream, "llada2_block") || !strcmp(upstream, "llada21_block_edit"))
+        return upstream;
     return NULL;
 }
 
@@ -121,9 +140,12 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
 {
     tt_params *p = &t->params;
     tt_params_default(p);
-    p->temperature = number(params, "temperature", 0);
+    p->temperature = number(params, "temperature", has(params, "noise") ? 1 : 0);
     p->cfg_scale = number(params, "cfg_scale", 0);
     p->steps = (int32_t)number(params, "steps", 0);
+    int32_t most = (int32_t)(number(params, "gen_length", 0) / number(params, "minimal_topk", 1));
+    if (has(params, "minimal_topk") && p->steps > most)
+        p->steps = most;
     p->block_length = (int32_t)number(params, "block_length", number(params, "block_size", 0));
     p->threshold = number(params, "threshold", p->threshold);
     p->factor = number(params, "factor", p->factor);
@@ -133,6 +155,9 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
     for (int32_t i = 0; cache && tt_cache_names[i]; i++)
         if (!strcmp(tt_cache_names[i], cache))
             p->cache = i;
+    p->editing_threshold = number(params, "editing_threshold", p->editing_threshold);
+    p->max_post_steps = (int32_t)number(params, "max_post_steps", p->max_post_steps);
+    p->num_to_transfer = (int32_t)number(params, "num_to_transfer", p->num_to_transfer);
     p->top_p = number(params, "top_p", 1);
     p->top_k = (int32_t)number(params, "top_k", 0);
     p->eps = number(params, "eps", p->eps);
@@ -234,7 +259,10 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     set_params(t, params, cache_of(upstream->valuestring, params));
     int32_t given = cJSON_GetArraySize(prompt);
     int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
-    t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
+    fresh = (int32_t)number(params, "length", fresh);
+    bool timed = number(params, "time_conditioning", 0) != 0;
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler),
+                            .model = timed ? b->timed : b->model,
                             .guide = b->guide, .params = &t->params, .columns = given + fresh,
                             .prompt = fresh ? given : 0, .vocab = (int32_t)b->model->info.vocab};
     t->id = canvas(prompt, 0, t->spec.columns);
@@ -245,12 +273,15 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     }
     t->spec.id = t->id;
     t->spec.open = t->open;
-    t->turns = !strcmp(sampler, "guided");
+    /* A reference of MDLM writes an entry per step of time, most of which change nothing. */
+    bool distinct = !strncmp(upstream->valuestring, "dllm_", 5) || has(params, "noise");
+    t->turns = !strcmp(sampler, "guided") || has(params, "noise");
+    t->stop_early = number(params, "eos_early_stop", 0) != 0;
     t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
     t->eot_id = (int32_t)number(params, "eot_id", b->model->info.eot_id);
     set_noise(b, t, c, row, rows);
     set_wants(t, cJSON_GetObjectItemCaseSensitive(c, "steps"), row, left_padding(c, row),
-              !strncmp(upstream->valuestring, "dllm_", 5));
+              distinct);
     return true;
 }
 
@@ -263,22 +294,33 @@ static void free_trial(trial *t)
     free(t->open);
 }
 
-static void start(bench *b, trial *t)
+static void start(trial *t)
 {
     tt_err e;
     t->at = t->committed = 0;
     t->bad = false;
-    b->model->info.eos_id = t->eos_id;
-    b->model->info.eot_id = t->eot_id;
+    t->spec.model->info.eos_id = t->eos_id;
+    t->spec.model->info.eot_id = t->eot_id;
     if (tt_run_open(&t->run, &t->spec, &e)) {
         t->bad = true;
         snprintf(t->why, sizeof t->why, "%s", e.text);
     }
 }
 
+/* As the scheduler does it. */
+static bool stops(const tt_seq *q)
+{
+    for (int32_t c = q->prompt; c < q->columns && !tt_seq_open_at(q, c); c++)
+        if (q->id[c] == q->eos_id)
+            return true;
+    return false;
+}
+
 static void check_step(trial *t)
 {
     const tt_seq *q = &t->run.seq;
+    if (!t->want && !t->run.failed)
+        return; /* a stranger */
     if (t->turns && !t->run.failed && q->committed == t->committed)
         return;
     t->committed = q->committed;
@@ -297,22 +339,24 @@ static void check_step(trial *t)
             }
         t->at++;
     }
+    t->run.done |= t->stop_early && stops(q);
     if (!t->bad && t->run.done && t->at < t->wants) {
         t->bad = true;
         snprintf(t->why, sizeof t->why, "ends after %d of %d steps", t->at, t->wants);
     }
 }
 
-/* One pass for the model, one for the guide, of those that want it. */
+/* One pass for each model, of those that want it. */
 static void step_models(bench *b, tt_batch *batch, tt_run **run, trial **in, int64_t n)
 {
     tt_err e;
-    for (int guide = 0; guide < 2; guide++) {
+    tt_model *const models[] = {b->model, b->guide, b->timed};
+    for (int m = 0; m < 3; m++) {
         tt_run *part[MAX_TRIALS + STRANGERS];
         trial *of[MAX_TRIALS + STRANGERS];
         int64_t k = 0;
         for (int64_t i = 0; i < n; i++)
-            if ((tt_run_model(run[i]) == b->guide) == guide && run[i]->planned) {
+            if (tt_run_model(run[i]) == models[m] && run[i]->planned) {
                 of[k] = in[i];
                 part[k++] = run[i];
             }
@@ -344,7 +388,7 @@ static void run_together(bench *b, trial **list, int n, bool stagger)
                 continue;
             }
             if (step == (stagger ? t->join : 0))
-                start(b, t);
+                start(t);
             if (t->bad || t->run.done)
                 continue;
             tt_run_plan(&t->run);
@@ -368,12 +412,16 @@ static void run_together(bench *b, trial **list, int n, bool stagger)
 /* A seeded neighbour of an odd length, whose own result nobody checks. */
 static void make_stranger(bench *b, trial *t, int number_)
 {
-    static const char *const samplers[] = {"threshold", "low_confidence", "infill"};
+    static const char *const anywhere[] = {"threshold", "low_confidence", "infill"};
+    static const char *const blocks[] = {"llada2_block", "llada21_block_edit", "llada2_block"};
+    bool whole = b->model->info.kinds & TT_KIND_BIDIRECTIONAL;
     int32_t vocab = (int32_t)b->model->info.vocab, given = 3 + 7 * number_;
     tt_params_default(&t->params);
     t->params.temperature = 0.5 * number_;
+    t->params.block_length = whole ? 0 : 5 + number_;
     snprintf(t->name, sizeof t->name, "stranger %d", number_);
-    t->spec = (tt_run_spec){.sampler = tt_sampler_find(samplers[number_ % 3]), .model = b->model,
+    const char *sampler = (whole ? anywhere : blocks)[number_ % 3];
+    t->spec = (tt_run_spec){.sampler = tt_sampler_find(sampler), .model = b->model,
                             .params = &t->params, .columns = given + 24, .prompt = given,
                             .vocab = vocab,
                             .noise = {.kind = TT_NOISE_PHILOX, .seed = (uint64_t)number_}};
@@ -413,8 +461,11 @@ static void replay_trials(bench *b, trial *all, int n)
         run_together(b, list, n + STRANGERS, true);
     for (int i = 0; i < n; i++)
         judge(b, &all[i], "in a mixed batch");
-    for (int i = 0; i < STRANGERS; i++)
+    for (int i = 0; i < STRANGERS; i++) {
+        if (n && strangers[i].bad)
+            report(b, strangers[i].name, false, strangers[i].why);
         free_trial(&strangers[i]);
+    }
 }
 
 void replay_traces(bench *b, const char *file, bool required)
@@ -431,7 +482,9 @@ void replay_traces(bench *b, const char *file, bool required)
     cJSON_ArrayForEach(c, cJSON_GetObjectItemCaseSensitive(root, "cases"))
     {
         const char *name = cJSON_GetObjectItemCaseSensitive(c, "name")->valuestring;
-        int rows = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(c, "prompt"));
+        const cJSON *p = cJSON_GetObjectItemCaseSensitive(c, "params");
+        int rows = (int)number(p, "batch", cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(
+                                               c, "prompt")));
         if (fnmatch(b->glob, name, 0))
             continue;
         for (int row = 0; row < rows && n < MAX_TRIALS; row++) {

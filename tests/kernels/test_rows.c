@@ -1,4 +1,5 @@
-/* Row-wise operations: rmsnorm, gather, cfg_mix, swiglu, rope.
+/* Row-wise operations: rmsnorm (of rows and heads), gather, cfg_mix, swiglu, gelu, rope, adaln,
+ * gate_add.
  *
  * What can go wrong: widths that are no multiple of a vector, strides with something else in the
  * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
@@ -73,10 +74,51 @@ static tt_status run_gather(tt_stream *s, float *out, float *const in[3], int64_
         index[r] = (int32_t)r;
     return s->op.gather(s, out, ld, in[0], ld, index, rows, width, e);
 }
+static tt_status run_rmsnorm_heads(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                                   int64_t rows, int64_t width, tt_err *e)
+{
+    float w[1024];
+    int64_t heads = width % 4 == 0 ? 4 : 1;
+    for (int i = 0; i < 1024; i++)
+        w[i] = 0.5f + (float)(i % 5);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+    return s->op.rmsnorm_heads(s, out, ld, w, rows, heads, width / heads, 1e-6f, e);
+}
+static tt_status run_gelu(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                          int64_t width, tt_err *e)
+{
+    return s->op.gelu(s, out, ld, in[0], ld, rows, width, e);
+}
+/* Every row has its own modulation, so that a row alone has the same. */
+static tt_status run_adaln(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                           int64_t width, tt_err *e)
+{
+    float w[1024];
+    int32_t index[256];
+    for (int i = 0; i < 1024; i++)
+        w[i] = 0.5f + (float)(i % 7);
+    for (int i = 0; i < 256; i++)
+        index[i] = i;
+    return s->op.adaln(s, out, ld, in[0], ld, w, in[1], in[2], ld, index, rows, width, 1e-5f, e);
+}
+static tt_status run_gate_add(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                              int64_t rows, int64_t width, tt_err *e)
+{
+    int32_t index[256];
+    for (int i = 0; i < 256; i++)
+        index[i] = i;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+    return s->op.gate_add(s, out, ld, in[1], ld, in[2], ld, index, rows, width, e);
+}
 
 static const operation operations[] = {
-    {"rmsnorm", run_rmsnorm, 1e-6}, {"swiglu", run_swiglu, 1e-6}, {"cfg_mix", run_cfg_mix, 1e-6},
-    {"rope", run_rope, 1e-6},       {"gather", run_gather, 0},
+    {"rmsnorm", run_rmsnorm, 1e-6},   {"swiglu", run_swiglu, 1e-6},
+    {"cfg_mix", run_cfg_mix, 1e-6},   {"rope", run_rope, 1e-6},
+    {"gather", run_gather, 0},        {"rmsnorm_heads", run_rmsnorm_heads, 1e-6},
+    {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
+    {"gate_add", run_gate_add, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -274,6 +316,52 @@ static void rope_table_holds_cosines_and_rope_turns_by_them(void **state)
     test_each(rope_table_holds_cosines_and_rope_turns_by_them_on);
 }
 
+static void modulation_is_layer_norm_with_the_sequences_vectors_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    static const float x[2][4] = {{1, 2, 3, 6}, {1, 2, 3, 6}}, w[4] = {1, 2, 1, 1};
+    static const float shift[2][4] = {{0, 0, 0, 0}, {10, 20, 30, 40}};
+    static const float scale[2][4] = {{0, 0, 0, 0}, {1, 1, 1, -1}};
+    static const int32_t index[2] = {0, 1}, swapped[2] = {1, 1};
+    float y[2][4], inv = 1 / sqrtf(3.5f); /* mean 3, variance 3.5 */
+    assert_int_equal(s->op.adaln(s, y, 4, x, 4, w, shift, scale, 4, index, 2, 4, 0, NULL), TT_OK);
+    for (int i = 0; i < 4; i++) {
+        float plain = (x[0][i] - 3) * inv * w[i];
+        assert_float_equal(y[0][i], plain, 1e-6);
+        assert_float_equal(y[1][i], plain * (1 + scale[1][i]) + shift[1][i], 1e-5);
+    }
+    float sum[2][4] = {{1, 1, 1, 1}, {2, 2, 2, 2}};
+    assert_int_equal(s->op.gate_add(s, sum, 4, x, 4, shift, 4, swapped, 2, 4, NULL), TT_OK);
+    for (int i = 0; i < 4; i++) {
+        assert_float_equal(sum[0][i], 1 + shift[1][i] * x[0][i], 1e-5);
+        assert_float_equal(sum[1][i], 2 + shift[1][i] * x[1][i], 1e-5);
+    }
+}
+static void modulation_is_layer_norm_with_the_sequences_vectors(void **state)
+{
+    (void)state;
+    test_each(modulation_is_layer_norm_with_the_sequences_vectors_on);
+}
+
+static void gelu_is_the_tanh_form_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    enum { N = 400 };
+    float x[N], y[N];
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i - N / 2) * 0.05f;
+    assert_int_equal(s->op.gelu(s, y, N, x, N, 1, N, NULL), TT_OK);
+    for (int i = 0; i < N; i++) {
+        double v = x[i], u = sqrt(2 / 3.14159265358979) * (v + 0.044715 * v * v * v);
+        assert_float_equal(y[i], 0.5 * v * (1 + tanh(u)), 2e-6);
+    }
+}
+static void gelu_is_the_tanh_form(void **state)
+{
+    (void)state;
+    test_each(gelu_is_the_tanh_form_on);
+}
+
 static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
 {
     (void)name;
@@ -292,6 +380,12 @@ static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
     assert_int_equal(s->op.rope(s, x, 7, x, x, 1, 1, 8, 4, &e), TT_EINVAL);
     assert_int_equal(s->op.rope_table(s, x, x, id, x, 1, 0, &e), TT_EINVAL);
     assert_non_null(strstr(e.text, "rope_table"));
+    assert_int_equal(s->op.rmsnorm_heads(s, x, 7, x, 1, 2, 4, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.rmsnorm_heads(s, x, 8, x, 1, 0, 4, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.gelu(s, x, 7, x, 8, 1, 8, &e), TT_EINVAL);
+    assert_int_equal(s->op.adaln(s, x, 8, x, 8, x, x, x, 7, id, 1, 8, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.gate_add(s, x, 8, x, 8, x, 7, id, 1, 8, &e), TT_EINVAL);
+    assert_non_null(strstr(e.text, "gate_add"));
 }
 static void shapes_that_cannot_be_are_refused(void **state)
 {
@@ -309,6 +403,8 @@ int main(void)
         cmocka_unit_test(in_place_gives_the_same),
         cmocka_unit_test(gather_picks_and_repeats_rows),
         cmocka_unit_test(rope_table_holds_cosines_and_rope_turns_by_them),
+        cmocka_unit_test(modulation_is_layer_norm_with_the_sequences_vectors),
+        cmocka_unit_test(gelu_is_the_tanh_form),
         cmocka_unit_test(shapes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests_name("rows", tests, NULL, NULL);

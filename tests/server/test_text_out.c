@@ -185,6 +185,28 @@ static void a_revising_sampler_is_shown_at_its_end_only(void **state)
     tt_text_out_free(&o);
 }
 
+static void unsettled_columns_wait_until_they_are_settled(void **state)
+{
+    (void)state;
+    canvas c;
+    canvas_init(&c, 4);
+    tt_text_out o = {.tok = tok, .end = 4};
+    put(&c, 0, "abcd");
+    c.v.unsettled = 2;
+    feed(&o, &c);
+    SHOWS(o, "ab");
+    put(&c, 2, "x");
+    feed(&o, &c);
+    SHOWS(o, "ab");
+    c.v.unsettled = 1;
+    feed(&o, &c);
+    SHOWS(o, "abx");
+    c.v.finish = TT_FINISH_LENGTH; /* the end settles the rest */
+    feed(&o, &c);
+    SHOWS(o, "abxd");
+    tt_text_out_free(&o);
+}
+
 /* Commits the columns of text in a random order, looking every `stride` commits. */
 static void run_through(tt_text_out *o, const char *text, int stride, unsigned seed)
 {
@@ -345,6 +367,7 @@ static int close_tok(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unsettled_columns_wait_until_they_are_settled),
         cmocka_unit_test(only_the_contiguous_prefix_is_shown),
         cmocka_unit_test(a_character_is_never_cut),
         cmocka_unit_test(a_stop_id_ends_the_text),

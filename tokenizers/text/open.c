@@ -119,7 +119,8 @@ static tt_status read_config(tt_tok *t, const tt_doc *config, tt_err *e)
     tt_status st = tt_doc_find(config, "added_tokens_decoder", &added, e);
     if (st || (st = tt_added_read_config(&t->added, &t->model.vocab, &added, e)) ||
         (st = read_role(t, config, "bos_token", &t->bos, e)) ||
-        (st = read_role(t, config, "eos_token", &t->eos, e)))
+        (st = read_role(t, config, "eos_token", &t->eos, e)) ||
+        (st = read_role(t, config, "mask_token", &t->mask, e)))
         return st;
     return read_template(t, config, e);
 }
@@ -213,7 +214,7 @@ static tt_status open_source(tt_tok **out, const source *s, tt_err *e)
     tt_tok *t = calloc(1, sizeof *t);
     if (!t)
         return tt_fail(e, TT_ENOMEM, "no memory for a tokenizer");
-    t->bos = t->eos = -1;
+    t->bos = t->eos = t->mask = -1;
     tt_status st = open_all(t, s, e);
     if (st) {
         tt_tok_close(t);
@@ -315,6 +316,14 @@ int32_t tt_tok_bos(const tt_tok *t)
 int32_t tt_tok_eos(const tt_tok *t)
 {
     return t->eos;
+}
+int32_t tt_tok_mask(const tt_tok *t)
+{
+    static const char *const usual[] = {"<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>"};
+    int32_t id = t->mask;
+    for (size_t i = 0; i < sizeof usual / sizeof *usual && id < 0; i++)
+        id = tt_added_id(&t->added, usual[i], strlen(usual[i]));
+    return id;
 }
 const char *tt_tok_kind(const tt_tok *t)
 {

@@ -20,7 +20,7 @@ struct tt_tok {
     tt_decoder decoder;
     tt_spm spm;          /* used when the file was a SentencePiece model */
     char *chat_template; /* NULL when there is none */
-    int32_t bos, eos;
+    int32_t bos, eos, mask;
     char kind[40];
 };
 
