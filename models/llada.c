@@ -2,7 +2,8 @@
  * body (Nie et al., "Large Language Diffusion Models", arXiv 2502.09992; tensor names and config
  * keys of the released checkpoints, architecture "LLaDAModelLM").
  *
- * Row i of the head predicts token i; there is no time input. Two different tensors are called
+ * Row i of the head predicts token i; there is no time input. With "rope": false positions are the
+ * rows of wpe, added to the embedding, as upstream's class has it. Two different tensors are called
  * ff_out: the MLP's down projection in each block and the head beside them. */
 #include <stdlib.h>
 
@@ -45,8 +46,6 @@ static tt_status check_variant(tt_config *c, tt_err *e)
                 return tt_fail(e, TT_EUNSUP, "config key '%s' is '%.40s'; only '%s' is supported",
                                must_be[i][0], have, must_be[i][1]);
     }
-    if (!tt_config_bool(c, "rope", true))
-        return unsupported("rope", "false is not supported", e);
     return TT_OK;
 }
 
@@ -66,6 +65,7 @@ static tt_status read_shape(llada *m, tt_config *c, bool *tied, double *theta, t
     *theta = tt_config_float(c, "rope_theta", 10000, 1, 1e12);
     *tied = tt_config_bool(c, "weight_tying", false);
     info->context = tt_config_int(c, "max_sequence_length", 4096, 1, 1 << 24);
+    t->places = tt_config_bool(c, "rope", true) ? 0 : info->context;
     info->mask_id = (int32_t)tt_config_need_int(c, "mask_token_id", 0, INT32_MAX);
     info->eos_id = (int32_t)tt_config_int(c, "eos_token_id", -1, -1, INT32_MAX);
     info->eot_id = (int32_t)tt_config_int(c, "eot_token_id", -1, -1, INT32_MAX);
@@ -102,7 +102,8 @@ static const tt_trunk_names names = {.prefix = "model.transformer.blocks.%lld.",
                                      .down = "ff_out.weight",
                                      .table = "model.transformer.wte.weight",
                                      .norm = "model.transformer.ln_f.weight",
-                                     .head = "model.transformer.ff_out.weight"};
+                                     .head = "model.transformer.ff_out.weight",
+                                     .place_table = "model.transformer.wpe.weight"};
 
 static void llada_close(tt_model *base)
 {

@@ -2,7 +2,7 @@
  * (RMSNorm, rotary attention, RMSNorm, gated MLP), final RMSNorm, head. A family fills in the
  * shape and binds its tensor names; the trunk runs passes.
  *
- *   x = table[id]
+ *   x = table[id]  (+ place_table[position], then turned by no angle)
  *   per layer:  x += out( attention( rope( qkv( norm1 x ) ) ) )
  *               x += down( silu(gate h) * up h ),  h = norm2 x
  *   logits = head( norm x )                           on wanted rows only */
@@ -26,12 +26,14 @@ typedef struct {
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
+    int64_t places; /* rows of place_table: positions there are; 0: no limit, rotation instead */
     float eps;
 
     tt_trunk_layer *layer;
     float *norm;     /* device, [width] */
     float *inv_freq; /* device, [half] */
     tt_matrix *table;
+    tt_matrix *place_table;
     tt_matrix *head; /* may be the table itself */
 
     /* Working memory, grown to the largest pass seen. */
@@ -49,10 +51,11 @@ typedef struct {
     const char *prefix; /* "model.layers.%lld." */
     const char *norm1, *q, *k, *v, *q_bias, *k_bias, *v_bias, *out, *norm2, *gate, *up, *down;
     const char *table, *norm, *head;
+    const char *place_table; /* read when the shape says places */
 } tt_trunk_names;
 
 /* Binds and packs all weights; the shape and the stream must be set. inv_freq[i] =
- * theta^(-2 i / rotary), i < rotary / 2. tied: the head is the table. progress may be NULL.
+ * theta^(-2 i / rotary), i < rotary / 2; neither is read when there are places. tied: the head is the table. progress may be NULL.
  * After a failure tt_trunk_close() is still due. */
 tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
                         tt_weights_mode mode, double theta, int64_t rotary, bool tied,

@@ -80,6 +80,7 @@ void tt_trunk_close(tt_trunk *t)
     if (t->head != t->table)
         s->op.matrix_close(s, t->head);
     s->op.matrix_close(s, t->table);
+    s->op.matrix_close(s, t->place_table);
     s->op.release(s, t->space);
     free(t->map);
     free(t->ints);
@@ -122,7 +123,7 @@ static tt_status rope(tt_trunk *t, double theta, int64_t rotary, tt_err *e)
     if (!host)
         return tt_fail(e, TT_ENOMEM, "no memory for rotary frequencies");
     for (int64_t i = 0; i < t->half; i++)
-        host[i] = (float)pow(theta, -2.0 * (double)i / (double)rotary);
+        host[i] = t->places ? 0 : (float)pow(theta, -2.0 * (double)i / (double)rotary);
     tt_status s = to_device(t, &t->inv_freq, host, t->half, e);
     free(host);
     return s;
@@ -279,11 +280,14 @@ static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_name
                            tt_err *e)
 {
     part_name table = {names->table, t->vocab, NULL}, head = {names->head, t->vocab, NULL};
+    part_name places = {names->place_table, t->places, NULL};
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
     tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
         s = matrix(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE, e);
+    if (!s && t->places)
+        s = matrix(t, &t->place_table, w, &places, 1, t->width, TT_MATRIX_TABLE, e);
     if (s || !share)
         return s ? s : matrix(t, &t->head, w, tied ? &table : &head, 1, t->width,
                               TT_MATRIX_LINEAR, e);

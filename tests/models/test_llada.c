@@ -86,7 +86,7 @@ static void bad_configs_name_the_key(void **state)
         {"\"layer_norm_type\": \"rms\"", "\"layer_norm_type\": \"low\"", "layer_norm_type",
          TT_EUNSUP},
         {"\"activation_type\": \"silu\"", "\"activation_type\": \"gelu\"", "gelu", TT_EUNSUP},
-        {"\"rope\": true", "\"rope\": false", "rope", TT_EUNSUP},
+        {"\"rope\": true", "\"rope\": false", "wpe", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": \"wide\"", "d_model", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": 0", "d_model", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": 1e18", "d_model", TT_EFORMAT},
