@@ -55,7 +55,8 @@ typedef struct {
 } tt_trunk_names;
 
 /* Binds and packs all weights; the shape and the stream must be set. inv_freq[i] =
- * theta^(-2 i / rotary), i < rotary / 2; neither is read when there are places. tied: the head is the table. progress may be NULL.
+ * theta^(-2 i / rotary), i < rotary / 2; neither is read when there are places. tied: the head is
+ * the table. progress may be NULL.
  * After a failure tt_trunk_close() is still due. */
 tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,
                         tt_weights_mode mode, double theta, int64_t rotary, bool tied,

@@ -161,7 +161,8 @@ int main(int argc, char **argv)
     long count = argc == 6 ? atol(argv[1]) : 0;
     int least = argc == 6 ? atoi(argv[4]) : 0, most = argc == 6 ? atoi(argv[5]) : 0;
     if (count < 1 || least < 17 || most < least || most > CELLS) {
-        fprintf(stderr, "usage: sudoku_gen COUNT SEED PART LEAST MOST   (17 <= LEAST <= MOST <= 81 clues)\n");
+        fprintf(stderr, "usage: sudoku_gen COUNT SEED PART LEAST MOST\n"
+                        "17 <= LEAST <= MOST <= 81 clues\n");
         return 2;
     }
     state = strtoull(argv[2], NULL, 0);
