@@ -164,4 +164,5 @@ $(F)/tests/%: $(F)/tests/%.o $(F)/libfuzzed.a
 .PHONY: all run test check lint programs bench install clean help fuzz
 .SECONDARY:
 -include $(LIB:.o=.d) $(SRV:.o=.d) $(TEST:=.d) $(BENCH:=.d) $(REPLAY_OBJ:.o=.d) \
+         $(patsubst %.c,$(B)/%.d,$(wildcard kernels/onednn/*.c)) \
          $(FUZZ_OBJ:.o=.d) $(FUZZ:=.d) $(B)/server/main.d $(CUDA_OBJ:.o=.d)

@@ -232,6 +232,12 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
                              float *logits, const tt_act *x, int64_t ldx, int64_t rows,
                              const tt_matrix *w, const tt_draw *draw, tt_err *e);
 
+/* --- further row-wise operations --- */
+
+/* y += x, element by element. */
+typedef tt_status tt_op_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                            int64_t rows, int64_t dim, tt_err *e);
+
 #define TT_OPS(X)   \
     X(alloc)        \
     X(release)      \
@@ -251,7 +257,8 @@ typedef tt_status tt_op_head(tt_stream *s, tt_row_stats *stats, tt_id_value *top
     X(rope)         \
     X(attention)    \
     X(head)         \
-    X(rope_store)
+    X(rope_store)   \
+    X(add)
 
 /* --- of some families: heads, mixtures of experts, modulation --- */
 

@@ -2,7 +2,8 @@
  * body (Nie et al., "Large Language Diffusion Models", arXiv 2502.09992; tensor names and config
  * keys of the released checkpoints, architecture "LLaDAModelLM").
  *
- * Row i of the head predicts token i; there is no time input. Two different tensors are called
+ * Row i of the head predicts token i; there is no time input. With "rope": false positions are the
+ * rows of wpe, added to the embedding, as upstream's class has it. Two different tensors are called
  * ff_out: the MLP's down projection in each block and the head beside them. */
 #include "models/nn/trunk_model.h"
 
@@ -28,8 +29,6 @@ static tt_status check_variant(tt_config *c, tt_err *e)
         s = tt_trunk_must_be(c, "layer_norm_type", "rms", e);
     if (!s)
         s = tt_trunk_must_be(c, "activation_type", "silu", e);
-    if (!s && !tt_config_bool(c, "rope", true))
-        s = tt_fail(e, TT_EUNSUP, "config key 'rope': false is not supported");
     return s;
 }
 
@@ -45,7 +44,8 @@ static const tt_trunk_names names = {.prefix = "model.transformer.blocks.%lld.",
                                      .down = "ff_out.weight",
                                      .table = "model.transformer.wte.weight",
                                      .norm = "model.transformer.ln_f.weight",
-                                     .head = "model.transformer.ff_out.weight"};
+                                     .head = "model.transformer.ff_out.weight",
+                                     .place_table = "model.transformer.wpe.weight"};
 
 static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, const void *arg,
                       tt_trunk_plan *plan, tt_err *e)
@@ -67,6 +67,7 @@ static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, cons
     plan->rotary.theta = tt_config_float(c, "rope_theta", 10000, 1, 1e12);
     plan->tied = tt_config_bool(c, "weight_tying", false);
     info->context = tt_config_int(c, "max_sequence_length", 4096, 1, 1 << 24);
+    t->places = tt_config_bool(c, "rope", true) ? 0 : info->context;
     info->mask_id = (int32_t)tt_config_need_int(c, "mask_token_id", 0, INT32_MAX);
     info->eos_id = (int32_t)tt_config_int(c, "eos_token_id", -1, -1, INT32_MAX);
     info->eot_id = (int32_t)tt_config_int(c, "eot_token_id", -1, -1, INT32_MAX);

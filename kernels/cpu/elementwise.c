@@ -1,4 +1,5 @@
-/* elementwise.c - operations without a sum: gather, guidance, activations. */
+/* elementwise.c - operations that see one element at a time: gather, guidance, activations, sum of
+ * two. */
 #include <math.h>
 #include <string.h>
 
@@ -61,5 +62,17 @@ tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int
             out[i] = (float)(v / (1.0 + exp(-2 * u)));
         }
     }
+    return TT_OK;
+}
+
+tt_status tt_cpu_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                     int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("add", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < dim; i++)
+            ((float *)y)[r * ldy + i] += ((const float *)x)[r * ldx + i];
     return TT_OK;
 }

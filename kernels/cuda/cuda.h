@@ -143,6 +143,7 @@ tt_op_rmsnorm tt_cuda_rmsnorm;
 tt_op_gather tt_cuda_gather;
 tt_op_cfg_mix tt_cuda_cfg_mix;
 tt_op_swiglu tt_cuda_swiglu;
+tt_op_add tt_cuda_add;
 tt_op_rope_table tt_cuda_rope_table;
 tt_op_rope tt_cuda_rope;
 tt_op_rope_store tt_cuda_rope_store;

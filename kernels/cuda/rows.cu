@@ -1,4 +1,4 @@
-/* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation. All are bound
+/* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation, sum. All are bound
  * by memory or launch latency: one block a row, 16 bytes a thread where addresses allow. */
 #include "kernels/cuda/device.cuh"
 
@@ -101,6 +101,15 @@ __global__ void swiglu_rows(T *y, int64_t ldy, const T *gate, const T *up, int64
     }
 }
 
+template <typename T>
+__global__ void add_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+        put(&y[r * ldy + i], get(y[r * ldy + i]) + get(x[r * ldx + i]));
+}
+
 template <typename T> bool wide(const void *a, int64_t lda, const void *b, int64_t ldb, int64_t dim)
 {
     constexpr int N = pack<T>::N;
@@ -187,4 +196,16 @@ extern "C" tt_status tt_cuda_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const 
         return TT_OK;
     BY_TYPE(launch(c, "swiglu", swiglu_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                    (const T *)gate, (const T *)up, ld, dim));
+}
+
+extern "C" tt_status tt_cuda_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                 int64_t rows, int64_t dim, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("add", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "add", add_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x,
+                   ldx, dim));
 }

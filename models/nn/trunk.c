@@ -487,6 +487,29 @@ static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const t
 
 /* --- a pass --- */
 
+static tt_status check_places(const tt_trunk *t, const tt_pass *p, tt_err *e)
+{
+    for (int64_t r = 0; r < p->rows && t->places; r++)
+        if (p->position[r] < 0 || p->position[r] >= t->places)
+            return tt_fail(e, TT_EINVAL, "pass: row %lld has position %d of %lld", (long long)r,
+                           p->position[r], (long long)t->places);
+    return TT_OK;
+}
+
+/* The residual stream's beginning, and the angles of the rotation. */
+static tt_status embed(tt_trunk *t, const shape *n, const tt_trunk_space *v, tt_err *e)
+{
+    tt_stream *s = t->stream;
+    int64_t d = t->width;
+    tt_status st = s->op.embed(s, v->x, d, t->table, v->id, n->rows, e);
+    if (!st && t->places)
+        st = s->op.embed(s, v->h, d, t->place_table, v->position, n->rows, e);
+    if (!st && t->places)
+        st = s->op.add(s, v->x, d, v->h, d, n->rows, d, e);
+    return st ? st : s->op.rope_table(s, v->cos, v->sin, v->position, t->inv_freq, n->rows,
+                                      t->half, e);
+}
+
 static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                             tt_trunk_rows *rows, tt_err *e)
 {
@@ -506,13 +529,10 @@ static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const
 static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
                           tt_row_stats *spare, tt_err *e)
 {
-    tt_stream *s = t->stream;
     int64_t d = t->width;
     tt_status st = upload_inputs(t, p, n, v, e);
     if (!st)
-        st = s->op.embed(s, v->x, d, t->table, v->id, n->rows, e);
-    if (!st)
-        st = s->op.rope_table(s, v->cos, v->sin, v->position, t->inv_freq, n->rows, t->half, e);
+        st = embed(t, n, v, e);
     if (!st && p->hidden)
         st = save_hidden(t, v->x, p->rows, p->hidden, e);
     if (!st && n->conditions)
@@ -548,7 +568,9 @@ tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
     tt_stream *s = t->stream;
     shape n = shape_of(t, p);
     tt_row_stats *spare = NULL;
-    tt_status st = reserve(t, &n, &v, e);
+    tt_status st = check_places(t, p, e);
+    if (!st)
+        st = reserve(t, &n, &v, e);
     if (!st && n.wants > p->wants && !(spare = malloc((size_t)n.wants * sizeof *spare)))
         st = tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)n.wants);
     if (!st && n.recorded) {

@@ -2,7 +2,7 @@
  * (RMSNorm, rotary attention, RMSNorm, gated MLP), final RMSNorm, head. A family fills in the
  * shape and binds its tensor names; the trunk runs passes.
  *
- *   x = table[id]
+ *   x = table[id]  (+ place_table[position], then turned by no angle)
  *   per layer:  x += out( attention( rope( qkv( norm1 x ) ) ) )
  *               x += down( silu(gate h) * up h ),  h = norm2 x
  *   logits = head( norm x )                           on wanted rows only
@@ -47,6 +47,7 @@ typedef struct {
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
+    int64_t places; /* rows of place_table: positions there are; 0: no limit, rotation instead */
     float eps;
     bool ungated;       /* the MLP is gelu alone */
     tt_router router;   /* of routed layers, without bias */
@@ -58,6 +59,7 @@ typedef struct {
     float *norm;     /* device, [width] */
     float *inv_freq; /* device, [half] */
     tt_matrix *table;
+    tt_matrix *place_table;
     tt_matrix *head; /* may be the table itself */
 
     /* Working memory, grown to the largest pass seen. */
@@ -83,6 +85,7 @@ typedef struct {
     const char *shared_gate, *shared_up, *shared_down;
     const char *modulation, *modulation_bias; /* of a layer */
     const char *table, *norm, *head, *head_bias, *last_modulation, *last_modulation_bias;
+    const char *place_table; /* read when the shape says places */
 } tt_trunk_names;
 
 /* Rotary frequencies: theta^(-2 i / width) for i < width / 2. With a factor they are scaled as in
@@ -100,7 +103,8 @@ double tt_rotary_frequency(const tt_rotary *r, int64_t i);
 /* Room for the layers, zeroed. TT_ENOMEM. */
 tt_status tt_trunk_layers(tt_trunk *t, tt_err *e);
 
-/* Binds and packs all weights; the shape, the stream and the layers must be set. tied: the head is
+/* Binds and packs all weights; the shape, the stream and the layers must be set. The
+ * rotation is not read when there are places. tied: the head is
  * the table. progress may be NULL. TT_EUNSUP when the device lacks an operation of TT_SOME_OPS.
  * After a failure tt_trunk_close() is still due. */
 tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names,

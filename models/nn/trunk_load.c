@@ -94,6 +94,7 @@ void tt_trunk_close(tt_trunk *t)
         s->op.matrix_close(s, t->head);
     s->op.matrix_close(s, t->table);
     s->op.matrix_close(s, t->modulation.table);
+    s->op.matrix_close(s, t->place_table);
     s->op.release(s, t->space);
     free(t->map);
     free(t->ints);
@@ -151,7 +152,7 @@ static tt_status rope(tt_trunk *t, const tt_rotary *r, tt_err *e)
     if (!host)
         return tt_fail(e, TT_ENOMEM, "no memory for rotary frequencies");
     for (int64_t i = 0; i < t->half; i++)
-        host[i] = (float)tt_rotary_frequency(r, i);
+        host[i] = t->places ? 0 : (float)tt_rotary_frequency(r, i);
     tt_status s = to_device(t, &t->inv_freq, host, t->half, e);
     free(host);
     return s;
@@ -446,11 +447,14 @@ static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_name
 {
     part table = outside(names->table, t->vocab, NULL);
     part head = outside(tied ? names->table : names->head, t->vocab, names->head_bias);
+    part places = outside(names->place_table, t->places, NULL);
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
     tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
         s = matrix(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE, e);
+    if (!s && t->places)
+        s = matrix(t, &t->place_table, w, &places, 1, t->width, TT_MATRIX_TABLE, e);
     if (s || !share)
         return s ? s : matrix(t, &t->head, w, &head, 1, t->width, TT_MATRIX_LINEAR, e);
     t->head = t->table;

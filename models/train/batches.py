@@ -78,8 +78,8 @@ def length_chances(size, is_prose):
 class Stream:
     """Endless training batches.  `plan` picks lengths (the same on every rank), `noise` the rest."""
 
-    def __init__(self, side, seed, rank):
-        self.side = side
+    def __init__(self, side, seed, rank, rows=ROWS):
+        self.side, self.rows = side, rows
         weight = draw_weights(side)
         prose = torch.tensor([name in PROSE for name in GROUPS], device=side.device)[side.group]
         sums = []
@@ -101,7 +101,7 @@ class Stream:
         """ids [n, L], content counts, shifts, tagged flags, the chosen samples."""
         which = self.plan.choice(len(LENGTHS), p=self.share)
         length = LENGTHS[which]
-        n = ROWS // length
+        n = max(1, self.rows // length)
         sums = self.cumulated[which]
         spots = (torch.arange(n, device=self.side.device) + self.rand(n)).double() / n
         chosen = torch.searchsorted(sums, spots * sums[-1]).clamp(max=len(sums) - 1)
@@ -174,3 +174,14 @@ def causal_batch(stream):
     weights = (place <= count[:, None]).float()
     weights[:, 0] *= ~tagged
     return torch.cat((torch.full_like(ids[:, :1], EOS), ids[:, :-1]), 1), ids, weights, count.sum()
+
+
+def guide_batch(stream):
+    """Like causal_batch, but half of the sequences start with their own first token, as a guide
+    meets them that reads a prompt from its first column on."""
+    fed, ids, weights, count = causal_batch(stream)
+    whole = (stream.rand(len(ids)) < 0.5)[:, None]
+    ahead = lambda x, last: torch.cat((x[:, 1:], last), 1)
+    end, nothing = torch.full_like(ids[:, :1], EOS), torch.zeros_like(weights[:, :1])
+    weights = torch.where(whole, weights, ahead(weights, nothing))
+    return torch.where(whole, fed, ids), torch.where(whole, ids, ahead(ids, end)), weights, weights.sum()

@@ -1,6 +1,7 @@
 """Small things every program here shares: the split hash, the random stream, file readers."""
 import json
 import lzma
+import os
 
 MASK64 = 0xFFFFFFFFFFFFFFFF
 TAGS = ('card', 'sentence', 'verse', 'austen', 'moby', 'speech', 'devil', 'jargon', 'element',
@@ -48,3 +49,16 @@ def read_pack(path):
     with lzma.open(path, 'rt', encoding='utf-8') as f:
         for line in f:
             yield json.loads(line)
+
+
+def record(path, name, value):
+    """Put one result into a .json file of results, which may not be there yet."""
+    results = {}
+    if os.path.exists(path):
+        with open(path, encoding='utf-8') as f:
+            results = json.load(f)
+    results[name] = value
+    with open(path + '.tmp', 'w', encoding='utf-8') as f:
+        json.dump(results, f, indent=1, ensure_ascii=False)
+        f.write('\n')
+    os.replace(path + '.tmp', path)

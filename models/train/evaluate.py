@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Measure the shipped model: losses, exact match of tasks, recall, spelling, samples.
 
-usage: evaluate.py MODELDIR PACK.jsonl.xz --data DATA.npz [--float mean.pt] [--causal mean.pt]
+usage: evaluate.py MODELDIR PACK.jsonl.xz --data DATA.npz [--float mean.pt]
                    [--out results.json] [--questions 300] [--parts samples,tasks,...]
 
 Everything is measured on the quantised weights in MODELDIR, in float32.  Losses are nats per
@@ -14,17 +14,17 @@ import os
 import time
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 import batches
 import dialogues
 import records
 import tasks
-from common import EOS, MASK, Rng, read_pack
+from common import MASK, Rng, read_pack, record
+from export import load_model
+from losses import canvases, losses, masked_sums, unigram
 from model import Config, Llada
 from sampler import answers, infill
-from weights import import_tensors, read_safetensors
 
 ONE_BLOCK = {'threshold': 0.9}
 SERVED = {'block': 8, 'threshold': 0.9}           # the recommended way for text
@@ -58,93 +58,10 @@ FREE = ['<card>', '<sentence>', '<verse>', '<austen>', '<moby>', '<speech>', '<d
         'It was', 'The whale', 'word: courage\ntype:', 'word: lighthouse\ntype:', 'John 3:16', 'Genesis 1:1']
 
 
-def load_model(path, device):
+def load_float(path, device):
     model = Llada(Config()).to(device)
-    model.load_state_dict(import_tensors(read_safetensors(os.path.join(path, 'model.safetensors'))))
-    return model.eval()
-
-
-def load_float(path, device, causal=False):
-    model = Llada(Config(), causal=causal).to(device)
     model.load_state_dict({k: v.float() for k, v in torch.load(path, map_location=device).items()})
     return model.eval()
-
-
-# ---- losses -------------------------------------------------------------------------------
-
-def canvases(side, group, limit, batch=192):
-    """Validation canvases of a group, by length: (ids, content counts, tagged flags)."""
-    chosen = torch.nonzero(side.group == group)[:limit, 0]
-    lengths = torch.tensor(batches.LENGTHS, device=side.device)
-    fit = torch.searchsorted(lengths, side.length[chosen] + 2)
-    for which in fit.unique().tolist():
-        for part in chosen[fit == which].split(batch):
-            tagged = torch.ones_like(part, dtype=torch.bool)
-            ids, count, _, tagged = side.canvas(part, batches.LENGTHS[which], tagged)
-            yield ids, count, tagged
-
-
-def token_losses(model, ids, targets):
-    logits = model(ids).float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.reshape(-1), reduction='none').view(ids.shape)
-
-
-def masked_sums(model, ids, count, tagged, generator, draws=16):
-    """Bound on the negative log-likelihood of each canvas, padding included, tag given."""
-    n, length = ids.shape
-    places = length - tagged.long()
-    total = torch.zeros(n, device=ids.device)
-    for draw in range(draws):
-        u = (torch.rand(n, generator=generator, device=ids.device) + draw) / draws
-        masks = (u * places).long() + 1
-        order = torch.rand(n, length, generator=generator, device=ids.device)
-        order[:, 0] += 2 * tagged
-        hidden = order.argsort(1).argsort(1) < masks[:, None]
-        losses = token_losses(model, torch.where(hidden, torch.full_like(ids, MASK), ids), ids)
-        total += (losses * hidden).sum(1) * places / masks / draws
-    return total
-
-
-def causal_sums(model, ids, count, tagged, generator):
-    fed = torch.cat((torch.full_like(ids[:, :1], EOS), ids[:, :-1]), 1)
-    place = torch.arange(ids.shape[1], device=ids.device)[None]
-    counted = (place <= count[:, None]) & ~((place == 0) & tagged[:, None])
-    return (token_losses(model, fed, ids) * counted).sum(1)
-
-
-@torch.no_grad()
-def losses(measure, model, side, limit=600):
-    """{group: nats per token} on the validation side."""
-    out = {}
-    generator = torch.Generator(device=side.device).manual_seed(11)
-    for number, name in enumerate(records.GROUPS):
-        total = tokens = 0.0
-        for ids, count, tagged in canvases(side, number, limit):
-            total += measure(model, ids, count, tagged, generator).sum().item()
-            tokens += (count + 1 - tagged.long()).sum().item()
-        if tokens:
-            out[name] = round(total / tokens, 4)
-    return out
-
-
-def unigram(train, val, limit=600):
-    """Nats per token of single-token frequencies, each group with its own."""
-    out = {}
-    for number, name in enumerate(records.GROUPS):
-        chosen, asked = torch.nonzero(train.group == number)[:60000, 0], torch.nonzero(val.group == number)[:limit, 0]
-        if not len(asked):
-            continue
-        counts = torch.bincount(gather(train, chosen), minlength=8192).double() + 0.5
-        counts[EOS] += len(chosen)
-        nats = -(counts / counts.sum()).log()
-        tokens = gather(val, asked)
-        out[name] = round((nats[tokens].sum() + len(asked) * nats[EOS]).item() / (len(tokens) + len(asked)), 4)
-    return out
-
-
-def gather(side, chosen):
-    return torch.cat([side.tokens[s:s + n] for s, n in zip(
-        side.start[chosen].tolist(), side.length[chosen].tolist())]).long()
 
 
 # ---- exact match --------------------------------------------------------------------------
@@ -271,7 +188,6 @@ def main():
     p.add_argument('pack')
     p.add_argument('--data', required=True)
     p.add_argument('--float')
-    p.add_argument('--causal')
     p.add_argument('--out', default='results.json')
     p.add_argument('--questions', type=int, default=300)
     p.add_argument('--parts', default='samples,tasks,dictionary,sound,verses,blanks,loss')
@@ -281,14 +197,11 @@ def main():
     model = load_model(args.model_dir, device)
     pack = list(read_pack(args.pack))
     common = records.common_words([r for r in pack if not r['v']])
-    results, began = {}, time.time()
+    began = time.time()
 
-    def record(name, value):
-        results[name] = value
+    def report(name, value):
+        record(args.out, name, value)
         print('%5.0f s  %s: %s' % (time.time() - began, name, json.dumps(value, ensure_ascii=False)), flush=True)
-        with open(args.out, 'w') as f:
-            json.dump(results, f, indent=1, ensure_ascii=False)
-            f.write('\n')
 
     parts, n = args.parts.split(','), args.questions
     makers = {'samples': lambda: show(model, tokenizer, device),
@@ -298,17 +211,15 @@ def main():
               'verses': lambda: verse_scores(model, tokenizer, pack, n)}
     for name in makers:
         if name in parts:
-            record(name, makers[name]())
+            report(name, makers[name]())
     train, val = (batches.Side(args.data, s, device) for s in ('train', 'val'))
     if 'blanks' in parts:
-        record('blanks', blanks_score(model, val))
+        report('blanks', blanks_score(model, val))
     if 'loss' in parts:
-        record('loss unigram', unigram(train, val))
-        record('loss masked', losses(masked_sums, model, val))
+        report('loss unigram', unigram(train, val))
+        report('loss masked', losses(masked_sums, model, val))
         if args.float:
-            record('loss masked, not quantised', losses(masked_sums, load_float(args.float, device), val))
-        if args.causal:
-            record('loss causal', losses(causal_sums, load_float(args.causal, device, True), val))
+            report('loss masked, not quantised', losses(masked_sums, load_float(args.float, device), val))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
-"""The network: LLaDA's transformer (RMSNorm, rotary positions, SwiGLU, no biases, tied table).
+"""The network: LLaDA's transformer (RMSNorm, rotary positions, SwiGLU, tied table), and two turns of
+it: a learned vector per position instead of the rotation, and biases on queries, keys and values.
 
 Parameter names are the released checkpoint's.  Rows of all sequences lie end to end in one
 [rows, width] matrix, so every product sees the same shape whatever the sequence length, and one
@@ -21,6 +22,8 @@ class Config:
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
     max_sequence_length: int = 512
+    rope: bool = True               # False: the table wpe, one row a position, added to the input
+    qkv_bias: bool = False
 
 
 def rms_norm(x, weight, eps):
@@ -36,10 +39,11 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
 
 
-def attention_inputs(x, norm, wq, wk, wv, cos, sin, eps):
+def attention_inputs(x, norm, wq, wk, wv, biases, cos, sin, eps):
     """Queries, keys and values, each [rows, heads, head width]; one product for all three."""
     h = rms_norm(x, norm, eps)
-    qkv = F.linear(h, torch.cat((wq, wk, wv)).to(x.dtype))
+    bias = torch.cat(biases).to(x.dtype) if biases else None
+    qkv = F.linear(h, torch.cat((wq, wk, wv)).to(x.dtype), bias)
     q, k, v = qkv.view(x.shape[0], 3, -1, 2 * cos.shape[-1]).unbind(1)
     return rotate(q, cos, sin), rotate(k, cos, sin), v
 
@@ -53,28 +57,37 @@ def block_output(x, a, w_out, norm, w_gate, w_up, w_down, eps):
 
 
 class Weight(nn.Module):
-    """A bare tensor under the name NAME.weight."""
+    """A bare tensor under the name NAME.weight, and NAME.bias if there is one."""
 
-    def __init__(self, *shape):
+    def __init__(self, *shape, bias=False):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(shape))
+        self.register_parameter('bias', nn.Parameter(torch.zeros(shape[0])) if bias else None)
 
 
 class Block(nn.Module):
     def __init__(self, c):
         super().__init__()
         self.attn_norm, self.ff_norm = Weight(c.d_model), Weight(c.d_model)
-        self.q_proj, self.k_proj = Weight(c.d_model, c.d_model), Weight(c.d_model, c.d_model)
-        self.v_proj, self.attn_out = Weight(c.d_model, c.d_model), Weight(c.d_model, c.d_model)
+        self.q_proj = Weight(c.d_model, c.d_model, bias=c.qkv_bias)
+        self.k_proj = Weight(c.d_model, c.d_model, bias=c.qkv_bias)
+        self.v_proj = Weight(c.d_model, c.d_model, bias=c.qkv_bias)
+        self.attn_out = Weight(c.d_model, c.d_model)
         self.ff_proj = Weight(c.mlp_hidden_size, c.d_model)
         self.up_proj = Weight(c.mlp_hidden_size, c.d_model)
         self.ff_out = Weight(c.d_model, c.mlp_hidden_size)
 
     def inputs(self):
-        return [w.weight for w in (self.attn_norm, self.q_proj, self.k_proj, self.v_proj)]
+        biases = [w.bias for w in (self.q_proj, self.k_proj, self.v_proj) if w.bias is not None]
+        return [w.weight for w in (self.attn_norm, self.q_proj, self.k_proj, self.v_proj)] + [biases]
 
     def outputs(self):
         return [w.weight for w in (self.attn_out, self.ff_norm, self.ff_proj, self.up_proj, self.ff_out)]
+
+
+def is_table(name):
+    """Whether a parameter's rows are looked up, by token or by position."""
+    return name.startswith(('wte.', 'wpe.'))
 
 
 class Llada(nn.Module):
@@ -85,11 +98,12 @@ class Llada(nn.Module):
         self.config, self.causal = config, causal
         self.parts = attention_inputs, block_output     # the trainer puts compiled ones here
         self.wte = Weight(config.vocab_size, config.d_model)
+        self.wpe = None if config.rope else Weight(config.max_sequence_length, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_f = Weight(config.d_model)
         half = config.d_model // config.n_heads // 2
         inverse = config.rope_theta ** (-torch.arange(half).double() / half)
-        angle = torch.arange(config.max_sequence_length).double()[:, None] * inverse
+        angle = torch.arange(config.max_sequence_length).double()[:, None] * inverse * config.rope
         self.register_buffer('cos', angle.cos().float(), persistent=False)
         self.register_buffer('sin', angle.sin().float(), persistent=False)
         self.initialise()
@@ -98,7 +112,7 @@ class Llada(nn.Module):
         for name, p in self.named_parameters():
             if p.ndim == 2:
                 residual = name.endswith(('attn_out.weight', 'ff_out.weight'))
-                std = 0.02 if 'wte' in name else p.shape[1] ** -0.5 * 0.6
+                std = 0.02 if is_table(name) else p.shape[1] ** -0.5 * 0.6
                 nn.init.normal_(p, std=std / (2 * self.config.n_layers) ** 0.5 if residual else std)
 
     def attend(self, q, k, v, batch, valid):
@@ -115,7 +129,10 @@ class Llada(nn.Module):
         cos = self.cos[:length].repeat(batch, 1)[:, None]
         sin = self.sin[:length].repeat(batch, 1)[:, None]
         inputs, output = self.parts
-        x = F.embedding(ids.reshape(-1), self.wte.weight).to(dtype)
+        x = F.embedding(ids.reshape(-1), self.wte.weight)
+        if self.wpe is not None:
+            x = x + self.wpe.weight[:length].repeat(batch, 1)
+        x = x.to(dtype)
         for block in self.blocks:
             q, k, v = inputs(x, *block.inputs(), cos, sin, eps)
             x = output(x, self.attend(q, k, v, batch, valid), *block.outputs(), eps)

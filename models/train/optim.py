@@ -1,10 +1,12 @@
-"""Optimiser: Muon for the matrices, AdamW for the table and the norms, and an average of weights.
+"""Optimiser: Muon for the matrices, AdamW for the tables and the norms, and an average of weights.
 
 Muon (K. Jordan and others, 2024) replaces the momentum of a matrix by the nearest
 semi-orthogonal one, found with five Newton-Schulz steps; the size of the update is matched to
 AdamW's as in Moonlight (arXiv 2502.16982), so both share one learning rate schedule.
 """
 import torch
+
+from model import is_table
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -51,8 +53,8 @@ class Muon:
 
 class Optimiser:
     def __init__(self, model, lr, table_lr, average=0.998):
-        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and 'wte' not in n]
-        others = [p for n, p in model.named_parameters() if p.ndim == 1 or 'wte' in n]
+        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not is_table(n)]
+        others = [p for n, p in model.named_parameters() if p.ndim == 1 or is_table(n)]
         self.params = list(model.parameters())
         self.flat = torch.zeros(sum(p.numel() for p in self.params), device=self.params[0].device)
         at = 0

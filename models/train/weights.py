@@ -1,12 +1,18 @@
 """Weight files: safetensors in and out, and rows of int8 with one bfloat16 scale each."""
 import json
+import re
 import struct
 
 import numpy as np
 import torch
 
-PREFIX = 'model.transformer.'
-TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32}
+LLADA_NAMES = {'': 'model.transformer.'}
+# The parts of a name that change between LLaDA's network and Qwen2's.
+HF_NAMES = {'blocks.': 'model.layers.', 'attn_norm.': 'input_layernorm.', 'q_proj.': 'self_attn.q_proj.',
+            'k_proj.': 'self_attn.k_proj.', 'v_proj.': 'self_attn.v_proj.', 'attn_out.': 'self_attn.o_proj.',
+            'ff_norm.': 'post_attention_layernorm.', 'ff_proj.': 'mlp.gate_proj.', 'up_proj.': 'mlp.up_proj.',
+            'ff_out.': 'mlp.down_proj.', 'wte.': 'model.embed_tokens.', 'ln_f.': 'model.norm.'}
+TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32, 'I64': torch.int64}
 
 
 def quantise(weight):
@@ -24,25 +30,39 @@ def quantise(weight):
     return (weight / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
 
 
-def export_tensors(state):
-    """Tensors as they are shipped: matrices quantised, norms in float32."""
+def shipped_name(name, names):
+    """blocks.0.q_proj.weight -> as the shipped file calls it."""
+    if '' in names:
+        return names[''] + name
+    return re.sub('[a-z_]+[.]', lambda part: names.get(part.group(0), part.group(0)), name)
+
+
+def export_tensors(state, names):
+    """Tensors as they are shipped: matrices quantised, norms and biases in float32."""
     out = {}
     for name, weight in sorted(state.items()):
+        shipped = shipped_name(name, names)
         if weight.ndim == 2:
-            out[PREFIX + name], out[PREFIX + name + '_scale'] = quantise(weight)
+            out[shipped], out[shipped + '_scale'] = quantise(weight)
         else:
-            out[PREFIX + name] = weight.float()
+            out[shipped] = weight.float()
     return out
 
 
-def import_tensors(tensors):
+def own_name(shipped, names):
+    for own, other in sorted(names.items(), key=lambda pair: -len(pair[1])):
+        shipped = re.sub(r'(^|(?<=\.))' + re.escape(other), own, shipped)
+    return shipped
+
+
+def import_tensors(tensors, names):
     """The float32 state dict of model.Llada from shipped tensors."""
     state = {}
     for name, t in tensors.items():
         if t.dtype == torch.int8:
             t = t.float() * tensors[name + '_scale'].float()[:, None]
         if not name.endswith('_scale'):
-            state[name[len(PREFIX):]] = t
+            state[own_name(name, names)] = t
     return state
 
 

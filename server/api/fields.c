@@ -32,7 +32,8 @@ static const tt_field fields[] = {
          "text after the answer: the answer fills the gap between prompt and suffix"),
     READ("messages", CH | TK, ARRAY, 0, 0, "the conversation so far"),
     READ("segments", IN, ARRAY, 0, 0,
-         "pieces of a text in order: {\"text\": ...} or {\"hole\": {\"id\", \"max\"}}"),
+         "pieces of a text in order: {\"text\": ...} or {\"hole\": {\"id\", \"max\"}}; mask "
+         "tokens written in a text are holes, too"),
     READ("input_prefix", LL, TEXT, 0, 0, "text before the gap"),
     READ("input_suffix", LL, TEXT, 0, 0, "text after the gap"),
     READ("input_extra", LL, ARRAY, 0, 0, "other files: accepted, not used, noted in the answer"),

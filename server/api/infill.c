@@ -1,4 +1,5 @@
-/* infill.c - POST /v1/infill: a text with holes anywhere, filled in one request. */
+/* infill.c - POST /v1/infill: a text with holes anywhere, filled in one request. The mask token
+ * written out in a text is a hole, too: "53..7...." of a model whose mask is a dot. */
 #include <stdio.h>
 #include <string.h>
 
@@ -61,23 +62,28 @@ static tt_status check_hole(const cJSON *hole, const char *path, tt_err *e)
     return s;
 }
 
-/* The hole's name; its number when it has none. Names must differ: they are keys of the answer. */
+/* Names must differ: they are keys of the answer. id NULL: the hole's number. */
+static tt_status name_hole(tt_gen *g, const tt_canvas *c, const char *id, const char *path,
+                           const char **out, tt_err *e)
+{
+    char number[16];
+    snprintf(number, sizeof number, "%d", c->holes);
+    id = id ? id : number;
+    for (int i = 0; i < c->parts; i++)
+        if (c->part[i].hole && !strcmp(c->part[i].id, id))
+            return tt_fail_param(e, path, "invalid_value", "two holes are called '%.40s'", id);
+    *out = tt_gen_keep(g, id, strlen(id));
+    return *out ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the request");
+}
+
 static tt_status read_id(tt_gen *g, const tt_canvas *c, const cJSON *hole, const char *path,
                          const char **out, tt_err *e)
 {
-    char number[16];
-    const char *id = number;
+    const char *id = NULL;
     const cJSON *node = tt_json_get(hole, "id");
     tt_json_path at = tt_json_member(path, "id");
-    snprintf(number, sizeof number, "%d", c->holes);
     tt_status s = node ? tt_json_text(node, at.text, &id, e) : TT_OK;
-    if (s)
-        return s;
-    for (int i = 0; i < c->parts; i++)
-        if (c->part[i].hole && !strcmp(c->part[i].id, id))
-            return tt_fail_param(e, at.text, "invalid_value", "two holes are called '%.40s'", id);
-    *out = tt_gen_keep(g, id, strlen(id));
-    return *out ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the request");
+    return s ? s : name_hole(g, c, id, at.text, out, e);
 }
 
 static tt_status read_hole(tt_gen *g, tt_canvas *c, const cJSON *hole, const char *path, tt_err *e)
@@ -93,18 +99,45 @@ static tt_status read_hole(tt_gen *g, tt_canvas *c, const cJSON *hole, const cha
              : tt_canvas_add_hole(g, c, tokens, id, tt_json_member(path, "max").text, e);
 }
 
+static tt_status add_literal(tt_gen *g, tt_canvas *c, const char *text, size_t n, const char *path,
+                             tt_err *e)
+{
+    char *kept = tt_gen_keep(g, text, n);
+    tt_status s = kept ? tt_canvas_add_literal(c, kept, n, e)
+                       : tt_fail(e, TT_ENOMEM, "no memory for the request");
+    unsigned flags = c->ids.count ? 0 : TT_TOK_ADD_SPECIAL;
+    return s ? s : tt_canvas_add_text(g, c, kept, flags, path, e);
+}
+
+/* How the mask token is written in texts; 0 bytes when it cannot be. */
+static size_t written_mask(const tt_gen *g, const char **out)
+{
+    const tt_tok *tok = g->model->tok;
+    int32_t id = g->model->info.mask_id;
+    size_t n = 0;
+    bool read = tok && id >= 0 && (g->special_tokens || !tt_tok_is_special(tok, id));
+    *out = read ? tt_tok_piece(tok, id, &n) : NULL;
+    return n;
+}
+
+/* Masks in a row are one hole. */
 static tt_status read_text(tt_gen *g, tt_canvas *c, const cJSON *node, const char *path, tt_err *e)
 {
-    const char *text;
+    const char *text, *mask, *id, *at;
+    size_t bytes = written_mask(g, &mask);
     tt_status s = tt_json_text(node, path, &text, e);
-    if (s)
-        return s;
-    size_t n = strlen(text);
-    char *kept = tt_gen_keep(g, text, n);
-    s = kept ? tt_canvas_add_literal(c, kept, n, e)
-             : tt_fail(e, TT_ENOMEM, "no memory for the request");
-    unsigned flags = c->ids.count ? 0 : TT_TOK_ADD_SPECIAL;
-    return s ? s : tt_canvas_add_text(g, c, text, flags, path, e);
+    while (!s && bytes && (at = memmem(text, strlen(text), mask, bytes))) {
+        if (at > text)
+            s = add_literal(g, c, text, (size_t)(at - text), path, e);
+        int64_t masks = 0;
+        for (text = at; !strncmp(text, mask, bytes); text += bytes)
+            masks++;
+        if (!s)
+            s = name_hole(g, c, NULL, path, &id, e);
+        if (!s)
+            s = tt_canvas_add_hole(g, c, masks, id, path, e);
+    }
+    return s ? s : add_literal(g, c, text, strlen(text), path, e);
 }
 
 static tt_status read_segment(tt_gen *g, tt_canvas *c, const cJSON *m, const char *path, tt_err *e)

@@ -1,5 +1,5 @@
 /* Row-wise operations: rmsnorm (of rows and heads), gather, cfg_mix, swiglu, gelu, rope, adaln,
- * gate_add.
+ * gate_add, add.
  *
  * What can go wrong: widths that are no multiple of a vector, strides with something else in the
  * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
@@ -74,6 +74,14 @@ static tt_status run_gather(tt_stream *s, float *out, float *const in[3], int64_
         index[r] = (int32_t)r;
     return s->op.gather(s, out, ld, in[0], ld, index, rows, width, e);
 }
+static tt_status run_add(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                         int64_t width, tt_err *e)
+{
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(out + r * ld, in[1] + r * ld, (size_t)width * sizeof *out);
+    return s->op.add(s, out, ld, in[0], ld, rows, width, e);
+}
+
 static tt_status run_rmsnorm_heads(tt_stream *s, float *out, float *const in[3], int64_t ld,
                                    int64_t rows, int64_t width, tt_err *e)
 {
@@ -118,7 +126,7 @@ static const operation operations[] = {
     {"cfg_mix", run_cfg_mix, 1e-6},   {"rope", run_rope, 1e-6},
     {"gather", run_gather, 0},        {"rmsnorm_heads", run_rmsnorm_heads, 1e-6},
     {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
-    {"gate_add", run_gate_add, 1e-6},
+    {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -376,6 +384,8 @@ static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
     assert_non_null(strstr(e.text, "swiglu"));
     assert_int_equal(s->op.cfg_mix(s, x, 8, x, 7, x, 1, 8, &e), TT_EINVAL);
     assert_int_equal(s->op.gather(s, x, 8, x, 8, id, 1, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.add(s, x, 7, x, 8, 1, 8, &e), TT_EINVAL);
+    assert_int_equal(s->op.add(s, x, 8, x, 7, 1, 8, &e), TT_EINVAL);
     assert_int_equal(s->op.rope(s, x, 8, x, x, 1, 1, 8, 5, &e), TT_EINVAL);
     assert_int_equal(s->op.rope(s, x, 7, x, x, 1, 1, 8, 4, &e), TT_EINVAL);
     assert_int_equal(s->op.rope_table(s, x, x, id, x, 1, 0, &e), TT_EINVAL);

@@ -86,7 +86,7 @@ static void bad_configs_name_the_key(void **state)
         {"\"layer_norm_type\": \"rms\"", "\"layer_norm_type\": \"low\"", "layer_norm_type",
          TT_EUNSUP},
         {"\"activation_type\": \"silu\"", "\"activation_type\": \"gelu\"", "gelu", TT_EUNSUP},
-        {"\"rope\": true", "\"rope\": false", "rope", TT_EUNSUP},
+        {"\"rope\": true", "\"rope\": false", "wpe", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": \"wide\"", "d_model", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": 0", "d_model", TT_EFORMAT},
         {"\"d_model\": 64", "\"d_model\": 1e18", "d_model", TT_EFORMAT},
@@ -209,6 +209,35 @@ static void bad_passes_are_refused(void **state)
 #undef REFUSED
 }
 
+/* Learned positions: the vectors of tests/golden/masked-diffusion/positions show the sums. */
+static void a_position_without_a_row_is_refused(void **state)
+{
+    const world *w = *state;
+    example x;
+    tt_err e;
+    tt_model *m;
+    tt_weights *weights;
+    tt_config *c;
+    int32_t far[N];
+    assert_int_equal(tt_model_open(&m, &weights, &c, w->stream,
+                                   "tests/golden/masked-diffusion/positions/dlm", TT_WEIGHTS_F32,
+                                   NULL, NULL, &e), TT_OK);
+    assert_int_equal(m->info.context, 81);
+    for (int32_t last = 79; last <= 81; last++) {
+        make_pass(&x);
+        for (int i = 0; i < N; i++) {
+            x.id[i] = i;
+            far[i] = last - N + 1 + i;
+        }
+        x.pass.position = far;
+        assert_int_equal(tt_model_run(m, &x.pass, &e), last < 81 ? TT_OK : TT_EINVAL);
+    }
+    assert_non_null(strstr(e.text, "position 81 of 81"));
+    tt_model_close(m);
+    tt_weights_close(weights);
+    tt_config_close(c);
+}
+
 static void a_store_column_must_be_filled_before_it_is_read(void **state)
 {
     const world *w = *state;
@@ -291,6 +320,7 @@ int main(void)
         cmocka_unit_test(broken_configs_give_line_and_column),
         cmocka_unit_test(an_unknown_architecture_is_an_error),
         cmocka_unit_test(bad_passes_are_refused),
+        cmocka_unit_test(a_position_without_a_row_is_refused),
         cmocka_unit_test(a_store_column_must_be_filled_before_it_is_read),
         cmocka_unit_test(a_stored_pass_equals_one_without_store),
         cmocka_unit_test(guidance_of_scale_zero_changes_nothing),

@@ -203,6 +203,23 @@ static void infill_fills_every_hole(void **state)
     assert_true(tt_fake_engine.ban_stops);
 }
 
+static void a_mask_written_in_a_text_is_a_hole(void **state)
+{
+    (void)state;
+    cJSON *t = post("/v1/infill",
+                    "{" M "\"segments\":[{\"text\":\"<<|mask|><|mask|>|<|mask|>\"},"
+                    "{\"text\":\">\"}],\"tutti\":{\"special_tokens\":true}}");
+    same_text(t, "choices.0.text", "<ab|c>");
+    same_text(t, "choices.0.holes.0.text", "ab");
+    same_text(t, "choices.0.holes.1.text", "c");
+    cJSON_Delete(t);
+    /* Unless special tokens are read, the text says nothing but itself: there is no hole. */
+    int status;
+    cJSON_Delete(ask("POST", "/v1/infill",
+                     "{" M "\"segments\":[{\"text\":\"<<|mask|>>\"}]}", &status));
+    assert_int_equal(status, 400);
+}
+
 static void editors_get_their_shapes(void **state)
 {
     (void)state;
@@ -425,6 +442,7 @@ int main(void)
         cmocka_unit_test_setup(legacy_logprobs_line_up_with_the_text, fresh),
         cmocka_unit_test_setup(chat_has_openai_s_members, fresh),
         cmocka_unit_test_setup(infill_fills_every_hole, fresh),
+        cmocka_unit_test_setup(a_mask_written_in_a_text_is_a_hole, fresh),
         cmocka_unit_test_setup(editors_get_their_shapes, fresh),
         cmocka_unit_test_setup(parameters_reach_the_sampler_by_any_name, fresh),
         cmocka_unit_test_setup(special_tokens_are_text_unless_asked_for, fresh),
