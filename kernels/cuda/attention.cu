@@ -11,7 +11,7 @@
 namespace {
 
 constexpr int kRows = 64, kKeys = 64, kThreads = 128;
-constexpr int kChunk = 256;                   /* keys of a part */
+constexpr int kChunk = 192;                   /* keys of a part */
 constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
 constexpr float kLog2e = 1.4426950408889634f;
 
