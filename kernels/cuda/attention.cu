@@ -6,62 +6,13 @@
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
  * their log-sum-exp. How a span is cut follows from its own sizes alone. Everything else takes the
  * plain kernel: four warps a query row and head. */
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/attention.cuh"
 
 namespace {
 
 constexpr int kRows = 64, kKeys = 64, kThreads = 128;
 constexpr int kChunk = 192;                   /* keys of a part */
 constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
-constexpr float kLog2e = 1.4426950408889634f;
-
-struct span {
-    int64_t query_row, query_rows, query_column, ld_kv, keys, key_column;
-    const void *k, *v;
-    int32_t see, block;
-    int32_t tiles, chunks;   /* of query rows, of keys */
-    int64_t item;            /* number of the first (tile, chunk) of the span */
-    int64_t part;            /* first part of the span, per head: tile-major, then chunk */
-    int64_t counter;         /* first counter of the span, per head */
-};
-
-/* One argument: this, then the spans. */
-struct call {
-    int64_t spans, items, parts, counters;
-    float *part_sum;  /* [heads][parts][kRows][head] unnormalised sums */
-    float2 *part_max; /* [heads][parts][kRows] maximum (base 2), sum of weights */
-    uint32_t *counter; /* [heads][counters], zero between calls */
-    span at[];
-};
-
-struct heads {
-    int heads, kv_heads, dim;
-    float scale;
-};
-
-__device__ const span *span_of(const call *c, int64_t item)
-{
-    int64_t low = 0, high = c->spans - 1;
-    while (low < high) {
-        int64_t mid = (low + high + 1) / 2;
-        if (c->at[mid].item <= item)
-            low = mid;
-        else
-            high = mid - 1;
-    }
-    return &c->at[low];
-}
-
-/* How many of the span's keys, from the first, a query row may see. */
-__device__ int64_t visible(const span &s, int64_t row)
-{
-    int64_t column = s.query_column + row, end = s.keys;
-    if (s.see == TT_SEE_CAUSAL)
-        end = column + 1 - s.key_column;
-    else if (s.see == TT_SEE_BLOCK)
-        end = (column / s.block + 1) * s.block - s.key_column;
-    return end < 0 ? 0 : end < s.keys ? end : s.keys;
-}
 
 /* --- tensor cores --- */
 
@@ -475,9 +426,17 @@ tt_status reserve_parts(cuda *c, call *to, const heads &n, tt_err *e)
     return TT_OK;
 }
 
-/* Describes the spans on the device. cores: items are (tile, chunk), else rows. */
+/* Which kernel a span takes: it follows from the span's sizes, the heads' and the device alone. */
+enum span_kind { KIND_ROWS, KIND_SHORT, KIND_LONG };
+
+bool is_long(const cuda *c, int64_t query_rows, int64_t dim)
+{
+    return c->hopper && query_rows > kSplitRows && (dim == 64 || dim == 128);
+}
+
+/* Describes the spans of one kind on the device; *rows: their query rows. */
 tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span *in, int64_t spans,
-                    const heads &n, bool cores, tt_err *e)
+                    const heads &n, span_kind kind, tt_err *e)
 {
     void *host, *dev;
     tt_status st = cuda_arg_room(c, &host, &dev,
@@ -489,9 +448,10 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
     *rows = 0;
     for (int64_t i = 0; i < spans; i++) {
         const tt_span *s = &in[i];
-        *rows += s->query_rows;
-        if (s->query_rows == 0)
+        if (s->query_rows == 0 ||
+            (kind != KIND_ROWS && is_long(c, s->query_rows, n.dim) != (kind == KIND_LONG)))
             continue;
+        *rows += s->query_rows;
         span *o = &to->at[to->spans++];
         *o = {};
         o->query_row = s->query_row;
@@ -505,11 +465,12 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
         o->see = s->see;
         o->block = s->block;
         o->item = to->items;
-        o->tiles = (int32_t)((s->query_rows + kRows - 1) / kRows);
+        int tile = kind == KIND_LONG ? kLongRows : kRows;
+        o->tiles = (int32_t)((s->query_rows + tile - 1) / tile);
         o->chunks = 1;
-        if (cores && s->query_rows <= kSplitRows && s->keys > kChunk)
+        if (kind == KIND_SHORT && s->query_rows <= kSplitRows && s->keys > kChunk)
             o->chunks = (int32_t)((s->keys + kChunk - 1) / kChunk);
-        to->items += cores ? (int64_t)o->tiles * o->chunks : s->query_rows;
+        to->items += kind == KIND_ROWS ? s->query_rows : (int64_t)o->tiles * o->chunks;
         o->part = to->parts;
         o->counter = to->counters;
         if (o->chunks > 1) {
@@ -543,6 +504,50 @@ tt_status run_cores(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_
                   q, ldq, spans, n);
 }
 
+/* Grids follow from what the key of a pass tells: its rows, padded, its spans and their kinds. */
+tt_status run_cores_by_kind(tt_stream *s, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
+                            const tt_span *in, int64_t spans, const heads &n, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    int64_t all = 0, rows;
+    const call *dev;
+    for (int64_t i = 0; i < spans; i++)
+        all += in[i].query_rows;
+    all = tt_cuda_bucket(s, all);
+    tt_status st = send_call(c, &dev, &rows, in, spans, n, KIND_LONG, e);
+    if (!st && rows)
+        st = cuda_attend_long(c, out, ldo, q, ldq, dev, n,
+                              (unsigned)(all / kLongRows + cuda_list_room(spans)), e);
+    if (!st)
+        st = send_call(c, &dev, &rows, in, spans, n, KIND_SHORT, e);
+    if (st || !rows)
+        return st;
+    int64_t tiles = all / kRows + cuda_list_room(spans);
+    switch (padded_dim(n.dim)) {
+    case 32: return run_cores<32>(c, out, ldo, q, ldq, dev, n, tiles, e);
+    case 64: return run_cores<64>(c, out, ldo, q, ldq, dev, n, tiles, e);
+    case 128: return run_cores<128>(c, out, ldo, q, ldq, dev, n, tiles, e);
+    default: return run_cores<256>(c, out, ldo, q, ldq, dev, n, tiles, e);
+    }
+}
+
+tt_status run_plain(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t ldq,
+                    const tt_span *in, int64_t spans, const heads &n, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    const call *dev;
+    int64_t rows;
+    tt_status st = send_call(c, &dev, &rows, in, spans, n, KIND_ROWS, e);
+    if (st || !rows)
+        return st;
+    rows = tt_cuda_bucket(s, rows);
+    dim3 grid((unsigned)(rows < 4096 ? rows : 4096), (unsigned)n.heads);
+    return s->act == TT_BF16 ? launch(c, "attention", attend_plain<bf16>, grid, kThreads, 0, e,
+                                      (bf16 *)out, ldo, (const bf16 *)q, ldq, dev, n)
+                             : launch(c, "attention", attend_plain<float>, grid, kThreads, 0, e,
+                                      (float *)out, ldo, (const float *)q, ldq, dev, n);
+}
+
 } // namespace
 
 extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
@@ -551,7 +556,6 @@ extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, c
                                        float scale, tt_compute compute, tt_err *e)
 {
     (void)compute; /* that of the activations: products of bfloat16 are exact in float32 */
-    cuda *c = cuda_of(s);
     if (head_count < 1 || kv_heads < 1 || head_count % kv_heads || head_dim < 1 ||
         head_dim > kMaxDim || head_count > 65535 || ldo < head_count * head_dim ||
         ldq < head_count * head_dim || spans < 0)
@@ -564,28 +568,14 @@ extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, c
             return st;
     }
     bool cores = s->act == TT_BF16 && fits_cores(in, spans, out, ldo, q, ldq, n);
-    const call *dev;
-    int64_t rows;
-    tt_status st = send_call(c, &dev, &rows, in, spans, n, cores, e);
-    if (st || rows == 0)
-        return st;
-    /* Grids follow from what the key of a pass tells: its rows, padded, and its spans. */
-    rows = tt_cuda_bucket(s, rows);
-    int64_t tiles = rows / kRows + cuda_list_room(spans);
-    if (!cores) {
-        dim3 grid((unsigned)(rows < 4096 ? rows : 4096), (unsigned)n.heads);
-        return s->act == TT_BF16
-                   ? launch(c, "attention", attend_plain<bf16>, grid, kThreads, 0, e, (bf16 *)out,
-                            ldo, (const bf16 *)q, ldq, dev, n)
-                   : launch(c, "attention", attend_plain<float>, grid, kThreads, 0, e,
-                            (float *)out, ldo, (const float *)q, ldq, dev, n);
-    }
-    bf16 *y = (bf16 *)out;
-    const bf16 *x = (const bf16 *)q;
-    switch (padded_dim(n.dim)) {
-    case 32: return run_cores<32>(c, y, ldo, x, ldq, dev, n, tiles, e);
-    case 64: return run_cores<64>(c, y, ldo, x, ldq, dev, n, tiles, e);
-    case 128: return run_cores<128>(c, y, ldo, x, ldq, dev, n, tiles, e);
-    default: return run_cores<256>(c, y, ldo, x, ldq, dev, n, tiles, e);
-    }
+    return cores ? run_cores_by_kind(s, (bf16 *)out, ldo, (const bf16 *)q, ldq, in, spans, n, e)
+                 : run_plain(s, out, ldo, q, ldq, in, spans, n, e);
+}
+
+/* Which kernels a span of so many query rows takes part in. */
+extern "C" int64_t tt_cuda_span_key(const tt_stream *s, int64_t query_rows, int64_t head_dim)
+{
+    if (query_rows == 0)
+        return 0;
+    return is_long(cuda_of(s), query_rows, head_dim) ? 2 : 1;
 }

@@ -115,6 +115,7 @@ static const tt_backend table = {
     .glu = tt_cuda_glu,
     .bucket = tt_cuda_bucket,
     .head_key = tt_cuda_head_key,
+    .span_key = tt_cuda_span_key,
     .pass_begin = tt_cuda_pass_begin,
     .pass_end = tt_cuda_pass_end,
 };

@@ -150,6 +150,7 @@ tt_op_rope_store tt_cuda_rope_store;
 tt_op_attention tt_cuda_attention;
 tt_op_head tt_cuda_head;
 tt_op_head_key tt_cuda_head_key;
+tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */
 

@@ -12,7 +12,7 @@
 
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/head.cuh"
-#include "kernels/cuda/wgmma.cuh"
+#include "kernels/cuda/hopper.cuh"
 
 enum hopper_out {
     OUT_ACT,  /* bfloat16 */
@@ -36,6 +36,10 @@ namespace hopper {
 
 constexpr int kSlab = 128; /* bytes of K a stage */
 
+/* Blocks that share rows: with few of them, tiles of few weights would each fetch the same rows
+ * again; four blocks fetch a quarter each and send it to all. */
+template <int TM> __host__ __device__ constexpr int cluster() { return TM == 64 ? 4 : 1; }
+
 template <int TM, int TN> constexpr int stages()
 {
     return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
@@ -43,70 +47,6 @@ template <int TM, int TN> constexpr int stages()
 template <int TM, int TN> constexpr size_t shared_bytes()
 {
     return 1024 + (size_t)stages<TM, TN>() * ((TM + TN) * kSlab + 16);
-}
-
-__device__ inline uint32_t address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
-__device__ inline void barrier_init(uint64_t *b, int count)
-{
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address(b)), "r"(count));
-}
-__device__ inline void barrier_expect(uint64_t *b, int bytes)
-{
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(b)),
-                 "r"(bytes)
-                 : "memory");
-}
-__device__ inline void barrier_arrive(uint64_t *b)
-{
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(b)) : "memory");
-}
-__device__ inline void barrier_wait(uint64_t *b, int parity)
-{
-    asm volatile("{\n.reg .pred p;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
-                 "@p bra done;\n"
-                 "bra again;\n"
-                 "done:\n}" ::"r"(address(b)),
-                 "r"(parity)
-                 : "memory");
-}
-
-__device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full, int k, int row,
-                                uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(address(to)),
-                 "l"(map), "r"(address(full)), "r"(k), "r"(row), "l"(policy)
-                 : "memory");
-}
-constexpr uint64_t kEvictFirst = 0x12F0000000000000, kEvictLast = 0x14F0000000000000;
-
-/* Descriptor of a box with 128-byte rows, swizzled: groups of eight rows are 1,024 bytes apart. */
-__device__ inline uint64_t describe(const void *p)
-{
-    uint64_t start = (address(p) & 0x3FFFF) >> 4;
-    return start | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
-}
-
-template <int N> __device__ inline void fence_registers(float (&d)[N])
-{
-#pragma unroll
-    for (int i = 0; i < N; i++)
-        asm volatile("" : "+f"(d[i])::"memory");
-}
-__device__ inline void multiply_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ inline void multiply_commit()
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-template <int LEFT> __device__ inline void multiply_wait()
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
 template <int TM, int TN> struct ring {
@@ -132,15 +72,34 @@ template <int TM, int TN> struct ring {
     }
 };
 
+/* Tiles are dealt to clusters, neighbours to the blocks of one; the last cluster's may lie beyond
+ * the end: they read zeros and store nothing. */
+template <int TM> __device__ bool has_tile(int tile, int rank, const hopper_args &a)
+{
+    return tile - rank < a.tiles;
+}
+
+/* The rows' share of this block, to all blocks of the cluster. */
+template <int TM, int TN>
+__device__ void feed_rows(ring<TM, TN> &r, const CUtensorMap *mx, int k, int m0, int rank)
+{
+    constexpr int CL = cluster<TM>(), SHARE = TM / CL;
+    char *to = r.x + (r.stage * TM + rank * SHARE) * kSlab;
+    if (CL == 1)
+        copy_box(to, mx, &r.full[r.stage], k, m0, kEvictLast);
+    else
+        copy_box_to(to, mx, &r.full[r.stage], k, m0 + rank * SHARE, (1 << CL) - 1, kEvictLast);
+}
+
 /* The feeding thread. Weights of the first stages are fetched before the kernel before is done. */
 template <int TM, int TN, bool FP8>
 __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *mw,
-                     const hopper_args &a)
+                     const hopper_args &a, int rank)
 {
     constexpr int S = ring<TM, TN>::STAGES, UNIT = FP8 ? kSlab : kSlab / 2;
     constexpr int BYTES = (TM + TN) * kSlab;
     int tile = blockIdx.x, early = a.slabs < S ? a.slabs : S;
-    if (tile >= a.tiles) {
+    if (!has_tile<TM>(tile, rank, a)) {
         wait_for_previous();
         return;
     }
@@ -150,7 +109,7 @@ __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *m
                  kEvictFirst);
     }
     wait_for_previous();
-    for (int done = 0; tile < a.tiles; tile += gridDim.x) {
+    for (int done = 0; has_tile<TM>(tile, rank, a); tile += gridDim.x) {
         int n0 = tile / a.row_tiles * TN, m0 = tile % a.row_tiles * TM;
         for (int k = 0; k < a.slabs; k++, r.next()) {
             bool has_weights = done < early;
@@ -158,7 +117,7 @@ __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *m
                 barrier_wait(&r.empty[r.stage], r.parity ^ 1);
                 barrier_expect(&r.full[r.stage], BYTES);
             }
-            copy_box(r.x + r.stage * TM * kSlab, mx, &r.full[r.stage], k * UNIT, m0, kEvictLast);
+            feed_rows<TM, TN>(r, mx, k * UNIT, m0, rank);
             if (!has_weights)
                 copy_box(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], k * UNIT, n0,
                          kEvictFirst);
@@ -168,39 +127,6 @@ __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *m
 }
 
 /* --- epilogues --- */
-
-/* Four words a lane, word j belonging to column group j: after this, lane t of each quad holds
- * group t, word i of it from lane i. Its own inverse. */
-__device__ inline void transpose_quad(uint32_t (&p)[4])
-{
-    int lane = threadIdx.x;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-        uint32_t got = __shfl_xor_sync(~0u, lane & 1 ? p[i] : p[i + 1], 1);
-        p[i] = lane & 1 ? got : p[i];
-        p[i + 1] = lane & 1 ? p[i + 1] : got;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        uint32_t got = __shfl_xor_sync(~0u, lane & 2 ? p[i] : p[i + 2], 2);
-        p[i] = lane & 2 ? got : p[i];
-        p[i + 2] = lane & 2 ? p[i + 2] : got;
-    }
-}
-
-__device__ inline uint32_t pack2(float a, float b)
-{
-    __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
-    uint32_t w;
-    memcpy(&w, &p, 4);
-    return w;
-}
-__device__ inline float2 unpack2(uint32_t w)
-{
-    __nv_bfloat162 p;
-    memcpy(&p, &w, 4);
-    return __bfloat1622float2(p);
-}
 
 /* Scales and bias of the thread's columns. n0: first column of the tile in the weight. */
 template <int TN>
@@ -321,11 +247,22 @@ template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_ar
  * so many slabs. */
 constexpr int kPromote = 4;
 
+/* The stage may be filled again, by whichever blocks fill it. */
+template <int TM, int TN> __device__ void give_back(ring<TM, TN> &r, int stage)
+{
+    constexpr int CL = cluster<TM>();
+    int thread = threadIdx.x % 128;
+    if (CL == 1 && thread == 0)
+        barrier_arrive(&r.empty[stage]);
+    if (CL > 1 && thread < CL)
+        barrier_arrive_at(&r.empty[stage], thread);
+}
+
 template <int TM, int TN, hopper_out OUT, bool FP8>
-__device__ void multiply(ring<TM, TN> r, const hopper_args &a)
+__device__ void multiply(ring<TM, TN> r, const hopper_args &a, int rank)
 {
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
-    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+    for (int tile = blockIdx.x; has_tile<TM>(tile, rank, a); tile += gridDim.x) {
         float d[TN / 2], total[FP8 ? TN / 2 : 1];
         int last = -1;
         if (FP8)
@@ -345,8 +282,7 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
             fence_registers(d);
             if (last >= 0) {
                 multiply_wait<1>(); /* the one before is done: its stage is free */
-                if (threadIdx.x % 128 == 0)
-                    barrier_arrive(&r.empty[last]);
+                give_back<TM, TN>(r, last);
             }
             last = r.stage;
             if (FP8 && (k % kPromote == kPromote - 1 || k == a.slabs - 1)) {
@@ -359,14 +295,15 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
         }
         multiply_wait<0>();
         fence_registers(d);
-        if (threadIdx.x % 128 == 0)
-            barrier_arrive(&r.empty[last]);
+        give_back<TM, TN>(r, last);
         if (FP8)
 #pragma unroll
             for (int i = 0; i < TN / 2; i++)
                 d[i] = total[FP8 ? i : 0];
         int n0 = tile / a.row_tiles * TN;
         int64_t m0 = (int64_t)(tile % a.row_tiles) * TM + group * 64 + warp * 16;
+        if (tile >= a.tiles)
+            continue;
         finish<TN>(d, a, m0, n0);
         if (OUT == OUT_ACT)
             store_act<TN>(d, a, m0, n0);
@@ -391,23 +328,32 @@ __global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < S; i++) {
             barrier_init(&r.full[i], 1);
-            barrier_init(&r.empty[i], TM / 64);
+            barrier_init(&r.empty[i], TM / 64 * cluster<TM>());
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    __syncthreads();
+    int rank = 0;
+    if (cluster<TM>() > 1) {
+        rank = cluster_rank();
+        cluster_sync();
+    } else {
+        __syncthreads();
+    }
     let_next_start();
     if (threadIdx.x < 128) {
         if (TM > 64)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (threadIdx.x == 0)
-            feed<TM, TN, FP8>(r, &mx, &mw, a);
+            feed<TM, TN, FP8>(r, &mx, &mw, a, rank);
     } else {
         if (TM > 64)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         wait_for_previous();
-        multiply<TM, TN, OUT, FP8>(r, a);
+        multiply<TM, TN, OUT, FP8>(r, a, rank);
     }
+    __syncwarp();
+    if (cluster<TM>() > 1) /* nobody leaves while others still send here */
+        cluster_sync();
 #endif
 }
 
@@ -441,8 +387,9 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     a.row_tiles = (int)((g->rows + TM - 1) / TM);
     a.tiles = a.row_tiles * (int)((a.n + TN - 1) / TN);
     a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
-    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM, false, e)
-                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM, false, e);
+    constexpr int CL = cluster<TM>();
+    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM / CL, false, e)
+                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM / CL, false, e);
     if (!st)
         st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, TN, true, e);
     if (st)
@@ -456,9 +403,10 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
             return st;
         grown = true;
     }
-    unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
-    return launch(c, "linear", kernel, grid, (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, mw,
-                  a);
+    /* Clusters of four leave some multiprocessors of odd groups over. */
+    int most = CL > 1 ? c->sms / 8 * 8 : c->sms, blocks = (a.tiles + CL - 1) / CL * CL;
+    return launch_cluster(c, "linear", kernel, (unsigned)(blocks < most ? blocks : most),
+                          (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), CL, e, mx, mw, a);
 }
 
 /* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its
@@ -466,9 +414,10 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
 inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
 {
     double row_tiles = (double)((rows + tm - 1) / tm), tiles = row_tiles * (double)((n + tn - 1) / tn);
-    double waves = (double)(((int64_t)tiles + c->sms - 1) / c->sms);
+    int at_once = tm == 64 ? c->sms / 8 * 8 : c->sms;
+    double waves = (double)(((int64_t)tiles + at_once - 1) / at_once);
     double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
-    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (rows < tm ? rows : tm)) / 45.0);
+    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (double)(rows < tm ? rows : tm)) / 45.0);
     return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
 }
 

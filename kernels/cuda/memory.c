@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/cuda.h"
 
-enum { GRAPHS = 96, KEY = 12, PENDING = 4096, ALIGN = 64 };
+enum { GRAPHS = 96, KEY = 16, PENDING = 4096, ALIGN = 64 };
 
 struct cuda_graph {
     int64_t key[KEY];

@@ -22,41 +22,60 @@ __global__ void embed_rows(T *y, int64_t ldy, const W *table, int64_t kp, const 
 /* --- RMSNorm --- */
 
 /* As released code does it: the normalised value is rounded to the activations' type before it is
- * multiplied by the weight. */
+ * multiplied by the weight. WIDE: a row of at most KEPT * 16 bytes a thread is read once and stays
+ * in registers. */
+constexpr int kKept = 4;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, const T *x, int64_t ldx,
+                                                         const float *w, int64_t dim, float eps)
+{
+    begin();
+    constexpr int N = pack<T>::N;
+    const T *in = x + blockIdx.x * ldx;
+    T *out = y + blockIdx.x * ldy;
+    pack<T> v[kKept];
+    float sum = 0;
+#pragma unroll
+    for (int k = 0; k < kKept; k++) {
+        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
+        if (i < dim)
+            v[k] = load16(in + i);
+    }
+#pragma unroll
+    for (int k = 0; k < kKept; k++)
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            if ((k * kThreads + threadIdx.x) * (int64_t)N < dim)
+                sum = fmaf(get(v[k].v[j]), get(v[k].v[j]), sum);
+    float inv = rsqrtf(block_sum(sum) / (float)dim + eps);
+#pragma unroll
+    for (int k = 0; k < kKept; k++) {
+        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
+        if (i >= dim)
+            break;
+        pack<T> o;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            put(&o.v[j], w[i + j] * rounded(x, get(v[k].v[j]) * inv));
+        store16(out + i, o);
+    }
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads) rmsnorm_rows(T *y, int64_t ldy, const T *x,
                                                          int64_t ldx, const float *w, int64_t dim,
-                                                         float eps, bool wide)
+                                                         float eps)
 {
     begin();
     const T *in = x + blockIdx.x * ldx;
     T *out = y + blockIdx.x * ldy;
-    constexpr int N = pack<T>::N;
     float sum = 0;
-    if (wide) {
-        for (int64_t i = threadIdx.x * N; i < dim; i += kThreads * N) {
-            pack<T> v = load16(in + i);
-#pragma unroll
-            for (int j = 0; j < N; j++)
-                sum = fmaf(get(v.v[j]), get(v.v[j]), sum);
-        }
-    } else {
-        for (int64_t i = threadIdx.x; i < dim; i += kThreads)
-            sum = fmaf(get(in[i]), get(in[i]), sum);
-    }
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads)
+        sum = fmaf(get(in[i]), get(in[i]), sum);
     float inv = rsqrtf(block_sum(sum) / (float)dim + eps);
-    if (!wide) {
-        for (int64_t i = threadIdx.x; i < dim; i += kThreads)
-            put(&out[i], w[i] * rounded(x, get(in[i]) * inv));
-        return;
-    }
-    for (int64_t i = threadIdx.x * N; i < dim; i += kThreads * N) {
-        pack<T> v = load16(in + i), o;
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            put(&o.v[j], w[i + j] * rounded(x, get(v.v[j]) * inv));
-        store16(out + i, o);
-    }
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads)
+        put(&out[i], w[i] * rounded(x, get(in[i]) * inv));
 }
 
 /* --- gather, guidance, SwiGLU --- */
@@ -155,8 +174,11 @@ extern "C" tt_status tt_cuda_rmsnorm(tt_stream *s, tt_act *y, int64_t ldy, const
         return shape_error("rmsnorm", rows, dim, ldx < ldy ? ldx : ldy, e);
     if (rows == 0)
         return TT_OK;
-    BY_TYPE(launch(c, "rmsnorm", rmsnorm_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
-                   (const T *)x, ldx, w, dim, eps, wide<T>(y, ldy, x, ldx, dim)));
+    BY_TYPE(launch(c, "rmsnorm",
+                   wide<T>(y, ldy, x, ldx, dim) && dim <= kKept * kThreads * pack<T>::N
+                       ? rmsnorm_wide<T>
+                       : rmsnorm_rows<T>,
+                   (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x, ldx, w, dim, eps));
 }
 
 extern "C" tt_status tt_cuda_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

@@ -553,6 +553,20 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
     return st || !p->wants ? st : run_head(t, p, n, v, spare, e);
 }
 
+/* The kinds of all spans, in the first layers and in the last, whose queries may be packed. */
+static int64_t span_key(const tt_trunk *t, const tt_pass *p, const shape *n)
+{
+    const tt_stream *s = t->stream;
+    int64_t key = 0;
+    for (int64_t i = 0; i < p->seqs && s->op.span_key; i++) {
+        int64_t first, rows = p->seq[i].rows;
+        key |= s->op.span_key(s, rows, t->head_dim);
+        if (n->needed)
+            key |= s->op.span_key(s, packed_range(&p->seq[i], t->map, &first), t->head_dim) << 32;
+    }
+    return key;
+}
+
 /* The power of two at or above n, as far as keys of passes tell lists of spans and stores apart. */
 static int64_t power_above(int64_t n)
 {
@@ -579,7 +593,7 @@ tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
             stores += p->seq[i].kv != NULL;
         const int64_t key[] = {(int64_t)(intptr_t)t, (int64_t)(intptr_t)t->space, n.rows, n.needed,
                                n.wants, n.guided, power_above(p->seqs), power_above(stores),
-                               n.conditions, head_key(t, p, &n)};
+                               n.conditions, head_key(t, p, &n), span_key(t, p, &n)};
         st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
         if (!st) {
             st = run_body(t, p, &n, &v, spare, e);

@@ -1,0 +1,62 @@
+/* attention.cuh - spans as the attention kernels see them. */
+#ifndef TT_ATTENTION_CUH
+#define TT_ATTENTION_CUH
+
+#include "kernels/cuda/device.cuh"
+
+constexpr int kLongRows = 128;                /* query rows of a tile of long spans */
+constexpr float kLog2e = 1.4426950408889634f;
+
+struct span {
+    int64_t query_row, query_rows, query_column, ld_kv, keys, key_column;
+    const void *k, *v;
+    int32_t see, block;
+    int32_t tiles, chunks;   /* of query rows, of keys */
+    int64_t item;            /* number of the first (tile, chunk) of the span */
+    int64_t part;            /* first part of the span, per head: tile-major, then chunk */
+    int64_t counter;         /* first counter of the span, per head */
+};
+
+/* One argument: this, then the spans. */
+struct call {
+    int64_t spans, items, parts, counters;
+    float *part_sum;  /* [heads][parts][rows of a tile][head] unnormalised sums */
+    float2 *part_max; /* [heads][parts][rows of a tile] maximum (base 2), sum of weights */
+    uint32_t *counter; /* [heads][counters], zero between calls */
+    span at[];
+};
+
+struct heads {
+    int heads, kv_heads, dim;
+    float scale;
+};
+
+__device__ inline const span *span_of(const call *c, int64_t item)
+{
+    int64_t low = 0, high = c->spans - 1;
+    while (low < high) {
+        int64_t mid = (low + high + 1) / 2;
+        if (c->at[mid].item <= item)
+            low = mid;
+        else
+            high = mid - 1;
+    }
+    return &c->at[low];
+}
+
+/* How many of the span's keys, from the first, a query row may see. */
+__device__ inline int64_t visible(const span &s, int64_t row)
+{
+    int64_t column = s.query_column + row, end = s.keys;
+    if (s.see == TT_SEE_CAUSAL)
+        end = column + 1 - s.key_column;
+    else if (s.see == TT_SEE_BLOCK)
+        end = (column / s.block + 1) * s.block - s.key_column;
+    return end < 0 ? 0 : end < s.keys ? end : s.keys;
+}
+
+/* Long spans of heads of 64 or 128 channels on Hopper; grid: blocks a head. */
+tt_status cuda_attend_long(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
+                           const call *spans, const heads &n, unsigned grid, tt_err *e);
+
+#endif
