@@ -1,5 +1,5 @@
-/* llada_moe.c - LLaDA-MoE: LLaDA with a mixture of experts (OLMoE-like body; "LLaDA-MoE: A Sparse MoE
- * Diffusion Language Model", arXiv 2509.24389; tensor names and config keys of the released
+/* llada_moe.c - LLaDA-MoE: LLaDA with a mixture of experts (OLMoE-like body; "LLaDA-MoE: A Sparse
+ * MoE Diffusion Language Model", arXiv 2509.24389; tensor names and config keys of the released
  * checkpoints, architecture "LLaDAMoEModelLM").
  *
  * The router's weights are the softmax over all experts at the chosen ones, not renormalised: they
@@ -8,17 +8,20 @@
 #include "models/nn/trunk_model.h"
 
 static const char *const no_effect[] = {
-    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "attention_dropout",
-    "initializer_range", "auto_map", "quantization", "bos_token_id", "pad_token_id",
-    "_name_or_path", "output_router_logits", "router_aux_loss_coef", NULL};
+    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
+    "attention_dropout", "initializer_range", "auto_map", "quantization", "bos_token_id",
+    "pad_token_id", "_name_or_path", "output_router_logits", "router_aux_loss_coef", NULL};
 
 static tt_status check_variant(tt_config *c, tt_err *e)
 {
     static const char *const must_be_false[] = {"attention_bias", "moe_router_enable_expert_bias",
                                                 NULL};
-    static const char *const must_be_null[] = {"clip_qkv", "rope_scaling", "router_num_group",
+    static const char *const must_be_null[] = {"clip_qkv",
+                                               "rope_scaling",
+                                               "router_num_group",
                                                "router_topk_group",
-                                               "shared_expert_intermediate_size", NULL};
+                                               "shared_expert_intermediate_size",
+                                               NULL};
     for (const char *const *key = must_be_null; *key; key++)
         if (tt_config_has(c, *key))
             return tt_fail(e, TT_EUNSUP, "config key '%s': only null is supported", *key);
@@ -82,7 +85,8 @@ static tt_status mark_layers(tt_trunk *t, tt_config *c, tt_err *e)
         dense |= !t->layer[i].routed;
     }
     if (!s && dense && !t->ff)
-        s = tt_fail(e, TT_EFORMAT, "config key 'dense_intermediate_size' is missing; "
+        s = tt_fail(e, TT_EFORMAT,
+                    "config key 'dense_intermediate_size' is missing; "
                     "'moe_layer_freq' names dense layers");
     return s;
 }
