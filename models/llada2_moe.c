@@ -75,11 +75,6 @@ static tt_status read_shape(tt_trunk_model *m, tt_config *c, tt_trunk_plan *plan
         s = check_variant(c, e);
     if (!s)
         s = tt_trunk_check_router(t, e);
-    if (!s && (plan->rotary.width < 2 || plan->rotary.width % 2))
-        s = tt_fail(e, TT_EFORMAT,
-                    "config key 'partial_rotary_factor': %lld channels of a head "
-                    "rotate; that must be an even number",
-                    (long long)plan->rotary.width);
     return s ? s : tt_trunk_check_shape(m, "num_key_value_heads", e);
 }
 

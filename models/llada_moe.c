@@ -59,7 +59,7 @@ static tt_status read_shape(tt_trunk_model *m, tt_config *c, tt_trunk_plan *plan
     read_experts(t, c);
     plan->rotary.theta = tt_config_float(c, "rope_theta", 50000, 1, 1e12);
     double part = tt_config_float(c, "partial_rotary_factor", 1, 1e-6, 1);
-    plan->rotary.width = (int64_t)((double)t->head_dim * part) / 2 * 2;
+    plan->rotary.width = (int64_t)((double)t->head_dim * part);
     plan->tied = tt_config_bool(c, "tie_word_embeddings", false);
     info->context = tt_config_int(c, "max_position_embeddings", 8192, 1, 1 << 24);
     info->mask_id = (int32_t)tt_config_int(c, "mask_token_id", -1, 0, INT32_MAX);

@@ -97,6 +97,8 @@ static void bad_configs_name_what_is_wrong(void **state)
          TT_EFORMAT},
         {MOE, "\"moe_layer_freq\": [\n    1,\n    1\n  ]", "\"moe_layer_freq\": 1",
          "moe_layer_freq", TT_EFORMAT},
+        {MOE, "\"partial_rotary_factor\": 1", "\"partial_rotary_factor\": 0.07",
+         "partial_rotary_factor", TT_EFORMAT},
         {MOE, "\"softmax\"", "\"sigmoid\"", "moe_router_score_function", TT_EUNSUP},
         {MOE, "\"moe_router_enable_expert_bias\": false", "\"moe_router_enable_expert_bias\": true",
          "moe_router_enable_expert_bias", TT_EUNSUP},
