@@ -1,5 +1,6 @@
-/* llada2_moe.c - LLaDA2.0 and 2.1: block diffusion with a mixture of experts (Bailing-MoE-like body;
- * tensor names and config keys of the released checkpoints, architecture "LLaDA2MoeModelLM").
+/* llada2_moe.c - LLaDA2.0 and 2.1: block diffusion with a mixture of experts (Bailing-MoE-like
+ * body; tensor names and config keys of the released checkpoints, architecture
+ * "LLaDA2MoeModelLM").
  *
  * Attention is block-causal: a row sees all columns up to the end of its own block, counted from
  * column 0 on, and never a later one. So keys and values of a finished block are final, and who
@@ -10,10 +11,11 @@
 #include "models/nn/trunk_model.h"
 
 static const char *const no_effect[] = {
-    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "attention_dropout",
-    "embedding_dropout", "output_dropout", "initializer_range", "auto_map", "quantization",
-    "bos_token_id", "pad_token_id", "_name_or_path", "output_router_logits", "sliding_window",
-    "max_window_layers", "router_dtype", "moe_router_enable_expert_bias", "rotary_dim", NULL};
+    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
+    "attention_dropout", "embedding_dropout", "output_dropout", "initializer_range", "auto_map",
+    "quantization", "bos_token_id", "pad_token_id", "_name_or_path", "output_router_logits",
+    "sliding_window", "max_window_layers", "router_dtype", "moe_router_enable_expert_bias",
+    "rotary_dim", NULL};
 
 static tt_status check_variant(tt_config *c, tt_err *e)
 {
@@ -35,14 +37,14 @@ static void read_experts(tt_trunk *t, tt_config *c)
     t->expert_ff = tt_config_need_int(c, "moe_intermediate_size", 1, 1 << 18);
     t->shared_ff = t->expert_ff * tt_config_int(c, "num_shared_experts", 0, 0, 64);
     int32_t top_k = (int32_t)tt_config_need_int(c, "num_experts_per_tok", 1, TT_MAX_ROUTES);
-    t->router = (tt_router){
-        .experts = (int32_t)tt_config_need_int(c, "num_experts", 1, TT_MAX_EXPERTS),
-        .top_k = top_k,
-        .sigmoid = true,
-        .groups = (int32_t)tt_config_int(c, "n_group", 1, 1, TT_MAX_EXPERTS),
-        .top_groups = (int32_t)tt_config_int(c, "topk_group", 1, 1, TT_MAX_EXPERTS),
-        .normalise = tt_config_bool(c, "norm_topk_prob", true) && top_k > 1,
-        .scale = (float)tt_config_float(c, "routed_scaling_factor", 1, 0, 1e6)};
+    t->router =
+        (tt_router){.experts = (int32_t)tt_config_need_int(c, "num_experts", 1, TT_MAX_EXPERTS),
+                    .top_k = top_k,
+                    .sigmoid = true,
+                    .groups = (int32_t)tt_config_int(c, "n_group", 1, 1, TT_MAX_EXPERTS),
+                    .top_groups = (int32_t)tt_config_int(c, "topk_group", 1, 1, TT_MAX_EXPERTS),
+                    .normalise = tt_config_bool(c, "norm_topk_prob", true) && top_k > 1,
+                    .scale = (float)tt_config_float(c, "routed_scaling_factor", 1, 0, 1e6)};
 }
 
 static tt_status read_shape(tt_trunk_model *m, tt_config *c, tt_trunk_plan *plan, tt_err *e)
@@ -73,9 +75,6 @@ static tt_status read_shape(tt_trunk_model *m, tt_config *c, tt_trunk_plan *plan
         s = check_variant(c, e);
     if (!s)
         s = tt_trunk_check_router(t, e);
-    if (!s && (plan->rotary.width < 2 || plan->rotary.width % 2))
-        s = tt_fail(e, TT_EFORMAT, "config key 'partial_rotary_factor': %lld channels of a head "
-                    "rotate; that must be an even number", (long long)plan->rotary.width);
     return s ? s : tt_trunk_check_shape(m, "num_key_value_heads", e);
 }
 

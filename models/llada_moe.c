@@ -1,5 +1,5 @@
-/* llada_moe.c - LLaDA-MoE: LLaDA with a mixture of experts (OLMoE-like body; "LLaDA-MoE: A Sparse MoE
- * Diffusion Language Model", arXiv 2509.24389; tensor names and config keys of the released
+/* llada_moe.c - LLaDA-MoE: LLaDA with a mixture of experts (OLMoE-like body; "LLaDA-MoE: A Sparse
+ * MoE Diffusion Language Model", arXiv 2509.24389; tensor names and config keys of the released
  * checkpoints, architecture "LLaDAMoEModelLM").
  *
  * The router's weights are the softmax over all experts at the chosen ones, not renormalised: they
@@ -8,17 +8,20 @@
 #include "models/nn/trunk_model.h"
 
 static const char *const no_effect[] = {
-    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "attention_dropout",
-    "initializer_range", "auto_map", "quantization", "bos_token_id", "pad_token_id",
-    "_name_or_path", "output_router_logits", "router_aux_loss_coef", NULL};
+    "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache",
+    "attention_dropout", "initializer_range", "auto_map", "quantization", "bos_token_id",
+    "pad_token_id", "_name_or_path", "output_router_logits", "router_aux_loss_coef", NULL};
 
 static tt_status check_variant(tt_config *c, tt_err *e)
 {
     static const char *const must_be_false[] = {"attention_bias", "moe_router_enable_expert_bias",
                                                 NULL};
-    static const char *const must_be_null[] = {"clip_qkv", "rope_scaling", "router_num_group",
+    static const char *const must_be_null[] = {"clip_qkv",
+                                               "rope_scaling",
+                                               "router_num_group",
                                                "router_topk_group",
-                                               "shared_expert_intermediate_size", NULL};
+                                               "shared_expert_intermediate_size",
+                                               NULL};
     for (const char *const *key = must_be_null; *key; key++)
         if (tt_config_has(c, *key))
             return tt_fail(e, TT_EUNSUP, "config key '%s': only null is supported", *key);
@@ -56,7 +59,7 @@ static tt_status read_shape(tt_trunk_model *m, tt_config *c, tt_trunk_plan *plan
     read_experts(t, c);
     plan->rotary.theta = tt_config_float(c, "rope_theta", 50000, 1, 1e12);
     double part = tt_config_float(c, "partial_rotary_factor", 1, 1e-6, 1);
-    plan->rotary.width = (int64_t)((double)t->head_dim * part) / 2 * 2;
+    plan->rotary.width = (int64_t)((double)t->head_dim * part);
     plan->tied = tt_config_bool(c, "tie_word_embeddings", false);
     info->context = tt_config_int(c, "max_position_embeddings", 8192, 1, 1 << 24);
     info->mask_id = (int32_t)tt_config_int(c, "mask_token_id", -1, 0, INT32_MAX);
@@ -82,7 +85,8 @@ static tt_status mark_layers(tt_trunk *t, tt_config *c, tt_err *e)
         dense |= !t->layer[i].routed;
     }
     if (!s && dense && !t->ff)
-        s = tt_fail(e, TT_EFORMAT, "config key 'dense_intermediate_size' is missing; "
+        s = tt_fail(e, TT_EFORMAT,
+                    "config key 'dense_intermediate_size' is missing; "
                     "'moe_layer_freq' names dense layers");
     return s;
 }

@@ -23,7 +23,10 @@ typedef struct {
     float numbers[];
 } sigma_map;
 
-static float silu(double a) { return (float)(a / (1 + exp(-a))); }
+static float silu(double a)
+{
+    return (float)(a / (1 + exp(-a)));
+}
 
 static void layer(float *y, const float *x, const float *w, const float *b, int64_t n, int64_t k)
 {
@@ -80,8 +83,9 @@ static tt_status read_sigma_map(tt_trunk_model *m, const tt_weights *w, tt_err *
 }
 
 static const char *const no_effect[] = {
-    "model_type", "torch_dtype", "dtype", "transformers_version", "auto_map", "dropout",
-    "return_dict", "initializer_range", "_name_or_path", "bos_token_id", "pad_token_id", NULL};
+    "model_type",    "torch_dtype",  "dtype",        "transformers_version",
+    "auto_map",      "dropout",      "return_dict",  "initializer_range",
+    "_name_or_path", "bos_token_id", "pad_token_id", NULL};
 
 static const tt_trunk_names names = {
     .prefix = "backbone.blocks.%lld.",

@@ -48,7 +48,8 @@ typedef struct tt_seq {
     int32_t unsettled; /* so many columns at the end may still be revised once committed */
 } tt_seq;
 
-/* A column whose statistics are wanted. */
+/* A column whose statistics are wanted. Samplers of block-causal models also feed and ask for
+ * columns behind the canvas, which complete its last block; the batcher has room for them. */
 typedef struct {
     int32_t column;
     tt_draw draw;

@@ -233,7 +233,7 @@ static void print_samplers(const opened *o)
 {
     printf("samplers     ");
     for (const tt_sampler *const *s = tt_sampler_all(); *s; s++)
-        if (((*s)->needs & o->model->info.kinds) == (*s)->needs)
+        if (tt_sampler_fits(*s, o->model->info.kinds))
             printf(" %s", (*s)->name);
     printf("\n");
 }

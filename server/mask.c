@@ -31,7 +31,8 @@ tt_status tt_mask_find(tt_model_info *info, const char *folder, const tt_tok *to
     if (id < 0 && tok)
         id = tt_tok_mask(tok);
     if (id < 0)
-        return tt_fail(e, TT_EFORMAT, "no mask token: neither config.json nor "
+        return tt_fail(e, TT_EFORMAT,
+                       "no mask token: neither config.json nor "
                        "generation_config.json has 'mask_token_id', and the tokenizer has no "
                        "'mask_token'");
     if (id >= info->vocab)

@@ -4,8 +4,8 @@
  * one stretch of columns (an answer, or one hole of a template). Every time it is fed a newer
  * view it takes the committed and settled columns next in line and decodes them into `text`. The
  * first `ready` bytes of it are safe to show: they never change, end at a character border, and
- * cannot turn out to be the beginning of a stop string. Fed once at the end or after every step, the
- * result is the same.
+ * cannot turn out to be the beginning of a stop string. Fed once at the end or after every step,
+ * the result is the same.
  *
  *     tt_text_out o = {.tok = tok, .begin = prompt, .end = columns, ...};
  *     while (!o.finish) {

@@ -106,8 +106,7 @@ static tt_status check_router(const tt_router *h, int64_t outputs, tt_err *e)
     bool good = h->experts >= 1 && h->experts <= TT_MAX_EXPERTS && h->experts == outputs &&
                 h->top_k >= 1 && h->top_k <= TT_MAX_ROUTES && h->groups >= 1 &&
                 h->groups <= h->experts && h->experts % h->groups == 0 && h->top_groups >= 1 &&
-                h->top_groups <= h->groups &&
-                h->top_k <= h->experts / h->groups * h->top_groups;
+                h->top_groups <= h->groups && h->top_k <= h->experts / h->groups * h->top_groups;
     return good ? TT_OK
                 : tt_fail(e, TT_EINVAL, "route: %d of %d experts (%lld outputs), %d of %d groups",
                           h->top_k, h->experts, (long long)outputs, h->top_groups, h->groups);
@@ -125,8 +124,8 @@ tt_status tt_cpu_route(tt_stream *s, float *weight, int32_t *place, int32_t *row
     if (st)
         return st;
     void *scratch;
-    st = tt_cpu_scratch(&s->tile, &scratch,
-                        (size_t)(rows * (n + how->top_k) + 1) * sizeof(float), e);
+    st = tt_cpu_scratch(&s->tile, &scratch, (size_t)(rows * (n + how->top_k) + 1) * sizeof(float),
+                        e);
     if (st)
         return tt_context(e, st, "route");
     float *logits = scratch;
@@ -143,8 +142,7 @@ tt_status tt_cpu_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy, const tt_a
                                 int64_t rows, const tt_matrix *const *w, int64_t groups,
                                 const int32_t *begin, tt_err *e)
 {
-    if (groups < 1 || groups > TT_MAX_EXPERTS || rows < 0 || begin[0] != 0 ||
-        begin[groups] != rows)
+    if (groups < 1 || groups > TT_MAX_EXPERTS || rows < 0 || begin[0] != 0 || begin[groups] != rows)
         return tt_fail(e, TT_EINVAL, "linear_grouped: %lld rows in %lld groups", (long long)rows,
                        (long long)groups);
     for (int64_t g = 0; g < groups; g++) {
@@ -153,9 +151,9 @@ tt_status tt_cpu_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy, const tt_a
                            (long long)g);
         if (begin[g + 1] == begin[g])
             continue;
-        tt_status st = s->op.linear(s, (float *)y + begin[g] * ldy, ldy,
-                                    (const float *)x + begin[g] * ldx, ldx,
-                                    begin[g + 1] - begin[g], w[g], false, e);
+        tt_status st =
+            s->op.linear(s, (float *)y + begin[g] * ldy, ldy, (const float *)x + begin[g] * ldx,
+                         ldx, begin[g + 1] - begin[g], w[g], false, e);
         if (st)
             return tt_context(e, st, "linear_grouped");
     }

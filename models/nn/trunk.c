@@ -39,7 +39,8 @@ static int64_t mod_width(const tt_trunk *t)
 static size_t mlp_units(const tt_trunk *t, size_t rows)
 {
     bool glu = t->stream->op.glu && !t->ungated;
-    size_t most = t->stream->op.glu ? TT_GLU_CHUNK : TT_MLP_CHUNK, chunk = rows < most ? rows : most;
+    size_t most = t->stream->op.glu ? TT_GLU_CHUNK : TT_MLP_CHUNK;
+    size_t chunk = rows < most ? rows : most;
     int64_t ff = t->ff > t->shared_ff ? t->ff : t->shared_ff;
     return chunk * (size_t)ff * (glu || t->ungated ? 1 : 2);
 }

@@ -36,6 +36,18 @@ static const char *compute_text(const tt_trunk *t)
     return narrow ? "bf16" : "f32";
 }
 
+/* 0 when experts are chosen: which matrices a row meets then differs. */
+static int64_t layer_weights(const tt_trunk *t)
+{
+    int64_t sum = 0, attention = t->head_dim * (2 * t->heads + 2 * t->kv_heads);
+    for (int64_t i = 0; i < t->layers; i++) {
+        if (t->layer[i].routed)
+            return 0;
+        sum += t->width * (attention + (t->ungated ? 2 : 3) * t->ff);
+    }
+    return sum;
+}
+
 void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
 {
     tt_model_info *info = &m->info;
@@ -49,8 +61,7 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->head_dim = t->head_dim;
     info->vocab = t->vocab;
     info->parameters = tt_weights_elements(w);
-    info->layer_weights = t->layers * t->width *
-                          (t->head_dim * (2 * t->heads + 2 * t->kv_heads) + 3 * t->ff);
+    info->layer_weights = layer_weights(t);
     info->products = t->compute;
     info->bytes_per_weight = t->compute == TT_COMPUTE_F32           ? 4
                              : t->quantise || t->stored == TT_I8 ? 1

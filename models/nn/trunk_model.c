@@ -12,6 +12,12 @@ static tt_status bind(tt_trunk_model *m, const tt_weights *w, tt_config *c, tt_t
     tt_status s = read(m, w, c, arg, &plan, e);
     if (!s)
         s = tt_config_status(c, e);
+    int64_t turning = plan.rotary.width;
+    if (!s && (turning < 2 || turning % 2 || turning > t->head_dim))
+        s = tt_fail(e, TT_EFORMAT,
+                    "config key 'partial_rotary_factor': %lld of a head's %lld channels rotate; "
+                    "that must be an even number",
+                    (long long)turning, (long long)t->head_dim);
     if (!s && !t->layer)
         s = tt_trunk_layers(t, e);
     if (s)

@@ -11,13 +11,13 @@ enum { TT_MLP_CHUNK = 512, TT_GLU_CHUNK = 4096, TT_EXPERT_CHUNK = 1024 };
 
 /* Views into the working memory for one pass. */
 typedef struct {
-    tt_act *x, *h;        /* rows x width: residual stream, normalised copy */
-    tt_act *qkv;          /* rows x (heads + 2 kv_heads) * head_dim */
-    tt_act *att;          /* rows x heads * head_dim */
-    tt_act *mlp;          /* MLP_CHUNK x 2 ff, or GLU_CHUNK x ff */
+    tt_act *x, *h;           /* rows x width: residual stream, normalised copy */
+    tt_act *qkv;             /* rows x (heads + 2 kv_heads) * head_dim */
+    tt_act *att;             /* rows x heads * head_dim */
+    tt_act *mlp;             /* MLP_CHUNK x 2 ff, or GLU_CHUNK x ff */
     tt_act *last_x, *last_q; /* needed rows alone, for the last layer: width, heads * head_dim */
-    float *cos, *sin;     /* rows x half */
-    tt_act *want, *uncond; /* wants x width */
+    float *cos, *sin;        /* rows x half */
+    tt_act *want, *uncond;   /* wants x width */
     int32_t *id, *position, *column; /* rows; these and what follows are uploaded in one piece */
     int32_t *need_row;               /* needed: rows the head needs, ascending */
     int32_t *want_row, *uncond_row;  /* wants */
@@ -27,8 +27,8 @@ typedef struct {
     tt_act *condition; /* conditions x modulation.width */
     tt_act *mod;       /* conditions x (6 layers + 2) width */
     /* Experts, for a chunk of n rows: */
-    tt_act *pair_x, *pair_y;     /* n top_k x width, 2 expert_ff */
-    float *pair_weight;          /* n top_k */
+    tt_act *pair_x, *pair_y; /* n top_k x width, 2 expert_ff */
+    float *pair_weight;      /* n top_k */
     int32_t *pair_place, *pair_row, *expert_begin;
 } tt_trunk_space;
 
@@ -51,7 +51,10 @@ static inline tt_act *tt_trunk_at(const tt_trunk *t, const tt_act *p, int64_t el
 /* Where in a modulation the shift of a layer's first norm is, in vectors of width; its scale and
  * the gate of what follows the norm come next, then the same three of the second norm. The final
  * norm's shift and scale stand behind all layers. */
-static inline int64_t tt_trunk_slot(int64_t layer, int norm) { return 6 * layer + 3 * norm; }
+static inline int64_t tt_trunk_slot(int64_t layer, int norm)
+{
+    return 6 * layer + 3 * norm;
+}
 
 /* x[rows] += in w, gated by the modulation at this slot when there is one; the rows of spare are
  * written then. */

@@ -33,8 +33,8 @@ enum { TIME_BLOCK = 0x7FFFFFFD };
 
 static int32_t opening_step(const tt_seq *q, const state *s, int32_t column)
 {
-    tt_rng_address a = {.seed = q->noise.seed, .sample = q->noise.sample,
-                        .position = (uint32_t)column};
+    tt_rng_address a = {
+        .seed = q->noise.seed, .sample = q->noise.sample, .position = (uint32_t)column};
     double u = (double)tt_uniform(tt_rng_at(a, TIME_BLOCK).v[0]);
     double step = floor((1 - u) * s->steps / (1 - EPS));
     return step < s->steps ? (int32_t)step : s->steps;
@@ -58,7 +58,10 @@ static tt_status begin(tt_seq *q, state *s, tt_err *e)
     return TT_OK;
 }
 
-static tt_status ddpm_open(tt_seq *q, void *memory, tt_err *e) { return begin(q, memory, e); }
+static tt_status ddpm_open(tt_seq *q, void *memory, tt_err *e)
+{
+    return begin(q, memory, e);
+}
 
 static tt_status analytic_open(tt_seq *q, void *memory, tt_err *e)
 {
@@ -128,8 +131,8 @@ static tt_status apply(tt_seq *q, void *memory, const tt_result *r, bool *done, 
     return TT_OK;
 }
 
-static const char *const params[] = {"temperature", "top_p", "top_k", "min_p", "cfg_scale",
-                                     "steps", "logits_eos_inf", NULL};
+static const char *const params[] = {"temperature", "top_p", "top_k",          "min_p",
+                                     "cfg_scale",   "steps", "logits_eos_inf", NULL};
 
 extern const tt_sampler tt_sampler_ddpm, tt_sampler_analytic;
 const tt_sampler tt_sampler_ddpm = {

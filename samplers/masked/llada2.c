@@ -27,9 +27,9 @@ typedef struct {
     int32_t known; /* columns whose keys and values are final */
     int32_t fed;   /* columns the pass planned last has fed: < block.begin while prefilling */
     int32_t length, steps; /* of a block */
-    int32_t i;     /* steps done in the block */
-    int32_t post;  /* steps since it was full */
-    int32_t *tail; /* ids of the columns behind the canvas that complete its last block */
+    int32_t i;             /* steps done in the block */
+    int32_t post;          /* steps since it was full */
+    int32_t *tail;         /* ids of the columns behind the canvas that complete its last block */
     bool edits;
 } state;
 
@@ -43,7 +43,10 @@ static bool open_at(const tt_seq *q, const state *s, int32_t c)
     return c < q->columns ? tt_seq_open_at(q, c) : *id_at(q, s, c) == q->mask_id;
 }
 
-static bool ours(const tt_seq *q, int32_t c) { return c >= q->columns || !q->fixed[c]; }
+static bool ours(const tt_seq *q, int32_t c)
+{
+    return c >= q->columns || !q->fixed[c];
+}
 
 static void enter(tt_seq *q, state *s, int32_t begin)
 {
@@ -234,12 +237,23 @@ static tt_status edit_apply(tt_seq *q, void *memory, const tt_result *r, bool *d
     return st;
 }
 
-static const char *const block_params[] = {"temperature", "top_p", "top_k", "min_p",
-                                           "block_length", "steps", "threshold",
-                                           "logits_eos_inf", "confidence_eos_eot_inf", NULL};
-static const char *const edit_params[] = {
-    "temperature", "top_p", "top_k", "min_p", "block_length", "threshold", "editing_threshold",
-    "max_post_steps", "num_to_transfer", "logits_eos_inf", "confidence_eos_eot_inf", NULL};
+static const char *const block_params[] = {
+    "temperature", "top_p",          "top_k",
+    "min_p",       "block_length",   "steps",
+    "threshold",   "logits_eos_inf", "confidence_eos_eot_inf",
+    NULL};
+static const char *const edit_params[] = {"temperature",
+                                          "top_p",
+                                          "top_k",
+                                          "min_p",
+                                          "block_length",
+                                          "threshold",
+                                          "editing_threshold",
+                                          "max_post_steps",
+                                          "num_to_transfer",
+                                          "logits_eos_inf",
+                                          "confidence_eos_eot_inf",
+                                          NULL};
 
 extern const tt_sampler tt_sampler_llada2_block, tt_sampler_llada21_block_edit;
 const tt_sampler tt_sampler_llada2_block = {

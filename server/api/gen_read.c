@@ -53,11 +53,13 @@ static bool fills_gaps(const tt_gen *g, const cJSON *body)
     return g->endpoint->on == TT_ON_INFILL || *tt_field_text(body, member, "");
 }
 
-/* When the request names none: the model's own, but for gaps the one made for them. */
+/* When the request names none: the model's own, but for gaps the one made for them, unless the
+ * family has a sampler of its own. */
 static const tt_sampler *default_sampler(const tt_gen *g, const cJSON *body)
 {
     const tt_sampler *gaps = fills_gaps(g, body) ? tt_sampler_find("infill") : NULL;
-    return gaps && !(gaps->needs & ~g->model->info.kinds) ? gaps : g->model->sampler;
+    const tt_model_info *info = &g->model->info;
+    return gaps && !info->sampler && tt_sampler_fits(gaps, info->kinds) ? gaps : g->model->sampler;
 }
 
 static tt_status read_sampler(tt_gen *g, const cJSON *body, tt_err *e)
@@ -68,8 +70,7 @@ static tt_status read_sampler(tt_gen *g, const cJSON *body, tt_err *e)
         return tt_fail_param(e, "tutti.sampler", "invalid_value",
                              "there is no sampler '%.60s'; GET /v1/models lists them",
                              node ? node->valuestring : "");
-    uint32_t lacks = g->sampler->needs & ~g->model->info.kinds;
-    if (lacks)
+    if (!tt_sampler_fits(g->sampler, g->model->info.kinds))
         return tt_fail_param(e, node ? "tutti.sampler" : "model", "unsupported_value",
                              "sampler '%s' cannot run on model '%s' (family %s)", g->sampler->name,
                              g->model->id, g->model->info.family);

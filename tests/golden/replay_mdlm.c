@@ -46,8 +46,16 @@ static tt_status run_two(tt_model *m, const int64_t *ids, const float *sigma, in
     }
     for (int i = 0; i < 2; i++)
         seq[i] = (tt_pass_seq){.row = i * n, .rows = n, .see_end = n, .sigma = sigma[i]};
-    tt_pass pass = {.rows = 2 * n, .id = id, .position = column, .column = column, .seqs = 2,
-                    .seq = seq, .wants = 2 * n, .want = want, .stats = stats, .logits = logits,
+    tt_pass pass = {.rows = 2 * n,
+                    .id = id,
+                    .position = column,
+                    .column = column,
+                    .seqs = 2,
+                    .seq = seq,
+                    .wants = 2 * n,
+                    .want = want,
+                    .stats = stats,
+                    .logits = logits,
                     .hidden = hidden};
     tt_status s = tt_model_run(m, &pass, e);
     free(id);

@@ -23,8 +23,9 @@ static tt_status make_bed(bench *b, const tt_trunk *t, const float *in, int64_t 
     tt_stream *s = b->stream;
     size_t n = (size_t)rows, w = (size_t)t->width, k = (size_t)t->router.top_k, at = 0;
     size_t shared = (size_t)t->shared_ff, ff = (size_t)t->expert_ff;
-    size_t size[] = {n * w,     n * w, n * 2 * shared,       n * k * w, n * k * 2 * ff,
-                     n * k, n * k, n * k, (size_t)t->router.experts + 1};
+    size_t size[] = {n * w,     n * w,          n * 2 * shared,
+                     n * k * w, n * k * 2 * ff, n * k,
+                     n * k,     n * k,          (size_t)t->router.experts + 1};
     enum { PIECES = sizeof size / sizeof *size };
     size_t total = 0;
     void *piece[PIECES];
@@ -35,8 +36,13 @@ static tt_status make_bed(bench *b, const tt_trunk *t, const float *in, int64_t 
         return st;
     for (int i = 0; i < PIECES; at += (size[i++] + 15) / 16 * 64)
         piece[i] = (char *)d->all + at;
-    d->v = (tt_trunk_space){.h = piece[1], .mlp = piece[2], .pair_x = piece[3], .pair_y = piece[4],
-                            .pair_weight = piece[5], .pair_place = piece[6], .pair_row = piece[7],
+    d->v = (tt_trunk_space){.h = piece[1],
+                            .mlp = piece[2],
+                            .pair_x = piece[3],
+                            .pair_y = piece[4],
+                            .pair_weight = piece[5],
+                            .pair_place = piece[6],
+                            .pair_row = piece[7],
                             .expert_begin = piece[8]};
     d->out = piece[0];
     float *zeros = calloc(n * w, sizeof *zeros);

@@ -85,10 +85,22 @@ static const tt_router routers[] = {
     {.experts = EXPERTS, .top_k = 1, .groups = 1, .top_groups = 1, .scale = 1},
     {.experts = EXPERTS, .top_k = 3, .groups = 1, .top_groups = 1, .scale = 1},
     {.experts = EXPERTS, .top_k = EXPERTS, .groups = 1, .top_groups = 1, .scale = 1},
-    {.experts = EXPERTS, .top_k = 4, .sigmoid = true, .bias = bias, .groups = 4, .top_groups = 2,
-     .normalise = true, .scale = 2.5f},
-    {.experts = EXPERTS, .top_k = 2, .sigmoid = true, .bias = bias, .groups = EXPERTS,
-     .top_groups = 5, .normalise = true, .scale = 1},
+    {.experts = EXPERTS,
+     .top_k = 4,
+     .sigmoid = true,
+     .bias = bias,
+     .groups = 4,
+     .top_groups = 2,
+     .normalise = true,
+     .scale = 2.5f},
+    {.experts = EXPERTS,
+     .top_k = 2,
+     .sigmoid = true,
+     .bias = bias,
+     .groups = EXPERTS,
+     .top_groups = 5,
+     .normalise = true,
+     .scale = 1},
 };
 enum { ROUTERS = sizeof routers / sizeof *routers };
 
@@ -102,7 +114,8 @@ static void choices_are_those_of_the_definition_on(tt_stream *s, const char *nam
         int32_t top = how->top_k;
         tt_err e = {0};
         test_ok(s->op.route(s, have.weight, have.place, have.row, have.begin, x, WIDTH, ROWS, gate,
-                            how, &e), &e);
+                            how, &e),
+                &e);
         assert_int_equal(have.begin[0], 0);
         assert_int_equal(have.begin[EXPERTS], ROWS * top);
         for (int r = 0; r < ROWS; r++) {
@@ -114,8 +127,9 @@ static void choices_are_those_of_the_definition_on(tt_stream *s, const char *nam
                     l[i] += (double)x[r * WIDTH + c] * w[i * WIDTH + c];
             }
             plain_choice(l, how, choice, weight);
-            test_ok(s->op.route(s, alone.weight, alone.place, alone.row, alone.begin,
-                                x + r * WIDTH, WIDTH, 1, gate, how, &e), &e);
+            test_ok(s->op.route(s, alone.weight, alone.place, alone.row, alone.begin, x + r * WIDTH,
+                                WIDTH, 1, gate, how, &e),
+                    &e);
             for (int j = 0; j < top; j++) {
                 int pair = r * top + j;
                 if (expert_of(&have, pair) != choice[j] ||
@@ -149,13 +163,19 @@ static void choices_are_those_of_the_definition(void **state)
 static void ties_and_nan_still_choose_different_experts_on(tt_stream *s, const char *name)
 {
     (void)name;
-    float w[4 * 4] = {0}, x[4][4] = {{1, 1, 1, 1}, {NAN, 0, 0, 0}, {2, NAN, NAN, NAN},
-                                     {-INFINITY, 5, 5, -INFINITY}};
+    float w[4 * 4] = {0},
+                x[4][4] = {
+                    {1, 1, 1, 1}, {NAN, 0, 0, 0}, {2, NAN, NAN, NAN}, {-INFINITY, 5, 5, -INFINITY}};
     for (int i = 0; i < 4; i++)
         w[i * 5] = 1;
     tt_matrix *gate = open_matrix(s, w, 4, 4);
-    tt_router how = {.experts = 4, .top_k = 2, .sigmoid = true, .groups = 1, .top_groups = 1,
-                     .normalise = true, .scale = 1};
+    tt_router how = {.experts = 4,
+                     .top_k = 2,
+                     .sigmoid = true,
+                     .groups = 1,
+                     .top_groups = 1,
+                     .normalise = true,
+                     .scale = 1};
     static routes r;
     tt_err e = {0};
     test_ok(s->op.route(s, r.weight, r.place, r.row, r.begin, x, 4, 4, gate, &how, &e), &e);
@@ -184,7 +204,8 @@ static void grouped_products_are_plain_products_on(tt_stream *s, const char *nam
         m[g] = open_matrix(s, w[g], N, WIDTH);
     }
     test_ok(s->op.linear_grouped(s, have, LDY, x, WIDTH, PAIRS, (const tt_matrix *const *)m, GROUPS,
-                                 begin, &e), &e);
+                                 begin, &e),
+            &e);
     test_padding_untouched(name, have, PAIRS, N, LDY);
     for (int g = 0; g < GROUPS; g++)
         for (int r = begin[g]; r < begin[g + 1]; r++) {
@@ -237,13 +258,14 @@ static void what_cannot_be_is_refused_on(tt_stream *s, const char *name)
     tt_matrix *gate = open_matrix(s, w, 4, 4);
     tt_err e = {0};
     const tt_router good = {.experts = 4, .top_k = 2, .groups = 2, .top_groups = 1, .scale = 1};
-#define REFUSED(change)                                                                         \
-    do {                                                                                        \
-        tt_router how = good;                                                                   \
-        change;                                                                                 \
-        assert_int_equal(s->op.route(s, r.weight, r.place, r.row, r.begin, x, 4, 1, gate, &how, \
-                                     &e), TT_EINVAL);                                           \
-        assert_non_null(strstr(e.text, "route"));                                               \
+#define REFUSED(change)                                                                 \
+    do {                                                                                \
+        tt_router how = good;                                                           \
+        change;                                                                         \
+        assert_int_equal(                                                               \
+            s->op.route(s, r.weight, r.place, r.row, r.begin, x, 4, 1, gate, &how, &e), \
+            TT_EINVAL);                                                                 \
+        assert_non_null(strstr(e.text, "route"));                                       \
     } while (0)
     REFUSED(how.top_k = 3); /* a group has only two */
     REFUSED(how.top_k = 0);

@@ -201,12 +201,12 @@ static void reference_layer(const checkpoint *c, int l, double x[ROWS][D], bool 
     const float *k_norm = find(c, l, "self_attn.k_norm.weight");
     for (int r = 0; r < ROWS; r++) {
         norm(h, x[r], find(c, l, "input_layernorm.weight"), D);
-        times(p[r].q, h, find(c, l, "self_attn.q_proj.weight"),
-              find(c, l, "self_attn.q_proj.bias"), HEADS * HD, D);
-        times(p[r].k, h, find(c, l, "self_attn.k_proj.weight"),
-              find(c, l, "self_attn.k_proj.bias"), KV * HD, D);
-        times(p[r].v, h, find(c, l, "self_attn.v_proj.weight"),
-              find(c, l, "self_attn.v_proj.bias"), KV * HD, D);
+        times(p[r].q, h, find(c, l, "self_attn.q_proj.weight"), find(c, l, "self_attn.q_proj.bias"),
+              HEADS * HD, D);
+        times(p[r].k, h, find(c, l, "self_attn.k_proj.weight"), find(c, l, "self_attn.k_proj.bias"),
+              KV * HD, D);
+        times(p[r].v, h, find(c, l, "self_attn.v_proj.weight"), find(c, l, "self_attn.v_proj.bias"),
+              KV * HD, D);
         for (int i = 0; i < HEADS; i++) {
             if (q_norm)
                 norm(p[r].q + i * HD, p[r].q + i * HD, q_norm, HD);
@@ -269,8 +269,8 @@ static void config_of(const variant *v, const char *scaling, char *text, size_t 
              scaling);
 }
 
-#define LLAMA3                                                                                   \
-    "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"        \
+#define LLAMA3                                                                             \
+    "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4," \
     "\"original_max_position_embeddings\":16}"
 
 static tt_status open_model(const variant *v, const char *scaling, const checkpoint *c,
@@ -281,8 +281,8 @@ static tt_status open_model(const variant *v, const char *scaling, const checkpo
     config_of(v, scaling, text, sizeof text);
     assert_int_equal(tt_weights_open_memory(weights, c->image, c->size, e), TT_OK);
     assert_int_equal(tt_config_open_text(config, text, strlen(text), e), TT_OK);
-    return tt_model_find(v->architecture)->open(m, s, *weights, *config, TT_WEIGHTS_F32, NULL, NULL,
-                                                e);
+    return tt_model_find(v->architecture)
+        ->open(m, s, *weights, *config, TT_WEIGHTS_F32, NULL, NULL, e);
 }
 
 static void forward_equals_the_reference(void **state)
@@ -320,8 +320,16 @@ static void forward_equals_the_reference(void **state)
             want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.top_p = 1, .target = -1}};
         }
         tt_pass_seq seq = {.rows = ROWS, .see_end = ROWS, .see = TT_SEE_CAUSAL};
-        tt_pass pass = {.rows = ROWS, .id = id, .position = column, .column = column, .seqs = 1,
-                        .seq = &seq, .wants = ROWS, .want = want, .stats = stats, .logits = have};
+        tt_pass pass = {.rows = ROWS,
+                        .id = id,
+                        .position = column,
+                        .column = column,
+                        .seqs = 1,
+                        .seq = &seq,
+                        .wants = ROWS,
+                        .want = want,
+                        .stats = stats,
+                        .logits = have};
         assert_int_equal(tt_model_run(m, &pass, &e), TT_OK);
         reference(&c, id, v->scaled, expected);
         for (int i = 0; i < ROWS * VOCAB; i++) {
@@ -343,8 +351,8 @@ static void scaled_frequencies_fall_into_three_bands(void **state)
 {
     (void)state;
     const tt_rotary plain = {.theta = 5e5, .width = 128};
-    const tt_rotary scaled = {.theta = 5e5, .width = 128, .factor = 8, .low = 1, .high = 4,
-                              .original = 8192};
+    const tt_rotary scaled = {
+        .theta = 5e5, .width = 128, .factor = 8, .low = 1, .high = 4, .original = 8192};
     int kept = 0, between = 0, divided = 0;
     double last = 2;
     for (int i = 0; i < 64; i++) {
@@ -382,11 +390,14 @@ static void unknown_or_broken_scaling_is_refused(void **state)
         {"7", "rope_scaling", TT_EFORMAT},
         {"{\"rope_type\":\"llama3\"}", "rope_scaling.factor", TT_EFORMAT},
         {"{\"rope_type\":\"llama3\",\"factor\":0,\"low_freq_factor\":1,\"high_freq_factor\":4,"
-         "\"original_max_position_embeddings\":16}", "rope_scaling.factor", TT_EFORMAT},
+         "\"original_max_position_embeddings\":16}",
+         "rope_scaling.factor", TT_EFORMAT},
         {"{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_factor\":4,"
-         "\"original_max_position_embeddings\":16}", "low_freq_factor", TT_EFORMAT},
+         "\"original_max_position_embeddings\":16}",
+         "low_freq_factor", TT_EFORMAT},
         {"{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
-         "\"original_max_position_embeddings\":\"x\"}", "original_max", TT_EFORMAT},
+         "\"original_max_position_embeddings\":\"x\"}",
+         "original_max", TT_EFORMAT},
     };
     const variant v = {"LlamaForCausalLM", false, false, true, false};
     static checkpoint c;

@@ -97,6 +97,8 @@ static void bad_configs_name_what_is_wrong(void **state)
          TT_EFORMAT},
         {MOE, "\"moe_layer_freq\": [\n    1,\n    1\n  ]", "\"moe_layer_freq\": 1",
          "moe_layer_freq", TT_EFORMAT},
+        {MOE, "\"partial_rotary_factor\": 1", "\"partial_rotary_factor\": 0.07",
+         "partial_rotary_factor", TT_EFORMAT},
         {MOE, "\"softmax\"", "\"sigmoid\"", "moe_router_score_function", TT_EUNSUP},
         {MOE, "\"moe_router_enable_expert_bias\": false", "\"moe_router_enable_expert_bias\": true",
          "moe_router_enable_expert_bias", TT_EUNSUP},
@@ -142,8 +144,8 @@ static void bad_configs_name_what_is_wrong(void **state)
         tt_err e = {0};
         tt_config *c = NULL;
         tt_model *m;
-        tt_status s = open_with(w, bad[i].which, bad[i].old, bad[i].new, TT_WEIGHTS_F32, &c, &m,
-                                &e);
+        tt_status s =
+            open_with(w, bad[i].which, bad[i].old, bad[i].new, TT_WEIGHTS_F32, &c, &m, &e);
         if (s != bad[i].status || !strstr(e.text, bad[i].says))
             fail_msg("%s: status %d, \"%s\"", bad[i].new, s, e.text);
         tt_model_close(m);
@@ -179,8 +181,8 @@ static void a_config_may_name_the_mask(void **state)
     assert_int_equal(m->info.mask_id, -1);
     tt_model_close(m);
     tt_config_close(c);
-    assert_int_equal(open_with(w, BLOCKS, "{", "{\"mask_token_id\": 301,", TT_WEIGHTS_F32, &c, &m,
-                               &e), TT_OK);
+    assert_int_equal(
+        open_with(w, BLOCKS, "{", "{\"mask_token_id\": 301,", TT_WEIGHTS_F32, &c, &m, &e), TT_OK);
     assert_int_equal(m->info.mask_id, 301);
     tt_model_close(m);
     tt_config_close(c);
@@ -212,8 +214,14 @@ static void make_pass(example *x, int seqs, tt_see see)
     }
     for (int i = 0; i < seqs; i++)
         x->seq[i] = (tt_pass_seq){.row = i * N, .rows = N, .see_end = N, .see = see, .block = 8};
-    x->pass = (tt_pass){.rows = seqs * N, .id = x->id, .position = x->column, .column = x->column,
-                        .seqs = seqs, .seq = x->seq, .wants = seqs * N, .want = x->want,
+    x->pass = (tt_pass){.rows = seqs * N,
+                        .id = x->id,
+                        .position = x->column,
+                        .column = x->column,
+                        .seqs = seqs,
+                        .seq = x->seq,
+                        .wants = seqs * N,
+                        .want = x->want,
                         .stats = x->stats};
 }
 
@@ -281,7 +289,8 @@ static void noise_levels_belong_to_their_sequences(void **state)
     tt_config *c;
     tt_model *m;
     assert_int_equal(open_with(w, MDLM, "\"time_conditioning\": false",
-                               "\"time_conditioning\": true", TT_WEIGHTS_F32, &c, &m, &e), TT_OK);
+                               "\"time_conditioning\": true", TT_WEIGHTS_F32, &c, &m, &e),
+                     TT_OK);
     assert_true(m->info.kinds & TT_KIND_TIMED);
     make_pass(&both, 2, TT_SEE_ALL);
     make_pass(&first, 1, TT_SEE_ALL);

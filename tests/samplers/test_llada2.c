@@ -58,8 +58,13 @@ static tt_status begin_with(game *g, const char *sampler, int32_t columns, const
     assert_int_equal(tt_arena_open(&g->step, tt_seq_step_bytes(room), e), TT_OK);
     for (int32_t c = 0; c < columns; c++)
         id[c] = c % 7;
-    g->q = (tt_seq){.columns = columns, .params = &g->params, .mask_id = MASK, .eos_id = EOS,
-                    .eot_id = -1, .vocab = 1000, .arena = &g->life};
+    g->q = (tt_seq){.columns = columns,
+                    .params = &g->params,
+                    .mask_id = MASK,
+                    .eos_id = EOS,
+                    .eot_id = -1,
+                    .vocab = 1000,
+                    .arena = &g->life};
     assert_int_equal(tt_seq_begin(&g->q, id, open, NULL, e), TT_OK);
     g->state = tt_arena_take(&g->life, 1, g->sampler->state_size);
     return g->sampler->open(&g->q, g->state, e);
@@ -87,8 +92,8 @@ static void play_step(game *g)
     for (int32_t i = 0; i < g->plan.asks; i++) {
         int32_t c = g->plan.ask[i].column, n = g->asked[c]++;
         float p = sure(c, n);
-        stats[i] = (tt_row_stats){.argmax = token(c, n), .drawn = token(c, n), .prob = p,
-                                  .prob_argmax = p};
+        stats[i] = (tt_row_stats){
+            .argmax = token(c, n), .drawn = token(c, n), .prob = p, .prob_argmax = p};
     }
     tt_result r = {.plan = &g->plan, .stats = stats};
     assert_int_equal(g->sampler->apply(&g->q, g->state, &r, &g->done, &e), TT_OK);
@@ -158,7 +163,10 @@ static void a_threshold_takes_all_that_pass_it(void **state)
     end(&g);
 }
 
-static int32_t sure_pair(int32_t c, int32_t n) { return own(c, n); }
+static int32_t sure_pair(int32_t c, int32_t n)
+{
+    return own(c, n);
+}
 static float pair(int32_t c, int32_t n)
 {
     (void)n;
@@ -222,7 +230,10 @@ static void a_long_prompt_is_fed_in_whole_blocks(void **state)
     end(&g);
 }
 
-static int32_t ends_at_twenty(int32_t c, int32_t n) { return c == 20 ? EOS : own(c, n); }
+static int32_t ends_at_twenty(int32_t c, int32_t n)
+{
+    return c == 20 ? EOS : own(c, n);
+}
 
 static void the_block_with_an_end_token_is_the_last(void **state)
 {
@@ -240,8 +251,14 @@ static void the_block_with_an_end_token_is_the_last(void **state)
 }
 
 /* Columns want another token at every ask until the fourth. */
-static int32_t restless(int32_t c, int32_t n) { return c % 100 + 100 * (n < 3 ? n : 3); }
-static int32_t never_content(int32_t c, int32_t n) { return c % 100 + 100 * (n % 9); }
+static int32_t restless(int32_t c, int32_t n)
+{
+    return c % 100 + 100 * (n < 3 ? n : 3);
+}
+static int32_t never_content(int32_t c, int32_t n)
+{
+    return c % 100 + 100 * (n % 9);
+}
 
 static void edits_go_on_until_nothing_changes(void **state)
 {
@@ -255,7 +272,7 @@ static void edits_go_on_until_nothing_changes(void **state)
     play_step(&g); /* fills */
     for (int i = 0; i < 4; i++) {
         assert_int_equal(g.q.unsettled, 16); /* the block may still change */
-        play_step(&g); /* three edits, then one pass that finds nothing */
+        play_step(&g);                       /* three edits, then one pass that finds nothing */
     }
     assert_int_equal(g.q.unsettled, 8);
     play(&g);

@@ -140,8 +140,8 @@ static void block_diffusion_gives_the_reference_answer(void **state)
 {
     (void)state;
     static const int32_t prompt[6] = {175, 88, 249, 33, 209, 24};
-    static const int32_t answer[24] = {89,  230, 165, 153, 204, 165, 109, 241, 158, 153, 140, 204,
-                                       58,  236, 257, 13,  204, 204, 165, 165, 204, 2,   204, 94};
+    static const int32_t answer[24] = {89, 230, 165, 153, 204, 165, 109, 241, 158, 153, 140, 204,
+                                       58, 236, 257, 13,  204, 204, 165, 165, 204, 2,   204, 94};
     char folder[] = "/tmp/tutti-blocks-XXXXXX";
     make_folder(folder, GOLDEN "llada2_moe",
                 "{\"mask_token_id\": 301, \"block_length\": 8, \"threshold\": 0.5}");
@@ -157,8 +157,14 @@ static void block_diffusion_gives_the_reference_answer(void **state)
     memcpy(id, prompt, sizeof prompt);
     for (int c = 0; c < 64; c++)
         open[c] = c >= 6;
-    tt_job_spec s = {.model = m, .params = m->defaults, .id = id, .open = open, .columns = 30,
-                     .prompt = 6, .samples = 1, .stop_early = true};
+    tt_job_spec s = {.model = m,
+                     .params = m->defaults,
+                     .id = id,
+                     .open = open,
+                     .columns = 30,
+                     .prompt = 6,
+                     .samples = 1,
+                     .stop_early = true};
     assert_int_equal(run(g, &s, out, &last), TT_FINISH_LENGTH);
     assert_int_equal(last, 30);
     assert_memory_equal(out + 6, answer, sizeof answer);
@@ -191,8 +197,14 @@ static void mdlm_draws_by_default_and_fills_holes(void **state)
         open[c] = c % 4 != 0;
     }
     for (int i = 0; i < 3; i++) {
-        tt_job_spec s = {.model = m, .params = m->defaults, .id = id, .open = open, .columns = 24,
-                         .samples = 1, .seed = (uint64_t)(i == 2), .ban_stops = true};
+        tt_job_spec s = {.model = m,
+                         .params = m->defaults,
+                         .id = id,
+                         .open = open,
+                         .columns = 24,
+                         .samples = 1,
+                         .seed = (uint64_t)(i == 2),
+                         .ban_stops = true};
         assert_int_equal(run(g, &s, out[i], &last), TT_FINISH_LENGTH);
         for (int c = 0; c < 24; c++)
             assert_true(open[c] ? out[i][c] >= 0 && out[i][c] < 256 : out[i][c] == id[c]);
