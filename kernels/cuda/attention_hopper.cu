@@ -293,7 +293,7 @@ __global__ void __launch_bounds__(kThreads, 1) attend_long(bf16 *out, int64_t ld
     __syncthreads();
     begin();
     if (threadIdx.x < 128) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 80;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
         feed<HD>(c, n, t, q, ldq);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");

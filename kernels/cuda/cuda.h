@@ -54,6 +54,7 @@ typedef struct {
     size_t tile_bytes;
     void *split; /* parts of attention over few rows and many keys */
     size_t split_bytes;
+    void *quarters; /* Hopper: counters, then sums of quarters (gemm_hopper.cuh) */
     void *fp8; /* activations rounded to 8 bits and their row scales */
     size_t fp8_bytes;
 
@@ -67,6 +68,9 @@ enum {
     CUDA_ARGS = 16 << 20,    /* bytes of arguments of one pass */
     CUDA_RESULTS = 4 << 20,  /* bytes of results of one pass */
     CUDA_TILE = 64 << 20,    /* bytes of logits at a time */
+    CUDA_QUARTERS_N = 4224,  /* outputs of matrices whose sums are made of quarters, at most */
+    CUDA_QUARTERS_DONE = 1 << 10,
+    CUDA_QUARTERS = CUDA_QUARTERS_DONE + 4 * 128 * CUDA_QUARTERS_N * 4, /* bytes */
     CUDA_COUNTERS = 4 << 20, /* bytes of counters of split attention */
 };
 

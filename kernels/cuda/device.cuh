@@ -85,10 +85,10 @@ template <typename T> __device__ inline T block_sum(T x)
     return warp_sum(lane < warps ? part[lane] : T(0));
 }
 
-/* Launches k on the stream, in clusters of so many blocks, unless only arguments are wanted. */
+/* Launches k on the stream unless only arguments are wanted. */
 template <typename... P, typename... A>
-static tt_status launch_cluster(const cuda *c, const char *what, void (*k)(P...), dim3 grid,
-                                dim3 block, size_t shared, int cluster, tt_err *e, A... a)
+static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 grid, dim3 block,
+                        size_t shared, tt_err *e, A... a)
 {
     if (!cuda_runs(c))
         return TT_OK;
@@ -97,24 +97,12 @@ static tt_status launch_cluster(const cuda *c, const char *what, void (*k)(P...)
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = c->q;
-    cudaLaunchAttribute attr[2] = {};
-    config.attrs = attr;
-    if (c->early) {
-        attr[config.numAttrs].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attr[config.numAttrs++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    if (cluster > 1) {
-        attr[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
-        attr[config.numAttrs++].val.clusterDim = {(unsigned)cluster, 1, 1};
-    }
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &early;
+    config.numAttrs = c->early ? 1 : 0;
     return cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
-}
-
-template <typename... P, typename... A>
-static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 grid, dim3 block,
-                        size_t shared, tt_err *e, A... a)
-{
-    return launch_cluster(c, what, k, grid, block, shared, 1, e, a...);
 }
 
 /* Blocks for so many items, never more than a grid may have. */

@@ -1,6 +1,8 @@
 /* gemm_hopper.cuh - matrix products on Hopper: y = x w^T, all outputs of a tile summed over K in
  * order by one warpgroup, so that neither tile size nor row count changes a bit.
  *
+ * (Few outputs of long sums are the exception: see hopper_sum.)
+ *
  * A block holds TM rows of x by TN rows of w. One warp feeds: bulk tensor copies of 128 bytes of K
  * at a time into a ring of stages; TM / 64 warpgroups multiply. Blocks are persistent and take
  * tiles in turn, all row tiles of a weight tile one after the other, so that weights come from
@@ -21,24 +23,30 @@ enum hopper_out {
     OUT_HEAD, /* statistics of rows of logits */
 };
 
+/* Long sums over few outputs are made of the sums of the quarters of K, in order, always: with few
+ * rows four blocks then share a tile, each reading a quarter of the rows too. */
+enum hopper_sum {
+    WHOLE,       /* one sum */
+    QUARTERS,    /* one block takes the four sums of a tile */
+    ONE_QUARTER, /* a block takes one; the last to finish adds them up */
+};
+
 struct hopper_args {
     int64_t rows, n; /* n: rows of the weight as stored */
-    int row_tiles, tiles, slabs;
+    int row_tiles, tiles, slabs; /* tiles times four and slabs of a quarter for ONE_QUARTER */
     void *y;
     int64_t ldy;
     int64_t width; /* columns of y */
     const float *scale, *bias, *x_scale;
     bool add, vector; /* vector: y takes 16-byte accesses */
+    float *part;      /* of ONE_QUARTER: sums of the quarters, and how many are done */
+    uint32_t *done;
     head_tile_args head;
 };
 
 namespace hopper {
 
 constexpr int kSlab = 128; /* bytes of K a stage */
-
-/* Blocks that share rows: with few of them, tiles of few weights would each fetch the same rows
- * again; four blocks fetch a quarter each and send it to all. */
-template <int TM> __host__ __device__ constexpr int cluster() { return TM == 64 ? 4 : 1; }
 
 template <int TM, int TN> constexpr int stages()
 {
@@ -72,55 +80,47 @@ template <int TM, int TN> struct ring {
     }
 };
 
-/* Tiles are dealt to clusters, neighbours to the blocks of one; the last cluster's may lie beyond
- * the end: they read zeros and store nothing. */
-template <int TM> __device__ bool has_tile(int tile, int rank, const hopper_args &a)
+/* What a block does next. */
+struct job {
+    int n0, m0, slab0; /* first output, row, slab of K */
+};
+template <int TM, int TN, hopper_sum SUM> __device__ job job_of(int i, const hopper_args &a)
 {
-    return tile - rank < a.tiles;
-}
-
-/* The rows' share of this block, to all blocks of the cluster. */
-template <int TM, int TN>
-__device__ void feed_rows(ring<TM, TN> &r, const CUtensorMap *mx, int k, int m0, int rank)
-{
-    constexpr int CL = cluster<TM>(), SHARE = TM / CL;
-    char *to = r.x + (r.stage * TM + rank * SHARE) * kSlab;
-    if (CL == 1)
-        copy_box(to, mx, &r.full[r.stage], k, m0, kEvictLast);
-    else
-        copy_box_to(to, mx, &r.full[r.stage], k, m0 + rank * SHARE, (1 << CL) - 1, kEvictLast);
+    int tile = SUM == ONE_QUARTER ? i / 4 : i;
+    return {tile / a.row_tiles * TN, tile % a.row_tiles * TM,
+            SUM == ONE_QUARTER ? i % 4 * a.slabs : 0};
 }
 
 /* The feeding thread. Weights of the first stages are fetched before the kernel before is done. */
-template <int TM, int TN, bool FP8>
+template <int TM, int TN, bool FP8, hopper_sum SUM>
 __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *mw,
-                     const hopper_args &a, int rank)
+                     const hopper_args &a)
 {
     constexpr int S = ring<TM, TN>::STAGES, UNIT = FP8 ? kSlab : kSlab / 2;
     constexpr int BYTES = (TM + TN) * kSlab;
     int tile = blockIdx.x, early = a.slabs < S ? a.slabs : S;
-    if (!has_tile<TM>(tile, rank, a)) {
+    if (tile >= a.tiles) {
         wait_for_previous();
         return;
     }
+    job j = job_of<TM, TN, SUM>(tile, a);
     for (int i = 0; i < early; i++) {
         barrier_expect(&r.full[i], BYTES);
-        copy_box(r.w + i * TN * kSlab, mw, &r.full[i], i * UNIT, tile / a.row_tiles * TN,
-                 kEvictFirst);
+        copy_box(r.w + i * TN * kSlab, mw, &r.full[i], (j.slab0 + i) * UNIT, j.n0, kEvictFirst);
     }
     wait_for_previous();
-    for (int done = 0; has_tile<TM>(tile, rank, a); tile += gridDim.x) {
-        int n0 = tile / a.row_tiles * TN, m0 = tile % a.row_tiles * TM;
-        for (int k = 0; k < a.slabs; k++, r.next()) {
+    for (int done = 0; tile < a.tiles; tile += gridDim.x) {
+        j = job_of<TM, TN, SUM>(tile, a);
+        for (int i = 0; i < a.slabs; i++, r.next()) {
+            int k = (j.slab0 + i) * UNIT;
             bool has_weights = done < early;
             if (!has_weights) {
                 barrier_wait(&r.empty[r.stage], r.parity ^ 1);
                 barrier_expect(&r.full[r.stage], BYTES);
             }
-            feed_rows<TM, TN>(r, mx, k * UNIT, m0, rank);
+            copy_box(r.x + r.stage * TM * kSlab, mx, &r.full[r.stage], k, j.m0, kEvictLast);
             if (!has_weights)
-                copy_box(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], k * UNIT, n0,
-                         kEvictFirst);
+                copy_box(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], k, j.n0, kEvictFirst);
             done++;
         }
     }
@@ -247,76 +247,104 @@ template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_ar
  * so many slabs. */
 constexpr int kPromote = 4;
 
-/* The stage may be filled again, by whichever blocks fill it. */
-template <int TM, int TN> __device__ void give_back(ring<TM, TN> &r, int stage)
+/* Leaves a quarter's sums; true for the warpgroup that came last, with all four added up. */
+template <int TM, int TN>
+__device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_row)
 {
-    constexpr int CL = cluster<TM>();
-    int thread = threadIdx.x % 128;
-    if (CL == 1 && thread == 0)
-        barrier_arrive(&r.empty[stage]);
-    if (CL > 1 && thread < CL)
-        barrier_arrive_at(&r.empty[stage], thread);
+    constexpr int SIZE = TM / 64 * 128; /* multiplying threads */
+    __shared__ bool last[TM / 64];
+    int group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
+    float *first = a.part + (int64_t)(i / 4) * 4 * SIZE * (TN / 2) + thread;
+    float *mine = first + (int64_t)(i % 4) * SIZE * (TN / 2);
+#pragma unroll
+    for (int k = 0; k < TN / 2; k++)
+        if (any_row)
+            __stcg(&mine[k * SIZE], d[k]);
+    __threadfence();
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    if (thread % 128 == 0) {
+        uint32_t *done = &a.done[i / 4 * (TM / 64) + group];
+        last[group] = atomicAdd(done, 1) == 3;
+        if (last[group])
+            *done = 0;
+    }
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    if (!last[group])
+        return false;
+    __threadfence();
+#pragma unroll
+    for (int k = 0; k < TN / 2; k++) {
+        if (!any_row)
+            continue;
+        d[k] = __ldcg(&first[k * SIZE]);
+        for (int q = 1; q < 4; q++)
+            d[k] += __ldcg(&first[(q * (TN / 2) + k) * SIZE]);
+    }
+    return true;
 }
 
-template <int TM, int TN, hopper_out OUT, bool FP8>
-__device__ void multiply(ring<TM, TN> r, const hopper_args &a, int rank)
+template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
+__device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 {
+    constexpr bool TOTALS = FP8 || SUM == QUARTERS; /* sums of sums */
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
-    for (int tile = blockIdx.x; has_tile<TM>(tile, rank, a); tile += gridDim.x) {
-        float d[TN / 2], total[FP8 ? TN / 2 : 1];
-        int last = -1;
-        if (FP8)
-            for (int i = 0; i < TN / 2; i++)
-                total[FP8 ? i : 0] = 0;
+    int run = FP8 ? kPromote : SUM == QUARTERS ? a.slabs / 4 : a.slabs;
+    for (int i = blockIdx.x; i < a.tiles; i += gridDim.x) {
+        float d[TN / 2], total[TOTALS ? TN / 2 : 1];
+        int last = -1, at = 0;
         for (int k = 0; k < a.slabs; k++, r.next()) {
             barrier_wait(&r.full[r.stage], r.parity);
             uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
             uint64_t w = describe(r.w + r.stage * TN * kSlab);
-            bool fresh = FP8 ? k % kPromote == 0 : k == 0;
             fence_registers(d);
             multiply_begin();
 #pragma unroll
-            for (int i = 0; i < 4; i++) /* 32 bytes are 2 units of a descriptor */
-                wgmma<TN, FP8>::run(d, x + 2 * i, w + 2 * i, !(fresh && i == 0));
+            for (int step = 0; step < 4; step++) /* 32 bytes are 2 units of a descriptor */
+                wgmma<TN, FP8>::run(d, x + 2 * step, w + 2 * step, at > 0 || step > 0);
             multiply_commit();
             fence_registers(d);
             if (last >= 0) {
                 multiply_wait<1>(); /* the one before is done: its stage is free */
-                give_back<TM, TN>(r, last);
+                if (threadIdx.x % 128 == 0)
+                    barrier_arrive(&r.empty[last]);
             }
             last = r.stage;
-            if (FP8 && (k % kPromote == kPromote - 1 || k == a.slabs - 1)) {
+            if (++at == run && TOTALS) {
                 multiply_wait<0>();
                 fence_registers(d);
 #pragma unroll
-                for (int i = 0; i < TN / 2; i++)
-                    total[FP8 ? i : 0] += d[i];
+                for (int j = 0; j < TN / 2; j++)
+                    total[TOTALS ? j : 0] = k < run ? d[j] : total[TOTALS ? j : 0] + d[j];
+                at = 0;
             }
         }
         multiply_wait<0>();
         fence_registers(d);
-        give_back<TM, TN>(r, last);
-        if (FP8)
+        if (threadIdx.x % 128 == 0)
+            barrier_arrive(&r.empty[last]);
+        if (TOTALS)
 #pragma unroll
-            for (int i = 0; i < TN / 2; i++)
-                d[i] = total[FP8 ? i : 0];
-        int n0 = tile / a.row_tiles * TN;
-        int64_t m0 = (int64_t)(tile % a.row_tiles) * TM + group * 64 + warp * 16;
-        if (tile >= a.tiles)
+            for (int j = 0; j < TN / 2; j++) /* the last run may be short, or the only one */
+                d[j] = at == 0           ? total[TOTALS ? j : 0]
+                       : a.slabs > run ? total[TOTALS ? j : 0] + d[j]
+                                       : d[j];
+        job t = job_of<TM, TN, SUM>(i, a);
+        int64_t m0 = t.m0 + group * 64 + warp * 16;
+        if (SUM == ONE_QUARTER && !join<TM, TN>(d, a, i, m0 < a.rows))
             continue;
-        finish<TN>(d, a, m0, n0);
+        finish<TN>(d, a, m0, t.n0);
         if (OUT == OUT_ACT)
-            store_act<TN>(d, a, m0, n0);
+            store_act<TN>(d, a, m0, t.n0);
         else if (OUT == OUT_GLU)
-            store_glu<TN>(d, a, m0, n0);
+            store_glu<TN>(d, a, m0, t.n0);
         else if (OUT == OUT_WIDE)
-            store_wide<TN>(d, a, m0, n0);
+            store_wide<TN>(d, a, m0, t.n0);
         else
-            head_tile<TN>(d, a.head, a.rows, a.n, m0, n0, tile / a.row_tiles);
+            head_tile<TN>(d, a.head, a.rows, a.n, m0, t.n0, t.n0 / TN);
     }
 }
 
-template <int TM, int TN, hopper_out OUT, bool FP8>
+template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
 __global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
     gemm(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
          const __grid_constant__ hopper_args a)
@@ -328,32 +356,23 @@ __global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < S; i++) {
             barrier_init(&r.full[i], 1);
-            barrier_init(&r.empty[i], TM / 64 * cluster<TM>());
+            barrier_init(&r.empty[i], TM / 64);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    int rank = 0;
-    if (cluster<TM>() > 1) {
-        rank = cluster_rank();
-        cluster_sync();
-    } else {
-        __syncthreads();
-    }
+    __syncthreads();
     let_next_start();
     if (threadIdx.x < 128) {
         if (TM > 64)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
         if (threadIdx.x == 0)
-            feed<TM, TN, FP8>(r, &mx, &mw, a, rank);
+            feed<TM, TN, FP8, SUM>(r, &mx, &mw, a);
     } else {
         if (TM > 64)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         wait_for_previous();
-        multiply<TM, TN, OUT, FP8>(r, a, rank);
+        multiply<TM, TN, OUT, FP8, SUM>(r, a);
     }
-    __syncwarp();
-    if (cluster<TM>() > 1) /* nobody leaves while others still send here */
-        cluster_sync();
 #endif
 }
 
@@ -377,7 +396,7 @@ inline tt_status encode(const cuda *c, CUtensorMap *map, const void *data, bool 
     return TT_OK;
 }
 
-template <int TM, int TN, hopper_out OUT, bool FP8>
+template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM = WHOLE>
 tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
 {
     if (!cuda_runs(c))
@@ -387,14 +406,19 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     a.row_tiles = (int)((g->rows + TM - 1) / TM);
     a.tiles = a.row_tiles * (int)((a.n + TN - 1) / TN);
     a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
-    constexpr int CL = cluster<TM>();
-    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM / CL, false, e)
-                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM / CL, false, e);
+    if (SUM == ONE_QUARTER) {
+        a.tiles *= 4;
+        a.slabs /= 4;
+        a.done = (uint32_t *)c->quarters;
+        a.part = (float *)((char *)c->quarters + CUDA_QUARTERS_DONE);
+    }
+    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM, false, e)
+                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM, false, e);
     if (!st)
         st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, TN, true, e);
     if (st)
         return st;
-    auto kernel = gemm<TM, TN, OUT, FP8>;
+    auto kernel = gemm<TM, TN, OUT, FP8, SUM>;
     static bool grown = false; /* one stream, one thread; the setting is the kernel's for good */
     if (!grown) {
         st = cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -403,10 +427,9 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
             return st;
         grown = true;
     }
-    /* Clusters of four leave some multiprocessors of odd groups over. */
-    int most = CL > 1 ? c->sms / 8 * 8 : c->sms, blocks = (a.tiles + CL - 1) / CL * CL;
-    return launch_cluster(c, "linear", kernel, (unsigned)(blocks < most ? blocks : most),
-                          (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), CL, e, mx, mw, a);
+    unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
+    return launch(c, "linear", kernel, grid, (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, mw,
+                  a);
 }
 
 /* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its
@@ -414,8 +437,7 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
 inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
 {
     double row_tiles = (double)((rows + tm - 1) / tm), tiles = row_tiles * (double)((n + tn - 1) / tn);
-    int at_once = tm == 64 ? c->sms / 8 * 8 : c->sms;
-    double waves = (double)(((int64_t)tiles + at_once - 1) / at_once);
+    double waves = (double)(((int64_t)tiles + c->sms - 1) / c->sms);
     double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
     double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (double)(rows < tm ? rows : tm)) / 45.0);
     return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
@@ -465,8 +487,36 @@ inline hopper_args arguments(const cuda_gemm *g)
         return t.tm == 64 ? run<64, tn_, out_, FP8>(c, g, a, e)       \
                           : run<(FP8 && tn_ > 128) ? 64 : 128, tn_, out_, FP8>(c, g, a, e);
 
+/* Whether sums are made of quarters: a property of the matrix. Then 128 outputs a tile and four
+ * blocks a tile fill the GPU. */
+inline bool quartered(const tt_matrix *m)
+{
+    return !m->fp8 && !(m->flags & TT_MATRIX_GLU) && m->n <= CUDA_QUARTERS_N && m->k >= 2048 &&
+           m->k % (4 * kSlab / 2) == 0;
+}
+
+inline tt_status act_of_quarters(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    static const int widths[] = {32, 64, 96, 128, 160};
+    hopper_args a = arguments(g);
+    if (g->rows <= 64)
+        return run<64, 128, OUT_ACT, false, ONE_QUARTER>(c, g, a, e);
+    if (g->rows <= 128)
+        return run<128, 128, OUT_ACT, false, ONE_QUARTER>(c, g, a, e);
+    switch (choose(c, g, a.n, widths, 5).tn) {
+    case 32: return run<128, 32, OUT_ACT, false, QUARTERS>(c, g, a, e);
+    case 64: return run<128, 64, OUT_ACT, false, QUARTERS>(c, g, a, e);
+    case 96: return run<128, 96, OUT_ACT, false, QUARTERS>(c, g, a, e);
+    case 128: return run<128, 128, OUT_ACT, false, QUARTERS>(c, g, a, e);
+    default: return run<128, 160, OUT_ACT, false, QUARTERS>(c, g, a, e);
+    }
+}
+
 template <bool FP8> tt_status act(cuda *c, const cuda_gemm *g, tt_err *e)
 {
+    if constexpr (!FP8)
+        if (quartered(g->w))
+            return act_of_quarters(c, g, e);
     static const int widths[] = {32, 64, 96, 128, 192, 160, 256};
     hopper_args a = arguments(g);
     choice t = choose(c, g, a.n, widths, FP8 ? 5 : 7);

@@ -28,27 +28,6 @@ __device__ inline void barrier_arrive(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(b)) : "memory");
 }
-/* The same barrier of a block of the cluster. */
-__device__ inline void barrier_arrive_at(uint64_t *b, int rank)
-{
-    asm volatile("{\n.reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(
-                     address(b)),
-                 "r"(rank)
-                 : "memory");
-}
-__device__ inline void cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-__device__ inline int cluster_rank()
-{
-    int rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
 __device__ inline void barrier_wait(uint64_t *b, int parity)
 {
     asm volatile("{\n.reg .pred p;\n"
@@ -67,16 +46,6 @@ __device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
                  ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(address(to)),
                  "l"(map), "r"(address(full)), "r"(k), "r"(row), "l"(policy)
-                 : "memory");
-}
-/* To the same place in the blocks of the mask. */
-__device__ inline void copy_box_to(void *to, const CUtensorMap *map, uint64_t *full, int k, int row,
-                                   uint16_t mask, uint64_t policy)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(
-                     address(to)),
-                 "l"(map), "r"(address(full)), "r"(k), "r"(row), "h"(mask), "l"(policy)
                  : "memory");
 }
 constexpr uint64_t kEvictFirst = 0x12F0000000000000, kEvictLast = 0x14F0000000000000;

@@ -306,6 +306,12 @@ tt_status cuda_memory_open(cuda *c, tt_err *e)
         s = cuda_check(cudaMalloc((void **)&c->args, CUDA_ARGS), "arguments", e);
     if (!s)
         s = cuda_check(cudaMallocHost((void **)&c->results_host, CUDA_RESULTS), "pinned memory", e);
+    if (!s && c->hopper)
+        s = cuda_check(cudaMalloc(&c->quarters, CUDA_QUARTERS), "working memory", e);
+    if (!s && c->hopper)
+        s = cuda_check(cudaMemset(c->quarters, 0, CUDA_QUARTERS_DONE), "working memory", e);
+    if (!s && c->hopper) /* the stream does not wait for the default one */
+        s = cuda_check(cudaDeviceSynchronize(), "working memory", e);
     if (!s)
         s = cuda_check(cudaDeviceGetDefaultMemPool(&pool, c->device), "memory pool", e);
     if (!s)
@@ -328,6 +334,7 @@ void cuda_memory_close(cuda *c)
     free(c->pending);
     cudaFree(c->tile);
     cudaFree(c->split);
+    cudaFree(c->quarters);
     cudaFree(c->fp8);
     cudaFree(c->args);
     cudaFreeHost(c->args_host);
