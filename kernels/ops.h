@@ -362,7 +362,7 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
     X(combine)         \
     X(adaln)           \
     X(gate_add)        \
-    X(gelu) \
+    X(gelu)            \
     X(head_kl)         \
     X(head_mean)       \
     X(add_scaled)
