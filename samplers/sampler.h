@@ -106,7 +106,7 @@ typedef struct tt_sampler {
     bool timed;          /* plans the noise level that models with TT_KIND_TIMED need */
     bool keeps;          /* uses a store whatever the `cache` parameter says */
     uint32_t caches;     /* 1 << TT_CACHE_*: values of `cache` it works with; 0: no cache */
-    tt_cache_kind best_cache; /* what `auto` means: the quickest of them that keeps its answers */
+    tt_cache_kind best_cache; /* what `auto` chooses */
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */

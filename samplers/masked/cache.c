@@ -46,7 +46,7 @@ tt_status tt_cache_begin(tt_cache *c, const tt_seq *q, tt_err *e)
  * and the pass over the block after it are one, but with smoothing or vicinity two. */
 static bool refresh_dual(tt_cache *c, const tt_seq *q, int32_t block)
 {
-    bool doubled = q->params->smoothing > 0;
+    bool doubled = tt_sampler_memo(q->sampler, q->params) == TT_MEMO_MEAN;
     int32_t again = q->params->cache_refresh;
     bool all = !c->half && (c->fresh_block != block || (again && c->turn % again == 0));
     c->turn += !all || doubled;
