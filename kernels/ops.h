@@ -382,7 +382,8 @@ typedef int64_t tt_op_bucket(const tt_stream *s, int64_t rows);
 /* Passes whose calls of `head` (on at most 256 rows) differ in this number are different shapes. */
 typedef int64_t tt_op_head_key(const tt_stream *s, const tt_matrix *w, const tt_draw *draw,
                                int64_t rows);
-/* Passes whose spans differ in this number, all bits of all spans together, are different shapes. */
+/* Passes whose spans differ in this number, all bits of all spans together, are different shapes.
+ */
 typedef int64_t tt_op_span_key(const tt_stream *s, int64_t query_rows, int64_t head_dim);
 /* What is called between these two is one pass. Passes of the same key call the same operations
  * with the same sizes and pointers; only the contents of host arguments (uploads, spans, stores,

@@ -247,10 +247,9 @@ template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_ar
  * so many slabs. */
 constexpr int kPromote = 4;
 
-/* The stage may be filled again, by whichever blocks fill it. */
-template <int TM, int TN> __device__ void give_back(ring<TM, TN> &r, int stage)
+/* The stage may be filled again, by whichever blocks of a cluster of CL fill it. */
+template <int CL, int TM, int TN> __device__ void give_back(ring<TM, TN> &r, int stage)
 {
-    constexpr int CL = cluster<TM>();
     int thread = threadIdx.x % 128;
     if (CL == 1 && thread == 0)
         barrier_arrive(&r.empty[stage]);
@@ -258,48 +257,56 @@ template <int TM, int TN> __device__ void give_back(ring<TM, TN> &r, int stage)
         barrier_arrive_at(&r.empty[stage], thread);
 }
 
+/* One tile: the products of the next `slabs` stages. */
+template <int CL, bool FP8, int TM, int TN>
+__device__ void sum_tile(ring<TM, TN> &r, int slabs, float (&d)[TN / 2])
+{
+    int group = threadIdx.x / 128 - 1, last = -1;
+    float total[FP8 ? TN / 2 : 1];
+    if (FP8)
+        for (int i = 0; i < TN / 2; i++)
+            total[FP8 ? i : 0] = 0;
+    for (int k = 0; k < slabs; k++, r.next()) {
+        barrier_wait(&r.full[r.stage], r.parity);
+        uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
+        uint64_t w = describe(r.w + r.stage * TN * kSlab);
+        bool fresh = FP8 ? k % kPromote == 0 : k == 0;
+        fence_registers(d);
+        multiply_begin();
+#pragma unroll
+        for (int i = 0; i < 4; i++) /* 32 bytes are 2 units of a descriptor */
+            wgmma<TN, FP8>::run(d, x + 2 * i, w + 2 * i, !(fresh && i == 0));
+        multiply_commit();
+        fence_registers(d);
+        if (last >= 0) {
+            multiply_wait<1>(); /* the one before is done: its stage is free */
+            give_back<CL>(r, last);
+        }
+        last = r.stage;
+        if (FP8 && (k % kPromote == kPromote - 1 || k == slabs - 1)) {
+            multiply_wait<0>();
+            fence_registers(d);
+#pragma unroll
+            for (int i = 0; i < TN / 2; i++)
+                total[FP8 ? i : 0] += d[i];
+        }
+    }
+    multiply_wait<0>();
+    fence_registers(d);
+    give_back<CL>(r, last);
+    if (FP8)
+#pragma unroll
+        for (int i = 0; i < TN / 2; i++)
+            d[i] = total[FP8 ? i : 0];
+}
+
 template <int TM, int TN, hopper_out OUT, bool FP8>
 __device__ void multiply(ring<TM, TN> r, const hopper_args &a, int rank)
 {
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     for (int tile = blockIdx.x; has_tile<TM>(tile, rank, a); tile += gridDim.x) {
-        float d[TN / 2], total[FP8 ? TN / 2 : 1];
-        int last = -1;
-        if (FP8)
-            for (int i = 0; i < TN / 2; i++)
-                total[FP8 ? i : 0] = 0;
-        for (int k = 0; k < a.slabs; k++, r.next()) {
-            barrier_wait(&r.full[r.stage], r.parity);
-            uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
-            uint64_t w = describe(r.w + r.stage * TN * kSlab);
-            bool fresh = FP8 ? k % kPromote == 0 : k == 0;
-            fence_registers(d);
-            multiply_begin();
-#pragma unroll
-            for (int i = 0; i < 4; i++) /* 32 bytes are 2 units of a descriptor */
-                wgmma<TN, FP8>::run(d, x + 2 * i, w + 2 * i, !(fresh && i == 0));
-            multiply_commit();
-            fence_registers(d);
-            if (last >= 0) {
-                multiply_wait<1>(); /* the one before is done: its stage is free */
-                give_back<TM, TN>(r, last);
-            }
-            last = r.stage;
-            if (FP8 && (k % kPromote == kPromote - 1 || k == a.slabs - 1)) {
-                multiply_wait<0>();
-                fence_registers(d);
-#pragma unroll
-                for (int i = 0; i < TN / 2; i++)
-                    total[FP8 ? i : 0] += d[i];
-            }
-        }
-        multiply_wait<0>();
-        fence_registers(d);
-        give_back<TM, TN>(r, last);
-        if (FP8)
-#pragma unroll
-            for (int i = 0; i < TN / 2; i++)
-                d[i] = total[FP8 ? i : 0];
+        float d[TN / 2];
+        sum_tile<cluster<TM>(), FP8>(r, a.slabs, d);
         int n0 = tile / a.row_tiles * TN;
         int64_t m0 = (int64_t)(tile % a.row_tiles) * TM + group * 64 + warp * 16;
         if (tile >= a.tiles)
@@ -395,14 +402,10 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     if (st)
         return st;
     auto kernel = gemm<TM, TN, OUT, FP8>;
-    static bool grown = false; /* one stream, one thread; the setting is the kernel's for good */
-    if (!grown) {
-        st = cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shared_bytes<TM, TN>()), "linear", e);
-        if (st)
-            return st;
-        grown = true;
-    }
+    static uint64_t allowed;
+    st = allow_shared(c, &allowed, kernel, shared_bytes<TM, TN>(), "linear", e);
+    if (st)
+        return st;
     /* Clusters of four leave some multiprocessors of odd groups over. */
     int most = CL > 1 ? c->sms / 8 * 8 : c->sms, blocks = (a.tiles + CL - 1) / CL * CL;
     return launch_cluster(c, "linear", kernel, (unsigned)(blocks < most ? blocks : most),
@@ -413,11 +416,13 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
  * reading, whichever is longer, and what starting and ending one costs. */
 inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
 {
-    double row_tiles = (double)((rows + tm - 1) / tm), tiles = row_tiles * (double)((n + tn - 1) / tn);
+    double row_tiles = (double)((rows + tm - 1) / tm);
+    double tiles = row_tiles * (double)((n + tn - 1) / tn);
     int at_once = tm == 64 ? c->sms / 8 * 8 : c->sms;
     double waves = (double)(((int64_t)tiles + at_once - 1) / at_once);
     double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
-    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (double)(rows < tm ? rows : tm)) / 45.0);
+    double fetched = tn + (double)(rows < tm ? rows : tm);
+    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + fetched / 45.0);
     return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
 }
 
