@@ -83,12 +83,11 @@ template <int HD> struct state {
     float max[2], mass[2];
 };
 
-/* One tile of keys. limit: keys from the tile's first that each row may see; hole: the one of them
- * that it does not see, or -1. */
+/* One tile of keys. limit: keys from the tile's first that each row may see; hole: as
+ * hole_in has it. */
 template <int HD>
 __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const bf16 *k,
-                            const bf16 *v, const int (&limit)[2], const int (&hole)[2],
-                            float scale)
+                            const bf16 *v, const int (&limit)[2], int hole, float scale)
 {
     int lane = threadIdx.x % 32;
     float w[kKeys / 8][4];
@@ -114,12 +113,13 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
             int col = 8 * n + 2 * (lane % 4) + i % 2, h = i / 2;
             w[n][i] = col < limit[h] ? w[n][i] * scale : -INFINITY;
         }
-    if (hole[0] >= 0 || hole[1] >= 0) {
+    if (hole != kFarHole) {
 #pragma unroll
         for (int n = 0; n < kKeys / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                w[n][i] = 8 * n + 2 * (lane % 4) + i % 2 == hole[i / 2] ? -INFINITY : w[n][i];
+                if (8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
+                    w[n][i] = -INFINITY;
     }
 #pragma unroll
     for (int n = 0; n < kKeys / 8; n++)
@@ -289,11 +289,9 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
         copies_end();
         copies_wait<1>();
         __syncthreads();
-        int limit[2], hole[2];
-        for (int h = 0; h < 2; h++) {
+        int limit[2], hole = hole_in(s, row0 + warp * 16 + lane / 4, at, kKeys);
+        for (int h = 0; h < 2; h++)
             limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-            hole[h] = hole_in(s, row0 + warp * 16 + lane / 4 + 8 * h, at, kKeys);
-        }
         attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, limit, hole,
                         n.scale * kLog2e);
         __syncthreads();
@@ -351,7 +349,7 @@ __global__ void __launch_bounds__(kThreads) attend_plain(T *out, int64_t ldo, co
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
         const span &s = *span_of(c, item);
-        int64_t row = item - s.item, keys = visible(s, row);
+        int64_t row = item - s.item, keys = visible(s, row), hole = s.hole + row;
         int64_t kv = head / (n.heads / n.kv_heads) * (int64_t)n.dim;
         const T *k = (const T *)s.k + kv, *v = (const T *)s.v + kv;
         for (int i = threadIdx.x; i < n.dim; i += kThreads) {
@@ -362,7 +360,7 @@ __global__ void __launch_bounds__(kThreads) attend_plain(T *out, int64_t ldo, co
         __syncthreads();
         float max = -INFINITY, mass = 0;
         for (int64_t j = warp; j < keys; j += kThreads / 32) {
-            if (j == s.hole + row)
+            if (j == hole)
                 continue;
             float dot = 0;
             for (int i = lane; i < n.dim; i += 32)

@@ -58,11 +58,13 @@ __device__ inline int64_t visible(const span &s, int64_t row)
     return end < 0 ? 0 : end < s.keys ? end : s.keys;
 }
 
-/* Key of the row's hole in the tile of `keys` keys from `at` on, or -1. */
+/* Where the row's hole lies in the tile of `keys` keys from `at` on; that of eight rows further is
+ * eight keys further. kFarHole if neither is in the tile. */
+constexpr int kFarHole = -64;
 __device__ inline int hole_in(const span &s, int64_t row, int64_t at, int keys)
 {
     int64_t hole = s.hole + row - at;
-    return hole >= 0 && hole < keys ? (int)hole : -1;
+    return hole >= -8 && hole < keys ? (int)hole : kFarHole;
 }
 
 /* Long spans of heads of 64 or 128 channels on Hopper; grid: blocks a head. */

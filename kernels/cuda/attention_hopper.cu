@@ -149,10 +149,10 @@ template <int HD> __device__ void score(float (&w)[kKeys / 2], const char *q, co
 }
 
 /* Scores to weights; the state is rescaled to the new maximum. limit: keys each row may see; hole:
- * the one of them that it does not see, or -1. */
+ * as hole_in has it. */
 template <int HD>
-__device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2],
-                       const int (&hole)[2], float scale)
+__device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2], int hole,
+                       float scale)
 {
     int lane = threadIdx.x % 32;
     float most[2] = {-INFINITY, -INFINITY}, keep[2];
@@ -161,10 +161,11 @@ __device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2
         int col = i / 4 * 8 + 2 * (lane % 4) + i % 2, h = i / 2 % 2;
         w[i] = col < limit[h] ? w[i] : -INFINITY;
     }
-    if (hole[0] >= 0 || hole[1] >= 0) {
+    if (hole != kFarHole) {
 #pragma unroll
         for (int i = 0; i < kKeys / 2; i++)
-            w[i] = i / 4 * 8 + 2 * (lane % 4) + i % 2 == hole[i / 2 % 2] ? -INFINITY : w[i];
+            if (i / 4 * 8 + 2 * (lane % 4) + i % 2 == hole + i / 2 % 2 * 8)
+                w[i] = -INFINITY;
     }
 #pragma unroll
     for (int i = 0; i < kKeys / 2; i++)
@@ -254,11 +255,9 @@ __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, 
             score<HD>(weight, t.q + group * 64 * 128, t.k + turn * tile_bytes<HD>());
             if (speaks)
                 barrier_arrive(&t.k_empty[turn]);
-            int limit[2], hole[2];
-            for (int h = 0; h < 2; h++) {
+            int limit[2], hole = hole_in(*w.s, row0 + lane / 4, at, kKeys);
+            for (int h = 0; h < 2; h++)
                 limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-                hole[h] = hole_in(*w.s, row0 + lane / 4 + 8 * h, at, kKeys);
-            }
             soften<HD>(s, weight, limit, hole, n.scale * kLog2e);
             uint32_t packed[kKeys / 4];
 #pragma unroll

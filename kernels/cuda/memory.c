@@ -115,6 +115,7 @@ tt_status tt_cuda_memory(tt_stream *s, tt_memory *out, tt_err *e)
                         e);
     /* These only grow, so what they are now is also their most. */
     size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes;
+    most = most > used ? most : used;
     *out = (tt_memory){.used = used + own, .peak = most + own, .total = c->total};
     return st;
 }
