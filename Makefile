@@ -128,7 +128,7 @@ $(B)/%.cu.o: %.cu
 	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -c -o $@ $<
 $(B)/tutti-cuda.so: $(CUDA_OBJ) $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(call SAY,LD) :
-	$(Q)$(NVCC) -shared -cudart static -o $@ $^
+	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
 $(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
 	$(call SAY,LD) :
 	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)

@@ -20,6 +20,7 @@ enum { TT_BACKEND_ABI = 2 };
 enum {
     TT_BACKEND_HOST = 1 << 0, /* device memory is host memory: missing operations are taken from
                                  the cpu table */
+    TT_BACKEND_HOLES = 1 << 1, /* attention knows tt_span.hole; without it no span has one */
 };
 
 typedef struct tt_backend {

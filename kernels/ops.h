@@ -4,7 +4,8 @@
  * tt_cpu_NAME (kernels/cpu) is its definition. Unless a parameter is marked "host", pointers are
  * device memory of the stream's backend (host memory on the CPU). Activations (tt_act) have the
  * element type stream->act, which whoever calls sets first: always F32 on the CPU.
- * TT_SOME_OPS are used by some families only: a device without one of them cannot run those.
+ * TT_SOME_OPS are used by some families or samplers only: a device without one of them cannot run
+ * those.
  * TT_OPTIONAL_OPS are those a backend may lack: their callers do without.
  *
  * Common rules: rows are independent - the bits of an output row depend on that row's inputs only,
@@ -153,6 +154,9 @@ typedef struct {
     int64_t keys, key_column;
     tt_see see;
     int32_t block; /* for TT_SEE_BLOCK, >= 1 */
+    int64_t hole;  /* > 0 (TT_SEE_ALL alone): query row i of the span does not see key column
+                      hole - 1 + i. Shadow rows use it: each judges what stands in its own column
+                      from everything else */
 } tt_span;
 
 /* softmax(q k^T * scale) v per span and head; query head h uses key/value head
@@ -327,6 +331,30 @@ typedef tt_status tt_op_gate_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_
 typedef tt_status tt_op_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                              int64_t rows, int64_t dim, tt_err *e);
 
+/* --- between passes: what a sequence keeps of a row for the next one --- */
+
+/* How far a row's distribution moved: kl[r] = sum_i p_i (ln(p_i + 1e-12) - ln(q_i + 1e-12)) in
+ * nats, p = softmax of the logits of x[r], q = softmax of those of before[r], both after bias,
+ * allow and limit of draw[r] (the rest of it plays no part). 0 if nothing is possible.
+ * x, before: rows of hidden states (already normalised). kl, draw: host. As for the head, the full
+ * logits of all rows never exist. Valid after sync. Agreement: 1e-4 absolute plus relative. */
+typedef tt_status tt_op_head_kl(tt_stream *s, float *kl, const tt_act *x, int64_t ldx,
+                                const tt_act *before, int64_t ldb, int64_t rows,
+                                const tt_matrix *w, const tt_draw *draw, tt_err *e);
+
+/* The embedding a row expects: y[r] = sum_i p_i table[i], p = softmax of the logits of x[r] after
+ * bias, allow and limit of draw[r]. Zeros if nothing is possible. table: opened with
+ * TT_MATRIX_TABLE, as many rows as w; may be w. y: rows x table width, stride ldy; not x. draw:
+ * host. Agreement: 1e-4 relative L2. */
+typedef tt_status tt_op_head_mean(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                  int64_t ldx, int64_t rows, const tt_matrix *w,
+                                  const tt_matrix *table, const tt_draw *draw, tt_err *e);
+
+/* y[r] += scale[r] * x[r]; a row of scale 0 is left alone and its x not read. scale: device. */
+typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                   int64_t ldx, const float *scale, int64_t rows, int64_t dim,
+                                   tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -334,7 +362,10 @@ typedef tt_status tt_op_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act 
     X(combine)         \
     X(adaln)           \
     X(gate_add)        \
-    X(gelu)
+    X(gelu)            \
+    X(head_kl)         \
+    X(head_mean)       \
+    X(add_scaled)
 
 /* --- optional --- */
 
@@ -351,7 +382,8 @@ typedef int64_t tt_op_bucket(const tt_stream *s, int64_t rows);
 /* Passes whose calls of `head` (on at most 256 rows) differ in this number are different shapes. */
 typedef int64_t tt_op_head_key(const tt_stream *s, const tt_matrix *w, const tt_draw *draw,
                                int64_t rows);
-/* Passes whose spans differ in this number, all bits of all spans together, are different shapes. */
+/* Passes whose spans differ in this number, all bits of all spans together, are different shapes.
+ */
 typedef int64_t tt_op_span_key(const tt_stream *s, int64_t query_rows, int64_t head_dim);
 /* What is called between these two is one pass. Passes of the same key call the same operations
  * with the same sizes and pointers; only the contents of host arguments (uploads, spans, stores,

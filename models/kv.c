@@ -6,7 +6,7 @@
 tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
 {
     *out = NULL;
-    if (columns < 1 || columns > m->info.context)
+    if (columns < 1 || columns > 2 * m->info.context)
         return tt_fail(e, TT_EINVAL, "a store of %d columns; the model has %lld", columns,
                        (long long)m->info.context);
     tt_kv *kv = calloc(1, sizeof *kv);

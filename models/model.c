@@ -4,8 +4,19 @@
 #include <string.h>
 
 #include "models/kv.h"
+#include "models/memo.h"
 
 typedef tt_status open_weights_fn(tt_weights **out, const char *folder, tt_err *e);
+
+/* What the device cannot, the model cannot. */
+static void limit_kinds(tt_model *m)
+{
+    const tt_backend *op = &m->stream->op;
+    if (!op->head_kl || !op->head_mean || !op->add_scaled)
+        m->info.kinds &= ~(uint32_t)TT_KIND_MEMO;
+    if (!(op->flags & TT_BACKEND_HOLES))
+        m->info.kinds &= ~(uint32_t)TT_KIND_SHADOWS;
+}
 
 static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **config,
                              open_weights_fn *open_weights, tt_stream *s, const char *folder,
@@ -29,6 +40,8 @@ static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **c
         st = def->open(out, s, *weights, *config, mode, progress, arg, e);
         if (st)
             tt_context(e, st, "'%.100s'", folder);
+        else
+            limit_kinds(*out);
         tt_weights_rest(*weights);
     }
     if (st) {
@@ -75,6 +88,35 @@ static tt_status check_rows(const tt_model *m, const tt_pass *p, tt_err *e)
     return TT_OK;
 }
 
+/* Rows that expected embeddings are mixed into have them; rows to be kept have a place. */
+static tt_status check_memos(const tt_model *m, const tt_pass *p, tt_err *e)
+{
+    bool used = p->mix != NULL;
+    for (int64_t i = 0; i < p->seqs && p->mix; i++) {
+        const tt_pass_seq *q = &p->seq[i];
+        for (int64_t r = q->row; r < q->row + q->rows; r++)
+            if (p->mix[r] != 0 && (!q->memo || q->memo->kind != TT_MEMO_MEAN ||
+                                   p->column[r] >= q->memo->columns ||
+                                   !q->memo->filled[p->column[r]]))
+                return tt_fail(e, TT_EINVAL, "pass: row %lld has no expected embedding to mix in",
+                               (long long)r);
+    }
+    for (int64_t i = 0; i < p->wants; i++) {
+        const tt_want *w = &p->want[i];
+        if (!w->memo)
+            continue;
+        used = true;
+        if (w->memo_column < 0 || w->memo_column >= w->memo->columns ||
+            (w->memo->kind == TT_MEMO_HIDDEN && !p->kl))
+            return tt_fail(e, TT_EINVAL, "pass: want %lld keeps column %d of %d", (long long)i,
+                           w->memo_column, w->memo->columns);
+    }
+    if (used && !(m->info.kinds & TT_KIND_MEMO))
+        return tt_fail(e, TT_EUNSUP, "pass: the %s family keeps no rows between passes",
+                       m->info.family);
+    return TT_OK;
+}
+
 /* Without a store the rows are the columns; with one, every visible column must be fed now or
  * have been fed before. */
 static tt_status check_seq(const tt_pass *p, int64_t i, tt_err *e)
@@ -84,6 +126,9 @@ static tt_status check_seq(const tt_pass *p, int64_t i, tt_err *e)
     if (q->see_begin < 0 || q->see_end > columns || q->see_begin > q->see_end)
         return tt_fail(e, TT_EINVAL, "pass: sequence %lld sees columns %d..%d of %d", (long long)i,
                        q->see_begin, q->see_end, columns);
+    if (q->hole < 0 || (q->hole && q->see != TT_SEE_ALL))
+        return tt_fail(e, TT_EINVAL, "pass: sequence %lld has a hole beside another rule",
+                       (long long)i);
     for (int64_t r = q->row; r < q->row + q->rows; r++) {
         int32_t c = p->column[r];
         if (c < 0 || c >= columns || (!q->kv && c != (int32_t)(r - q->row)))
@@ -123,6 +168,8 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e)
         if (p->want[i].row < 0 || p->want[i].row >= p->rows || p->want[i].uncond >= p->rows)
             return tt_fail(e, TT_EINVAL, "pass: want %lld names row %lld", (long long)i,
                            (long long)p->want[i].row);
+    if (!s)
+        s = check_memos(m, p, e);
     if (s)
         return s;
     m->stream->act = m->info.act;

@@ -13,6 +13,7 @@
 
 typedef struct tt_model tt_model;
 typedef struct tt_kv tt_kv;
+typedef struct tt_memo tt_memo;
 
 enum { /* what a family can do; samplers say which of these they need */
     TT_KIND_BIDIRECTIONAL = 1 << 0, /* masked LM: every row may see every column */
@@ -20,6 +21,9 @@ enum { /* what a family can do; samplers say which of these they need */
     TT_KIND_INSERTION = 1 << 2,
     TT_KIND_BLOCKS = 1 << 3, /* masked LM: a row sees columns up to the end of its own block */
     TT_KIND_TIMED = 1 << 4,  /* rows are conditioned on the noise level of their sequence */
+    /* Not what it is but what more it can; cleared where the device cannot. */
+    TT_KIND_MEMO = 1 << 8,    /* keep rows between passes (tt_want.memo, tt_pass.mix) */
+    TT_KIND_SHADOWS = 1 << 9, /* shadow rows (tt_pass_seq.hole), which predict their own column */
 };
 
 /* --- a pass --- */
@@ -33,6 +37,8 @@ typedef struct {
     float sigma;                   /* noise level, for models with TT_KIND_TIMED */
     tt_kv *kv; /* store of keys and values by column; NULL: the rows are columns 0..rows-1 and
                   nothing is kept after the pass */
+    int32_t hole; /* > 0 (TT_SEE_ALL alone): its i-th row does not see column hole - 1 + i */
+    const tt_memo *memo; /* of expected embeddings, where tt_pass.mix is not 0; or NULL */
 } tt_pass_seq;
 
 /* A row whose output distribution is wanted. */
@@ -41,6 +47,8 @@ typedef struct {
     int64_t uncond;  /* row of the unconditional twin for guidance, or -1 */
     float cfg_scale; /* logits = uncond + (cfg_scale + 1) * (row - uncond) */
     tt_draw draw;
+    tt_memo *memo; /* what is kept of the row for the next pass, at memo_column; or NULL */
+    int32_t memo_column;
 } tt_want;
 
 /* Inputs and outputs are host memory, owned by the caller. */
@@ -49,6 +57,8 @@ typedef struct {
     const int32_t *id;       /* token of each row, in [0, vocab) */
     const int32_t *position; /* for rotary embedding */
     const int32_t *column;   /* of the canvas: where keys and values go in the store */
+    const float *mix; /* of each row: times its column's row of the sequence's memo is added to the
+                         token's embedding; 0: nothing. NULL: nothing anywhere */
     int64_t seqs;
     const tt_pass_seq *seq; /* consecutive, covering all rows */
     int64_t wants;
@@ -57,6 +67,9 @@ typedef struct {
 
     tt_row_stats *stats; /* out: per want */
     tt_id_value *top;    /* out: wants x n_top, or NULL */
+    float *kl;           /* out: per want with a memo of hidden rows, tt_op_head_kl from the row
+                            kept to this one, +inf if none was kept; else untouched. May be NULL if
+                            there is no such want */
     float *logits;       /* out: wants x vocab, or NULL (tests and scoring of few rows only) */
     float *hidden;       /* out: (layers + 1) x rows x width, the residual stream after the
                             embedding and after each layer, the last one normalised; or NULL */
@@ -139,8 +152,19 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e);
 
 /* --- key/value store of one sequence (models/kv.c) --- */
 
-/* Room for `columns` columns of every layer. */
+/* Room for `columns` columns of every layer. More than the context are possible: shadow columns
+ * repeat positions. */
 tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e);
 void tt_kv_close(tt_kv *kv); /* NULL is fine */
+
+/* --- rows of one sequence kept between passes (models/memo.h) --- */
+
+typedef enum { TT_MEMO_NONE, TT_MEMO_HIDDEN, TT_MEMO_MEAN } tt_memo_kind;
+
+tt_status tt_memo_open(tt_memo **out, tt_model *m, tt_memo_kind kind, int32_t columns, tt_err *e);
+void tt_memo_close(tt_memo *m); /* NULL is fine */
+size_t tt_memo_bytes(const tt_model *m, int32_t columns);
+/* True when a pass kept a row for the column. */
+bool tt_memo_has(const tt_memo *m, int32_t column);
 
 #endif

@@ -6,7 +6,8 @@
 #include <string.h>
 
 const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "random", "origin", NULL};
-const char *const tt_cache_names[] = {"none", "prefix", "dual", "free", NULL};
+const char *const tt_cache_names[] = {"none",     "prefix", "dual", "free", "dkv",
+                                        "vicinity", "auto",   NULL};
 const char *const tt_guide_names[] = {"deterministic", "topk", "topk_relative", NULL};
 
 static const tt_param table[] = {
@@ -88,7 +89,7 @@ tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *te
         return bad_text(param, text, "true or false", e);
     }
     if (param->type == TT_PARAM_CHOICE) {
-        char want[160] = "one of";
+        char want[200] = "one of";
         for (int i = 0; param->choices[i]; i++) {
             if (!strcmp(param->choices[i], text))
                 return tt_params_set(p, param, i, e);
@@ -102,6 +103,11 @@ tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *te
     if (end == text || *end)
         return bad_text(param, text, "a number", e);
     return tt_params_set(p, param, v, e);
+}
+
+bool tt_params_given(const tt_params *p, const char *name)
+{
+    return p->given >> (tt_param_find(name) - table) & 1;
 }
 
 double tt_params_get(const tt_params *p, const tt_param *param)

@@ -22,7 +22,15 @@ typedef enum {
     TT_REMASK_ORIGIN, /* Dream alone */
 } tt_remask;
 typedef enum { TT_GUIDE_DETERMINISTIC, TT_GUIDE_TOPK, TT_GUIDE_TOPK_RELATIVE } tt_guide_rule;
-typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt_cache_kind;
+typedef enum {
+    TT_CACHE_NONE,
+    TT_CACHE_PREFIX,
+    TT_CACHE_DUAL,
+    TT_CACHE_FREE,
+    TT_CACHE_DKV,
+    TT_CACHE_VICINITY,
+    TT_CACHE_AUTO,
+} tt_cache_kind;
 
 /* X(member, type, name, min, max, default, choices, help) */
 #define TT_PARAMS(X)                                                                               \
@@ -50,9 +58,11 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
       "commit the n best while (n + 1) * (1 - probability of the n-th) < factor")                  \
     X(factor_compat, BOOL, "factor_compat", 0, 1, 0, NULL,                                         \
       "follow the released Fast-dLLM code, which commits all when only the last fails")            \
-    X(cache, CHOICE, "cache", 0, 3, TT_CACHE_NONE, tt_cache_names,                                 \
+    X(cache, CHOICE, "cache", 0, 6, TT_CACHE_NONE, tt_cache_names,                                 \
       "keys and values kept between steps: none; prefix (of columns left of the block); dual (of " \
-      "all outside the block); free (of the prompt and finished blocks, never refreshed)")         \
+      "all outside the block); free (of the prompt and finished blocks, never refreshed); dkv "    \
+      "(of tokens one step after their commit); vicinity (of all far from the block); auto (what " \
+      "suits the sampler)")                                                                        \
     X(guide_rule, CHOICE, "guide_rule", 0, 2, TT_GUIDE_TOPK_RELATIVE, tt_guide_names,              \
       "when the guide accepts a draft: its first choice; among its guide_k best; or that and at "  \
       "least guide_ratio times as likely as the best")                                             \
@@ -67,7 +77,57 @@ typedef enum { TT_CACHE_NONE, TT_CACHE_PREFIX, TT_CACHE_DUAL, TT_CACHE_FREE } tt
     X(max_post_steps, INT, "max_post_steps", 0, 1024, 16, NULL,                                    \
       "how often a full block is read again for edits")                                            \
     X(num_to_transfer, INT, "num_to_transfer", 1, 4096, 1, NULL,                                   \
-      "commit so many tokens of a block in a step when fewer pass the threshold")
+      "commit so many tokens of a block in a step when fewer pass the threshold")                  \
+    X(cache_refresh, INT, "cache_refresh", 0, 65536, 0, NULL,                                      \
+      "compute all columns again every so many steps; 0: with dkv 8, with prefix and dual when a " \
+      "block begins and not again")                                                                \
+    X(cache_before, INT, "cache_before", 0, 65536, 16, NULL,                                       \
+      "vicinity: columns left of the block computed with it")                                      \
+    X(cache_after, INT, "cache_after", 0, 65536, 16, NULL,                                         \
+      "vicinity: columns right of the block computed with it")                                     \
+    X(cache_warmup, INT, "cache_warmup", 0, 65536, 4, NULL,                                        \
+      "vicinity: first steps that compute everything and keep nothing")                            \
+    X(early_stop, BOOL, "early_stop", 0, 1, 0, NULL,                                               \
+      "when a block with an end token is full, end tokens fill the rest")                          \
+    X(early_stop_consecutive, INT, "early_stop_consecutive", 0, 65536, 0, NULL,                    \
+      "when the tokens end in so many end tokens and nothing before them is open, end tokens "     \
+      "fill the rest; 0: off")                                                                     \
+    X(smoothing, FLOAT, "smoothing", 0, 1, 0, NULL,                                                \
+      "feed open columns this much of the embedding they expect beside the mask's, at most; 0: "   \
+      "the mask alone")                                                                            \
+    X(smoothing_start, FLOAT, "smoothing_start", 0, 1, 0.15, NULL, "smoothing at the first step")  \
+    X(smoothing_growth, FLOAT, "smoothing_growth", 0, 1, 0.02, NULL,                               \
+      "what every step adds to it")                                                                \
+    X(threshold_decay, FLOAT, "threshold_decay", 0, 1, 0.02, NULL,                                 \
+      "with smoothing the threshold begins at 1 and falls by this every step")                     \
+    X(entropy_bound, FLOAT, "entropy_bound", 0, 1000, 0.1, NULL,                                   \
+      "commit the n surest while their entropies without the largest sum to at most this (nats)")  \
+    X(low_threshold, FLOAT, "low_threshold", 0, 1, 0.4, NULL,                                      \
+      "commit the best token of every run of open columns if it is more probable than this")       \
+    X(credit_weight, FLOAT, "credit_weight", 0, 100, 0.7, NULL,                                    \
+      "a token's logit grows by this times ln(1 + its credit)")                                    \
+    X(credit_power, FLOAT, "credit_power", 0, 100, 0.2, NULL,                                      \
+      "a step credits the most likely token with its probability to this power")                   \
+    X(credit_decay, FLOAT, "credit_decay", 0, 1, 0.8, NULL, "what a step leaves of every credit")  \
+    X(kl_threshold, FLOAT, "kl_threshold", 0, 1000, 0.01, NULL,                                    \
+      "commit where the distribution moved less than this, in nats")                               \
+    X(kl_history, INT, "kl_history", 1, 8, 2, NULL,                                                \
+      "steps in a row in which a distribution must move less than kl_threshold")                   \
+    X(explore_steps, INT, "explore_steps", 1, 65536, 8, NULL,                                      \
+      "slow steps in which a cycle looks how far the block is sure")                               \
+    X(explore_threshold, FLOAT, "explore_threshold", 0, 1, 0.1, NULL,                              \
+      "a cycle may go to the last column at least this sure")                                      \
+    X(explore_window, INT, "explore_window", 1, 16, 2, NULL,                                       \
+      "looks that must agree where a cycle ends")                                                  \
+    X(explore_spread, FLOAT, "explore_spread", 0, 65536, 1, NULL,                                  \
+      "looks agree when their standard deviation, in columns, is below this; else their mean "     \
+      "is taken")                                                                                  \
+    X(fill_threshold, FLOAT, "fill_threshold", 0, 1, 0.85, NULL,                                   \
+      "commit every token at least this probable if there are two, else the best")                 \
+    X(draft_threshold, FLOAT, "draft_threshold", 0, 1, 0.6, NULL,                                  \
+      "commit tokens more probable than this, the best one always")                                \
+    X(verify_threshold, FLOAT, "verify_threshold", 0, 1, 0.9, NULL,                                \
+      "take tokens back that are less probable than this from all the others")
 
 extern const char *const tt_remask_names[], *const tt_cache_names[],
     *const tt_guide_names[]; /* NULL-terminated */
@@ -102,6 +162,8 @@ void tt_params_default(tt_params *p);
 tt_status tt_params_set(tt_params *p, const tt_param *param, double v, tt_err *e);
 /* From text: "0.5", "true", "random". */
 tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *text, tt_err *e);
+/* True when it was set explicitly; name must exist. */
+bool tt_params_given(const tt_params *p, const char *name);
 double tt_params_get(const tt_params *p, const tt_param *param);
 
 #endif

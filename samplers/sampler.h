@@ -22,6 +22,8 @@ typedef struct {
     uint64_t draw_base, conf_base, stride;
 } tt_noise;
 
+struct tt_sampler;
+
 /* One sequence being generated. The engine (or a test) fills it; samplers change id, step and the
  * published bookkeeping through tt_seq_commit() alone. */
 typedef struct tt_seq {
@@ -29,8 +31,10 @@ typedef struct tt_seq {
     int32_t *id;          /* mask_id where open */
     const uint8_t *fixed; /* 1: given, never changed */
     int32_t prompt;       /* blocks begin here */
+    const struct tt_sampler *sampler;
     const tt_params *params;
     tt_noise noise;
+    uint32_t kinds; /* TT_KIND_* of the model */
     int32_t mask_id, eos_id, eot_id, vocab;
     int32_t guide_vocab; /* ids the guide model knows; 0: there is no guide */
     int32_t row_shift; /* of the model: row c - row_shift predicts column c */
@@ -71,6 +75,17 @@ typedef struct {
     bool guide;    /* run the guide model instead, with a store of its own; its rows predict the
                       next column */
     int32_t *row_id; /* tokens to feed, by column, instead of the canvas; or NULL */
+    const int32_t *feed; /* columns fed, ascending, instead of [row_begin, row_end); or NULL. Needs
+                            keep */
+    int32_t feeds;
+    /* Columns with a shadow: a masked copy at the same position, fed beside the rows as column
+     * columns + (c - shadow_begin) of the store. Rows never see shadows; a shadow sees all that
+     * rows see but column c, and all shadows. Asks may name shadow columns. Needs keep. */
+    int32_t shadow_begin, shadow_end;
+    tt_memo_kind memo; /* what is kept for the next pass */
+    int32_t memos;     /* of the columns of the first so many asks */
+    const float *mix;  /* per column: times what is kept of it (TT_MEMO_MEAN) is added to its
+                          embedding while it is open; or NULL */
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
@@ -78,6 +93,8 @@ typedef struct {
     const tt_plan *plan;
     const tt_row_stats *stats;
     const tt_id_value *top; /* asks x plan->n_top, or NULL */
+    const float *kl; /* per ask of the first memos, with TT_MEMO_HIDDEN: how far the distribution
+                        moved since the column was asked for last; +inf the first time */
 } tt_result;
 
 typedef struct tt_sampler {
@@ -88,7 +105,15 @@ typedef struct tt_sampler {
     bool needs_guide;    /* a second, causal model must be given */
     bool timed;          /* plans the noise level that models with TT_KIND_TIMED need */
     bool keeps;          /* uses a store whatever the `cache` parameter says */
+    uint32_t caches;     /* 1 << TT_CACHE_*: values of `cache` it works with; 0: no cache */
+    tt_cache_kind best_cache; /* what `auto` chooses */
+    bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
+    bool shadows;        /* plans shadow columns, at most a block of them */
+    bool compares;       /* plans TT_MEMO_HIDDEN */
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
+    size_t column_size, step_column_size; /* bytes of arena and step arena per column beyond
+                                             the usual */
+    bool biases_columns; /* takes a list of biases of its own per column in the step arena */
     const char *const *params; /* names of the parameters it reads, NULL-terminated */
 
     /* Checks parameters against the canvas and sets up state. TT_EINVAL names the parameter. */
@@ -110,7 +135,20 @@ bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
  * samplers take in open(). */
 size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
 /* Bytes of step arena that plan() and apply() need at most for it. */
-size_t tt_seq_step_bytes(int32_t columns);
+size_t tt_seq_step_bytes(const tt_sampler *s, int32_t columns, int32_t n_bias);
+
+/* True when the sampler takes this value of a choice: all do but those of `cache` it cannot use. */
+bool tt_sampler_takes(const tt_sampler *s, const tt_param *p, int choice);
+/* The cache a sequence uses: the parameter, with `auto` resolved to what suits the sampler. */
+tt_cache_kind tt_sampler_cache(const tt_sampler *s, const tt_params *p);
+/* TT_EINVAL naming the parameter when the sampler cannot work with the cache asked for. */
+tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e);
+/* Length of blocks: the parameter, or all that follows the prompt when it is 0 or larger. */
+int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
+/* Columns of the store it needs; 0: none. */
+int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
+/* What it keeps per column between passes. */
+tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p);
 
 /* Takes a sequence's lists from q->arena: columns, n_top and n_bias must be set. id and fixed are
  * copied (id replaced by mask_id where open); bias is copied, sorted, and the mask id added. */
@@ -119,6 +157,8 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
 
 /* Commits a token; top (n_top entries) may be NULL. */
 void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Takes a token back: the column is open again. */
+void tt_seq_remask(tt_seq *q, int32_t column);
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
 /* True while the column is to be filled. */

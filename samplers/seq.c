@@ -10,14 +10,22 @@ enum { ALIGN = 64, LISTS = 16 }; /* every list may lose up to ALIGN bytes to ali
 size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
 {
     size_t c = (size_t)columns;
-    size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8;
+    size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8 +
+                        s->column_size;
     return LISTS * ALIGN + s->state_size + c * per_column +
            2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
 }
 
-size_t tt_seq_step_bytes(int32_t columns)
+size_t tt_seq_step_bytes(const tt_sampler *s, int32_t columns, int32_t n_bias)
 {
-    return (size_t)columns * (sizeof(tt_ask) + 32) + 4 * ALIGN;
+    size_t bias = s->biases_columns ? ((size_t)n_bias + 1) * sizeof(tt_id_value) : 0;
+    return (size_t)columns * (sizeof(tt_ask) + 32 + s->step_column_size + bias) + LISTS * ALIGN;
+}
+
+int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt)
+{
+    int32_t rest = columns - prompt;
+    return p->block_length > 0 && p->block_length < rest ? p->block_length : rest;
 }
 
 static int by_id(const void *a, const void *b)
@@ -77,6 +85,14 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->logprob[c] = logprob;
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+}
+
+void tt_seq_remask(tt_seq *q, int32_t c)
+{
+    q->revised++;
+    q->id[c] = q->mask_id;
+    q->step_of[c] = 0;
+    q->logprob[c] = 0;
 }
 
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)

@@ -1,4 +1,5 @@
 /* table.c - every sampler, once. A new one is a file, a line in the list below and a test. */
+#include <stdio.h>
 #include <string.h>
 
 #include "samplers/sampler.h"
@@ -14,7 +15,13 @@
     X(llada2_block)    \
     X(llada21_block_edit) \
     X(ddpm)            \
-    X(analytic)
+    X(analytic)        \
+    X(entropy_bound)   \
+    X(hierarchy)       \
+    X(credit)          \
+    X(klass)           \
+    X(slowfast)        \
+    X(wino)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)
@@ -43,4 +50,50 @@ bool tt_sampler_reads(const tt_sampler *s, const tt_param *p)
         if (!strcmp(*name, p->name))
             return true;
     return false;
+}
+
+bool tt_sampler_takes(const tt_sampler *s, const tt_param *p, int choice)
+{
+    if (p->choices != tt_cache_names)
+        return true;
+    return choice == TT_CACHE_AUTO ? s->caches != 0 : s->caches >> choice & 1;
+}
+
+tt_cache_kind tt_sampler_cache(const tt_sampler *s, const tt_params *p)
+{
+    tt_cache_kind kind = (tt_cache_kind)p->cache;
+    if (kind == TT_CACHE_AUTO)
+        return s->best_cache;
+    /* What the model's defaults say is no request: a sampler that cannot do it does without. */
+    bool idle = !(s->caches >> kind & 1) && !tt_params_given(p, "cache");
+    return s->caches && !idle ? kind : TT_CACHE_NONE;
+}
+
+tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e)
+{
+    tt_cache_kind kind = tt_sampler_cache(s, p);
+    const tt_param *cache = tt_param_find("cache");
+    if (kind == TT_CACHE_NONE || tt_sampler_takes(s, cache, (int)kind))
+        return TT_OK;
+    char have[120] = "'none'";
+    for (int i = 1; tt_cache_names[i]; i++)
+        if (tt_sampler_takes(s, cache, i))
+            snprintf(have + strlen(have), sizeof have - strlen(have), ", '%s'", tt_cache_names[i]);
+    return tt_fail_param(e, "cache", "unsupported_value", "'cache' is '%s'; sampler '%s' has %s",
+                         tt_cache_names[kind], s->name, have);
+}
+
+int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt)
+{
+    if (s->shadows)
+        return columns + tt_block_columns(p, columns, prompt);
+    return s->keeps || tt_sampler_cache(s, p) != TT_CACHE_NONE ? columns : 0;
+}
+
+tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p)
+{
+    if (s->compares)
+        return TT_MEMO_HIDDEN;
+    bool smooths = p->smoothing > 0 && tt_sampler_reads(s, tt_param_find("smoothing"));
+    return smooths ? TT_MEMO_MEAN : TT_MEMO_NONE;
 }

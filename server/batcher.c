@@ -13,7 +13,7 @@ int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns)
 
 size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
 {
-    return tt_seq_bytes(s, columns, n_top, n_bias) + tt_seq_step_bytes(columns);
+    return tt_seq_bytes(s, columns, n_top, n_bias) + tt_seq_step_bytes(s, columns, n_bias);
 }
 
 tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
@@ -27,10 +27,12 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
     int32_t room = tt_run_columns(s, spec->params, spec->columns);
     tt_status st = tt_arena_open(&r->life, tt_seq_bytes(s, room, spec->n_top, spec->n_bias), e);
     if (!st)
-        st = tt_arena_open(&r->step, tt_seq_step_bytes(room), e);
+        st = tt_arena_open(&r->step, tt_seq_step_bytes(s, room, spec->n_bias), e);
     r->seq = (tt_seq){.columns = spec->columns,
                       .prompt = spec->prompt,
+                      .sampler = s,
                       .params = spec->params,
+                      .kinds = info->kinds,
                       .noise = spec->noise,
                       .mask_id = info->mask_id,
                       .eos_id = info->eos_id,
@@ -59,6 +61,8 @@ void tt_run_close(tt_run *r)
         tt_kv_close(r->kv[i]);
         r->kv[i] = NULL;
     }
+    tt_memo_close(r->memo);
+    r->memo = NULL;
     tt_arena_close(&r->life);
     tt_arena_close(&r->step);
 }
@@ -79,11 +83,29 @@ static int32_t source_column(const tt_run *r, int32_t column)
 static void feed_left_neighbour(tt_run *r)
 {
     tt_plan *p = &r->plan;
+    if (p->feed)
+        return;
     for (int32_t i = 0; i < p->asks; i++) {
         int32_t c = source_column(r, p->ask[i].column);
         if (c < p->row_begin)
             p->row_begin = c;
     }
+}
+
+/* Stores and rows that the plan needs and the run does not have yet. */
+static void open_stores(tt_run *r)
+{
+    const tt_params *p = r->seq.params;
+    int32_t columns = tt_run_columns(r->sampler, p, r->seq.columns);
+    if (!r->plan.guide)
+        columns = tt_sampler_store(r->sampler, p, columns, r->seq.prompt);
+    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
+        tt_kv **kv = store_of(r, twin);
+        if (!*kv)
+            r->failed = tt_kv_open(kv, tt_run_model(r), columns, &r->error);
+    }
+    if (r->plan.memo && !r->memo && !r->failed)
+        r->failed = tt_memo_open(&r->memo, r->model, r->plan.memo, r->seq.columns, &r->error);
 }
 
 void tt_run_plan(tt_run *r)
@@ -93,20 +115,28 @@ void tt_run_plan(tt_run *r)
     tt_arena_rewind(&r->step, 0);
     r->plan = (tt_plan){.arena = &r->step, .n_top = r->seq.n_top};
     r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
-    int32_t columns = tt_run_columns(r->sampler, r->seq.params, r->seq.columns);
-    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
-        tt_kv **kv = store_of(r, twin);
-        if (!*kv)
-            r->failed = tt_kv_open(kv, tt_run_model(r), columns, &r->error);
-    }
+    if (!r->failed)
+        open_stores(r);
     feed_left_neighbour(r);
     r->planned = !r->failed;
 }
 
+/* Rows of the canvas that the plan feeds, and columns of it. */
+static int64_t real_rows(const tt_plan *p)
+{
+    return p->feed ? p->feeds : p->row_end - p->row_begin;
+}
+
+static int32_t fed_column(const tt_plan *p, int64_t i)
+{
+    return p->feed ? p->feed[i] : p->row_begin + (int32_t)i;
+}
+
 int64_t tt_run_rows(const tt_run *r)
 {
-    int64_t rows = r->plan.row_end - r->plan.row_begin;
-    return r->plan.cfg_scale > 0 ? 2 * rows : rows;
+    int64_t rows = real_rows(&r->plan);
+    int64_t shadows = r->plan.shadow_end - r->plan.shadow_begin;
+    return (r->plan.cfg_scale > 0 ? 2 * rows : rows) + shadows;
 }
 
 /* --- building the pass --- */
@@ -138,22 +168,37 @@ static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_
         wants += run[i]->plan.asks;
         *n_top = run[i]->plan.n_top > *n_top ? run[i]->plan.n_top : *n_top;
     }
-    int64_t room[3] = {b->row_room, b->row_room, b->row_room}, want_room = b->want_room;
+    int64_t room[4] = {b->row_room, b->row_room, b->row_room, b->row_room};
+    int64_t want_room[2] = {b->want_room, b->want_room};
     tt_status s = grow(&b->id, &room[0], rows, sizeof *b->id, e);
     if (!s)
         s = grow(&b->position, &room[1], rows, sizeof *b->position, e);
     if (!s)
         s = grow(&b->column, &room[2], rows, sizeof *b->column, e);
+    if (!s)
+        s = grow(&b->mix, &room[3], rows, sizeof *b->mix, e);
     b->row_room = s ? b->row_room : room[0];
     if (!s)
-        s = grow(&b->want, &want_room, wants, sizeof *b->want, e);
+        s = grow(&b->want, &want_room[0], wants, sizeof *b->want, e);
+    if (!s)
+        s = grow(&b->kl, &want_room[1], wants, sizeof *b->kl, e);
     if (!s)
         s = grow(&b->stats, &b->want_room, wants, sizeof *b->stats, e);
     if (!s)
-        s = grow(&b->seq, &b->seq_room, 2 * n, sizeof *b->seq, e);
+        s = grow(&b->seq, &b->seq_room, 3 * n, sizeof *b->seq, e);
     if (!s && *n_top)
         s = grow(&b->top, &b->top_room, wants * *n_top, sizeof *b->top, e);
     return s;
+}
+
+static void add_row(tt_batch *b, int32_t id, int32_t position, int32_t column, float mix)
+{
+    b->id[b->rows] = id;
+    b->position[b->rows] = position;
+    b->column[b->rows] = column;
+    b->mix[b->rows] = mix;
+    b->mixes |= mix != 0;
+    b->rows++;
 }
 
 /* The rows of one run, or of its unconditional twin, in which the given columns are masked. */
@@ -161,33 +206,73 @@ static void add_rows(tt_batch *b, tt_run *r, bool twin)
 {
     const tt_plan *p = &r->plan;
     const tt_seq *q = &r->seq;
-    int64_t rows = p->row_end - p->row_begin;
+    int64_t rows = real_rows(p);
     b->seq[b->seqs++] = (tt_pass_seq){.row = b->rows,
                                       .rows = rows,
                                       .see_begin = p->see_begin,
                                       .see_end = p->see_end,
                                       .see = p->see,
                                       .block = p->block,
+                                      .memo = r->memo,
                                       .sigma = p->sigma,
                                       .kv = p->keep ? *store_of(r, twin) : NULL};
-    for (int32_t c = p->row_begin; c < p->row_end; c++, b->rows++) {
-        int32_t id = p->row_id ? p->row_id[c] : q->id[c];
-        b->id[b->rows] = twin && q->fixed[c] ? q->mask_id : id;
-        b->position[b->rows] = b->column[b->rows] = c;
+    for (int64_t i = 0; i < rows; i++) {
+        int32_t c = fed_column(p, i), id = p->row_id ? p->row_id[c] : q->id[c];
+        bool mixed = p->mix && tt_seq_open_at(q, c);
+        add_row(b, twin && q->fixed[c] ? q->mask_id : id, c, c, mixed ? p->mix[c] : 0);
     }
+}
+
+/* The shadow columns, masks that lie behind the canvas in the store. */
+static void add_shadows(tt_batch *b, tt_run *r)
+{
+    const tt_plan *p = &r->plan;
+    int32_t n = p->shadow_end - p->shadow_begin;
+    if (!n)
+        return;
+    b->seq[b->seqs++] = (tt_pass_seq){.row = b->rows,
+                                      .rows = n,
+                                      .see_begin = p->see_begin,
+                                      .see_end = r->seq.columns + n,
+                                      .see = TT_SEE_ALL,
+                                      .hole = p->shadow_begin + 1,
+                                      .kv = r->kv[0]};
+    for (int32_t i = 0; i < n; i++)
+        add_row(b, r->seq.mask_id, p->shadow_begin + i, r->seq.columns + i, 0);
+}
+
+/* The row of the pass that holds an asked column's distribution. */
+static int64_t row_of(const tt_run *r, int32_t column)
+{
+    const tt_plan *p = &r->plan;
+    int32_t shadows = p->shadow_end - p->shadow_begin;
+    if (shadows && column >= r->seq.columns)
+        return r->row + tt_run_rows(r) - shadows + column - r->seq.columns;
+    int32_t source = source_column(r, column), low = 0, high = p->feeds - 1;
+    if (!p->feed)
+        return r->row + source - p->row_begin;
+    while (low < high) {
+        int32_t middle = (low + high) / 2;
+        if (p->feed[middle] < source)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return r->row + low;
 }
 
 static void add_wants(tt_batch *b, tt_run *r)
 {
     const tt_plan *p = &r->plan;
-    int64_t rows = p->row_end - p->row_begin;
     r->want = b->wants;
     for (int32_t i = 0; i < p->asks; i++) {
-        int64_t row = r->row + source_column(r, p->ask[i].column) - p->row_begin;
+        int64_t row = row_of(r, p->ask[i].column);
         b->want[b->wants++] = (tt_want){.row = row,
-                                        .uncond = p->cfg_scale > 0 ? row + rows : -1,
+                                        .uncond = p->cfg_scale > 0 ? row + real_rows(p) : -1,
                                         .cfg_scale = p->cfg_scale,
-                                        .draw = p->ask[i].draw};
+                                        .draw = p->ask[i].draw,
+                                        .memo = p->memo && i < p->memos ? r->memo : NULL,
+                                        .memo_column = p->ask[i].column};
     }
 }
 
@@ -205,7 +290,8 @@ static void apply(tt_batch *b, tt_run *r, int32_t n_top)
     narrow_top(b, r, n_top);
     tt_result result = {.plan = &r->plan,
                         .stats = b->stats + r->want,
-                        .top = r->plan.n_top ? b->top + r->want * n_top : NULL};
+                        .top = r->plan.n_top ? b->top + r->want * n_top : NULL,
+                        .kl = b->kl + r->want};
     r->planned = false;
     r->nfe++;
     for (int32_t i = 0; i < r->plan.asks && !r->failed; i++)
@@ -228,17 +314,21 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
     if (s || !n)
         return s;
     b->rows = b->wants = b->seqs = 0;
+    b->mixes = false;
     for (int64_t i = 0; i < n; i++) {
         run[i]->row = b->rows;
         add_rows(b, run[i], false);
         if (run[i]->plan.cfg_scale > 0)
             add_rows(b, run[i], true);
+        add_shadows(b, run[i]);
         add_wants(b, run[i]);
     }
     tt_pass pass = {.rows = b->rows,
                     .id = b->id,
                     .position = b->position,
                     .column = b->column,
+                    .mix = b->mixes ? b->mix : NULL,
+                    .kl = b->kl,
                     .seqs = b->seqs,
                     .seq = b->seq,
                     .wants = b->wants,
@@ -260,6 +350,8 @@ void tt_batch_free(tt_batch *b)
     free(b->seq);
     free(b->want);
     free(b->stats);
+    free(b->mix);
+    free(b->kl);
     free(b->top);
     *b = (tt_batch){0};
 }

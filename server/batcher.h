@@ -34,6 +34,7 @@ typedef struct {
     tt_err error;
     /* Stores of the rows, of their unconditional twin, of the guide; opened when asked for. */
     tt_kv *kv[3];
+    tt_memo *memo;    /* rows kept between passes; opened when asked for */
     int32_t nfe;      /* passes taken part in */
     int64_t row, want; /* where its part of the present pass begins */
 } tt_run;
@@ -59,6 +60,8 @@ typedef struct {
     tt_pass_seq *seq;
     tt_want *want;
     tt_row_stats *stats;
+    float *mix, *kl;
+    bool mixes; /* a mix of this pass is not 0 */
     tt_id_value *top;
 } tt_batch;
 

@@ -84,13 +84,27 @@ static void list_families(void)
     }
 }
 
+/* "; caches none prefix, auto is prefix" */
+static void print_caches(const tt_sampler *s)
+{
+    if (!s->caches)
+        return;
+    printf("; caches");
+    for (int i = 0; tt_cache_names[i]; i++)
+        if (s->caches >> i & 1)
+            printf(" %s", tt_cache_names[i]);
+    printf(", auto is %s", tt_cache_names[s->best_cache]);
+}
+
 static void list_samplers(void)
 {
     printf("samplers\n");
     for (const tt_sampler *const *s = tt_sampler_all(); *s; s++) {
         printf("  %s: %s\n    after %s\n    needs ", (*s)->name, (*s)->summary, (*s)->source);
         print_kinds((*s)->needs);
-        printf("; parameters");
+        printf("%s", (*s)->revises ? "; revises tokens until their block is full" : "");
+        print_caches(*s);
+        printf("\n    parameters");
         for (const char *const *p = (*s)->params; *p; p++)
             printf(" %s", *p);
         printf("\n");

@@ -157,15 +157,18 @@ static void job_free(tt_job *j)
     free(j);
 }
 
-/* Keys and values of one sample, its unconditional twin and its guide included. */
+/* Keys and values of one sample, its unconditional twin and its guide included, and the rows it
+ * keeps between passes. */
 static size_t store_bytes(const tt_job_spec *s)
 {
     int32_t columns = tt_run_columns(s->sampler, &s->params, s->columns);
+    columns = tt_sampler_store(s->sampler, &s->params, columns, s->prompt);
     size_t one = (size_t)columns * s->model->info.kv_bytes_per_column;
+    size_t memo = tt_sampler_memo(s->sampler, &s->params)
+                      ? tt_memo_bytes(tt_served_model(s->model), s->columns)
+                      : 0;
     size_t guide = s->guide ? (size_t)s->columns * s->guide->info.kv_bytes_per_column : 0;
-    if (s->params.cache == TT_CACHE_NONE && !s->sampler->keeps)
-        one = 0;
-    return guide + (s->params.cfg_scale > 0 ? 2 * one : one);
+    return guide + memo + (s->params.cfg_scale > 0 ? 2 * one : one);
 }
 
 tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e)

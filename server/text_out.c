@@ -99,7 +99,7 @@ static tt_status settle(tt_text_out *o, tt_finish finish, tt_err *e)
 
 tt_status tt_text_out_feed(tt_text_out *o, const tt_view *v, tt_err *e)
 {
-    if (o->finish || (o->hold && !v->finish))
+    if (o->finish)
         return TT_OK;
     if (!o->tokens && !o->stream.started) {
         o->stream.started = o->continues;

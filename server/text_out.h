@@ -28,7 +28,6 @@ typedef struct {
     int32_t begin, end;     /* columns covered */
     bool continues;         /* text comes before: a leading blank is kept */
     bool keep_special;      /* special tokens appear as their literal text */
-    bool hold;              /* the sampler revises tokens: nothing is final before the end */
     const int32_t *stop_id; /* ids that end the text and are not part of it */
     int stop_ids;
     const char *const *stop; /* strings that end the text and are not part of it */

@@ -230,7 +230,7 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
                         const packed *kv, int64_t head, int64_t row, int rows)
 {
     int64_t width = job->steps * DEPTH, ld_sum = job->panels * PANEL, last = 0;
-    int64_t sees[TILE_ROWS];
+    int64_t sees[TILE_ROWS], hole[TILE_ROWS];
     bool plain[TILE_ROWS];
     running run[TILE_ROWS];
     vf scale = v_set(job->scale * 1.44269504f);
@@ -239,6 +239,7 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
         for (int64_t i = 0; i < width; i += LANES)
             op_store(w->q + r * width + i, v_load_part(q + i, job->dim - i), job->round, width - i);
         sees[r] = tt_cpu_visible(p, row + r);
+        hole[r] = tt_cpu_hole(p, row + r);
         plain[r] = sees[r] > kv->sound || !sound(q, job->dim) || !(job->scale > 0);
         last = sees[r] > last ? sees[r] : last;
         run[r] = (running){-INFINITY, 0};
@@ -260,6 +261,8 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
                 memset(weight, 0, KEYS * sizeof(operand));
                 continue;
             }
+            if (hole[r] >= from && hole[r] < from + seen) /* no weight beside any other score */
+                w->score[r * KEYS + hole[r] - from] = -0x1.fffffep127f;
             vf factor = v_set(
                 continue_softmax(&run[r], weight, w->score + r * KEYS, seen, n, scale, job->round));
             for (int64_t c = 0; c < ld_sum && from; c += LANES)
@@ -276,7 +279,7 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
         /* The largest score's weight is 1. If it is not, or a sum is not finite, scores were too
          * large for float32; the twin's double may still hold them. */
         bool held = run[r].total > 0.5f && run[r].total < INFINITY && run[r].max < INFINITY;
-        if (sees[r] && !held)
+        if (sees[r] && (!held || (hole[r] >= 0 && !(run[r].max > -1e30f)))) /* or only the hole */
             plain[r] = true;
         for (int64_t i = 0; i < job->dim && !plain[r]; i += LANES) /* + 0: no negative zero */
             v_store_part(out + i, v_fma(v_load(w->sum + r * ld_sum + i), inverse, v_set(0)),

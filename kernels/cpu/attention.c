@@ -28,9 +28,11 @@ void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row
 {
     const float *k = (const float *)p->k + kv_head * head_dim;
     const float *v = (const float *)p->v + kv_head * head_dim;
-    int64_t keys = tt_cpu_visible(p, row);
+    int64_t keys = tt_cpu_visible(p, row), hole = tt_cpu_hole(p, row);
     double *sum = scratch, *score = scratch + head_dim, max = -INFINITY, total = 0;
     for (int64_t j = 0; j < keys; j++) {
+        if (j == hole)
+            continue;
         score[j] = 0;
         for (int64_t c = 0; c < head_dim; c++)
             score[j] += operand(q[c], compute) * operand(k[j * p->ld_kv + c], compute);
@@ -40,6 +42,8 @@ void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row
     for (int64_t c = 0; c < head_dim; c++)
         sum[c] = 0;
     for (int64_t j = 0; j < keys; j++) {
+        if (j == hole)
+            continue;
         double weight = exp(score[j] - max);
         total += weight;
         weight = compute == TT_COMPUTE_BF16 ? operand((float)weight, compute) : weight;
@@ -47,7 +51,7 @@ void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row
             sum[c] += weight * operand(v[j * p->ld_kv + c], compute);
     }
     for (int64_t c = 0; c < head_dim; c++)
-        out[c] = keys ? (float)(sum[c] / total) : 0.0f;
+        out[c] = keys > (hole >= 0) ? (float)(sum[c] / total) : 0.0f;
 }
 
 static void attend(void *arg, int64_t i, int thread)
@@ -74,7 +78,8 @@ tt_status tt_cpu_attention_check(int64_t ldo, int64_t ldq, const tt_span *span, 
         const tt_span *p = &span[i];
         if (p->query_rows < 0 || p->query_row < 0 || p->keys < 0 ||
             (p->keys && p->ld_kv < kv_heads * head_dim) ||
-            (p->see == TT_SEE_BLOCK && (p->block < 1 || p->query_column < 0)))
+            (p->see == TT_SEE_BLOCK && (p->block < 1 || p->query_column < 0)) || p->hole < 0 ||
+            (p->hole && p->see != TT_SEE_ALL))
             return tt_fail(
                 e, TT_EINVAL, "attention: span %lld has %lld query rows, %lld keys, stride %lld",
                 (long long)i, (long long)p->query_rows, (long long)p->keys, (long long)p->ld_kv);

@@ -28,7 +28,14 @@ static inline bool tt_cpu_bad_shape(int64_t rows, int64_t width, int64_t ld)
 /* TT_EINVAL with "name: rows x width, stride ld". */
 tt_status tt_cpu_shape_error(const char *name, int64_t rows, int64_t width, int64_t ld, tt_err *e);
 
-/* How many of a span's keys its q-th query row sees; they are always the first ones. */
+/* The key that the q-th query row of a span does not see, or -1. */
+static inline int64_t tt_cpu_hole(const tt_span *p, int64_t q)
+{
+    int64_t at = p->hole > 0 ? p->hole - 1 + q - p->key_column : -1;
+    return at < p->keys ? at : -1;
+}
+
+/* How many of a span's keys its q-th query row sees, the hole counted; always the first ones. */
 static inline int64_t tt_cpu_visible(const tt_span *p, int64_t q)
 {
     if (p->see == TT_SEE_ALL)
@@ -125,6 +132,11 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
                            tt_id_value *top, int32_t n_top, float *logits, const tt_act *x,
                            int64_t ldx, int64_t rows, const tt_matrix *w, const tt_draw *draw,
                            tt_err *e);
+
+/* Applies bias, allow and limit to a row of n logits. */
+void tt_cpu_constrain(float *row, int64_t n, const tt_draw *d);
+/* TT_EINVAL, beginning with name, when a draw over n ids cannot be. */
+tt_status tt_cpu_check_draw(const char *name, const tt_draw *d, int64_t row, int64_t n, tt_err *e);
 
 /* --- faster versions --- */
 

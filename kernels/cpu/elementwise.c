@@ -48,6 +48,21 @@ tt_status tt_cpu_swiglu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *gate
     return TT_OK;
 }
 
+tt_status tt_cpu_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                            const float *scale, int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("add_scaled", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++) {
+        float *out = (float *)y + r * ldy;
+        const float *in = (const float *)x + r * ldx;
+        for (int64_t i = 0; i < dim && scale[r] != 0; i++)
+            out[i] = (float)(out[i] + (double)scale[r] * in[i]);
+    }
+    return TT_OK;
+}
+
 tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                       int64_t rows, int64_t dim, tt_err *e)
 {

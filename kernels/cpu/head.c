@@ -177,7 +177,7 @@ typedef struct {
     int64_t spare_size;
 } head_job;
 
-static void constrain(float *row, int64_t n, const tt_draw *d)
+void tt_cpu_constrain(float *row, int64_t n, const tt_draw *d)
 {
     for (int32_t i = 0; i < d->n_bias; i++) {
         float *l = &row[d->bias[i].id];
@@ -259,7 +259,7 @@ static void reduce(void *arg, int64_t r, int thread)
     tt_row_stats *st = &job->stats[r];
     tt_id_value *top = job->top ? job->top + r * job->n_top : NULL;
 
-    constrain(row, n, d);
+    tt_cpu_constrain(row, n, d);
     softmax all = softmax_of(k, row, n);
     *st = (tt_row_stats){.argmax = all.peak.at, .drawn = all.peak.at};
     if (job->logits)
@@ -321,22 +321,22 @@ static bool sorted_ids(const int32_t *id, size_t stride, int32_t count, int64_t 
     return true;
 }
 
-static tt_status check_draw(const tt_draw *d, int64_t row, int64_t n, tt_err *e)
+tt_status tt_cpu_check_draw(const char *name, const tt_draw *d, int64_t row, int64_t n, tt_err *e)
 {
     long long r = (long long)row;
     if (!(d->temperature >= 0 && d->temperature <= 1e30f) || isnan(d->top_p) || isnan(d->min_p) ||
         d->min_p > 1)
-        return tt_fail(e, TT_EINVAL, "head: row %lld: temperature %g, top_p %g, min_p %g", r,
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: temperature %g, top_p %g, min_p %g", name, r,
                        (double)d->temperature, (double)d->top_p, (double)d->min_p);
     if (d->limit > n || d->target >= n)
-        return tt_fail(e, TT_EINVAL, "head: row %lld: limit %d, target %d of %lld ids", r, d->limit,
-                       d->target, (long long)n);
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: limit %d, target %d of %lld ids", name, r,
+                       d->limit, d->target, (long long)n);
     const int32_t *biased = d->n_bias ? &d->bias->id : NULL;
     if (!sorted_ids(biased, sizeof *d->bias, d->n_bias, n) ||
         !sorted_ids(d->allow, sizeof *d->allow, d->allow ? d->n_allow : 0, n) ||
         !sorted_ids(d->unsure, sizeof *d->unsure, d->n_unsure, n))
-        return tt_fail(e, TT_EINVAL, "head: row %lld: a list is not sorted or has an id >= %lld", r,
-                       (long long)n);
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: a list is not sorted or has an id >= %lld",
+                       name, r, (long long)n);
     return TT_OK;
 }
 
@@ -353,7 +353,7 @@ tt_status tt_cpu_head_with(const tt_cpu_rows *rows_of, tt_stream *s, tt_row_stat
         return tt_fail(e, TT_EINVAL, "head: %d best of %lld", n_top, (long long)n);
     int64_t spare = 0; /* words per thread, kept apart by whole cache lines */
     for (int64_t r = 0; r < rows; r++) {
-        tt_status st = check_draw(&draw[r], r, n, e);
+        tt_status st = tt_cpu_check_draw("head", &draw[r], r, n, e);
         if (st)
             return st;
         int64_t want = is_filtered(&draw[r]) ? n : draw[r].n_unsure;

@@ -47,11 +47,11 @@ static void describe_cpu(const tt_stream *s, char *text, size_t size)
 }
 
 #define TWIN(op) .op = tt_cpu_##op,
-#define FRAME(id, line, describe_fn, has)                                                 \
-    .abi = TT_BACKEND_ABI, .size = sizeof(tt_backend), .name = id, .summary = line,       \
-    .flags = TT_BACKEND_HOST, .probe = probe, .open = open_stream, .close = close_stream, \
-    .describe = describe_fn, .has_compute = has, .ceilings = tt_cpu_ceilings,             \
-    .memory = tt_cpu_memory, TT_OPS(TWIN) TT_SOME_OPS(TWIN)
+#define FRAME(id, line, describe_fn, has)                                                       \
+    .abi = TT_BACKEND_ABI, .size = sizeof(tt_backend), .name = id, .summary = line,             \
+    .flags = TT_BACKEND_HOST | TT_BACKEND_HOLES, .probe = probe, .open = open_stream,           \
+    .close = close_stream, .describe = describe_fn, .has_compute = has,                         \
+    .ceilings = tt_cpu_ceilings, .memory = tt_cpu_memory, TT_OPS(TWIN) TT_SOME_OPS(TWIN)
 #define FASTER(level, open_fn, attention_fn)                                           \
     .matrix_open = open_fn, .attention = attention_fn, .linear = tt_cpu_linear_packed, \
     .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                  \

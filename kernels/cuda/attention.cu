@@ -83,10 +83,11 @@ template <int HD> struct state {
     float max[2], mass[2];
 };
 
-/* One tile of keys. limit: keys from the tile's first that each row may see. */
+/* One tile of keys. limit: keys from the tile's first that each row may see; hole: as
+ * hole_in has it. */
 template <int HD>
 __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const bf16 *k,
-                            const bf16 *v, const int (&limit)[2], float scale)
+                            const bf16 *v, const int (&limit)[2], int hole, float scale)
 {
     int lane = threadIdx.x % 32;
     float w[kKeys / 8][4];
@@ -111,8 +112,20 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
         for (int i = 0; i < 4; i++) {
             int col = 8 * n + 2 * (lane % 4) + i % 2, h = i / 2;
             w[n][i] = col < limit[h] ? w[n][i] * scale : -INFINITY;
-            most[h] = fmaxf(most[h], w[n][i]);
         }
+    if (hole != kFarHole) {
+#pragma unroll
+        for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
+                    w[n][i] = -INFINITY;
+    }
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            most[i / 2] = fmaxf(most[i / 2], w[n][i]);
     float keep[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -276,10 +289,10 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
         copies_end();
         copies_wait<1>();
         __syncthreads();
-        int limit[2];
+        int limit[2], hole = hole_in(s, row0 + warp * 16 + lane / 4, at, kKeys);
         for (int h = 0; h < 2; h++)
             limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-        attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, limit,
+        attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, limit, hole,
                         n.scale * kLog2e);
         __syncthreads();
     }
@@ -336,7 +349,7 @@ __global__ void __launch_bounds__(kThreads) attend_plain(T *out, int64_t ldo, co
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.y;
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
         const span &s = *span_of(c, item);
-        int64_t row = item - s.item, keys = visible(s, row);
+        int64_t row = item - s.item, keys = visible(s, row), hole = s.hole + row;
         int64_t kv = head / (n.heads / n.kv_heads) * (int64_t)n.dim;
         const T *k = (const T *)s.k + kv, *v = (const T *)s.v + kv;
         for (int i = threadIdx.x; i < n.dim; i += kThreads) {
@@ -347,6 +360,8 @@ __global__ void __launch_bounds__(kThreads) attend_plain(T *out, int64_t ldo, co
         __syncthreads();
         float max = -INFINITY, mass = 0;
         for (int64_t j = warp; j < keys; j += kThreads / 32) {
+            if (j == hole)
+                continue;
             float dot = 0;
             for (int i = lane; i < n.dim; i += 32)
                 dot = fmaf(qs[i], get(k[j * s.ld_kv + i]), dot);
@@ -382,7 +397,8 @@ tt_status check_span(const tt_span *s, int64_t i, const heads &n, tt_err *e)
 {
     if (s->query_rows < 0 || s->keys < 0 || s->query_rows > INT32_MAX || s->keys > INT32_MAX ||
         (s->keys && s->ld_kv < (int64_t)n.kv_heads * n.dim) ||
-        (s->see == TT_SEE_BLOCK && s->block < 1))
+        (s->see == TT_SEE_BLOCK && s->block < 1) || s->hole < 0 ||
+        (s->hole && s->see != TT_SEE_ALL))
         return tt_fail(e, TT_EINVAL, "attention: span %lld has %lld rows, %lld keys of stride %lld",
                        (long long)i, (long long)s->query_rows, (long long)s->keys,
                        (long long)s->ld_kv);
@@ -460,6 +476,7 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
         o->ld_kv = s->ld_kv;
         o->keys = s->keys;
         o->key_column = s->key_column;
+        o->hole = s->hole ? s->hole - 1 - s->key_column : kNoHole;
         o->k = s->k;
         o->v = s->v;
         o->see = s->see;
@@ -489,15 +506,10 @@ template <int HD>
 tt_status run_cores(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
                     const call *spans, const heads &n, int64_t tiles, tt_err *e)
 {
-    static bool grown = false; /* the setting is the kernel's for good */
-    if (!grown) {
-        tt_status st = cuda_check(
-            cudaFuncSetAttribute(attend_spans<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)tile_bytes<HD>()), "attention", e);
-        if (st)
-            return st;
-        grown = true;
-    }
+    static uint64_t allowed;
+    tt_status st = allow_shared(c, &allowed, attend_spans<HD>, tile_bytes<HD>(), "attention", e);
+    if (st)
+        return st;
     int64_t fill = (2 * c->sms + n.heads - 1) / n.heads; /* blocks a head to fill the GPU twice */
     dim3 grid((unsigned)(tiles > fill ? tiles : fill), (unsigned)n.heads);
     return launch(c, "attention", attend_spans<HD>, grid, kThreads, tile_bytes<HD>(), e, out, ldo,

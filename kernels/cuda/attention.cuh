@@ -7,8 +7,11 @@
 constexpr int kLongRows = 128;                /* query rows of a tile of long spans */
 constexpr float kLog2e = 1.4426950408889634f;
 
+constexpr int64_t kNoHole = INT64_MIN / 2;
+
 struct span {
     int64_t query_row, query_rows, query_column, ld_kv, keys, key_column;
+    int64_t hole; /* the key that row 0 does not see, row 1 the next one; kNoHole */
     const void *k, *v;
     int32_t see, block;
     int32_t tiles, chunks;   /* of query rows, of keys */
@@ -53,6 +56,15 @@ __device__ inline int64_t visible(const span &s, int64_t row)
     else if (s.see == TT_SEE_BLOCK)
         end = (column / s.block + 1) * s.block - s.key_column;
     return end < 0 ? 0 : end < s.keys ? end : s.keys;
+}
+
+/* Where the row's hole lies in the tile of `keys` keys from `at` on; that of eight rows further is
+ * eight keys further. kFarHole if neither is in the tile. */
+constexpr int kFarHole = -64;
+__device__ inline int hole_in(const span &s, int64_t row, int64_t at, int keys)
+{
+    int64_t hole = s.hole + row - at;
+    return hole >= -8 && hole < keys ? (int)hole : kFarHole;
 }
 
 /* Long spans of heads of 64 or 128 channels on Hopper; grid: blocks a head. */

@@ -148,9 +148,11 @@ template <int HD> __device__ void score(float (&w)[kKeys / 2], const char *q, co
     fence_registers(w);
 }
 
-/* Scores to weights; the state is rescaled to the new maximum. limit: keys each row may see. */
+/* Scores to weights; the state is rescaled to the new maximum. limit: keys each row may see; hole:
+ * as hole_in has it. */
 template <int HD>
-__device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2], float scale)
+__device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2], int hole,
+                       float scale)
 {
     int lane = threadIdx.x % 32;
     float most[2] = {-INFINITY, -INFINITY}, keep[2];
@@ -158,8 +160,16 @@ __device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2
     for (int i = 0; i < kKeys / 2; i++) {
         int col = i / 4 * 8 + 2 * (lane % 4) + i % 2, h = i / 2 % 2;
         w[i] = col < limit[h] ? w[i] : -INFINITY;
-        most[h] = fmaxf(most[h], w[i]);
     }
+    if (hole != kFarHole) {
+#pragma unroll
+        for (int i = 0; i < kKeys / 2; i++)
+            if (i / 4 * 8 + 2 * (lane % 4) + i % 2 == hole + i / 2 % 2 * 8)
+                w[i] = -INFINITY;
+    }
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; i++)
+        most[i / 2 % 2] = fmaxf(most[i / 2 % 2], w[i]);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
@@ -210,7 +220,8 @@ __device__ void store(const state<HD> &s, const work &w, bf16 *out, int64_t ldo,
             uint32_t p[4];
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                p[j] = pack2(s.sum[4 * (g + j) + 2 * h] * inv, s.sum[4 * (g + j) + 2 * h + 1] * inv);
+                p[j] = pack2(s.sum[4 * (g + j) + 2 * h] * inv,
+                             s.sum[4 * (g + j) + 2 * h + 1] * inv);
             transpose_quad(p);
             if (row < w.s->query_rows)
                 *reinterpret_cast<uint4 *>(y + 8 * g) = make_uint4(p[0], p[1], p[2], p[3]);
@@ -244,10 +255,10 @@ __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, 
             score<HD>(weight, t.q + group * 64 * 128, t.k + turn * tile_bytes<HD>());
             if (speaks)
                 barrier_arrive(&t.k_empty[turn]);
-            int limit[2];
+            int limit[2], hole = hole_in(*w.s, row0 + lane / 4, at, kKeys);
             for (int h = 0; h < 2; h++)
                 limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-            soften<HD>(s, weight, limit, n.scale * kLog2e);
+            soften<HD>(s, weight, limit, hole, n.scale * kLog2e);
             uint32_t packed[kKeys / 4];
 #pragma unroll
             for (int i = 0; i < kKeys / 4; i++)
@@ -306,15 +317,10 @@ template <int HD>
 tt_status run(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq, const call *spans,
               const heads &n, unsigned grid, tt_err *e)
 {
-    static bool grown = false; /* the setting is the kernel's for good */
-    if (!grown) {
-        tt_status st = cuda_check(
-            cudaFuncSetAttribute(attend_long<HD>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)shared_bytes<HD>()), "attention", e);
-        if (st)
-            return st;
-        grown = true;
-    }
+    static uint64_t allowed;
+    tt_status st = allow_shared(c, &allowed, attend_long<HD>, shared_bytes<HD>(), "attention", e);
+    if (st)
+        return st;
     return launch(c, "attention", attend_long<HD>, dim3(grid, (unsigned)n.heads), kThreads,
                   shared_bytes<HD>(), e, out, ldo, q, ldq, spans, n);
 }

@@ -15,7 +15,8 @@ static tt_status probe(int *devices, tt_err *e)
         return tt_fail(e, TT_ENODEV, "no NVIDIA driver is installed");
     code = cudaGetDeviceCount(devices);
     if (code == cudaErrorInsufficientDriver)
-        return tt_fail(e, TT_ENODEV, "the NVIDIA driver is for CUDA %d.%d, this plug-in needs %d.%d",
+        return tt_fail(e, TT_ENODEV,
+                       "the NVIDIA driver is for CUDA %d.%d, this plug-in needs %d.%d",
                        version / 1000, version % 1000 / 10, CUDART_VERSION / 1000,
                        CUDART_VERSION % 1000 / 10);
     if (code == cudaErrorNoDevice || (code == cudaSuccess && *devices == 0))
@@ -30,6 +31,7 @@ static void close_stream(tt_stream *s)
     cuda *c = s->impl;
     if (!c)
         return;
+    cuda_use_device(c->device);
     if (c->q)
         cudaStreamSynchronize(c->q);
     cuda_memory_close(c);
@@ -53,9 +55,10 @@ static tt_status start(cuda *c, tt_err *e)
     c->hopper = p.major == 9 && p.minor == 0;
     c->early = p.major >= 9;
     c->total = p.totalGlobalMem;
-    s = cuda_check(cudaSetDevice(c->device), "device", e);
-    if (!s)
-        s = cuda_check(cudaStreamCreateWithFlags(&c->q, cudaStreamNonBlocking), "stream", e);
+    const char *ranges = getenv("TUTTI_NVTX");
+    c->ranges = ranges && !strcmp(ranges, "1");
+    cuda_use_device(c->device);
+    s = cuda_check(cudaStreamCreateWithFlags(&c->q, cudaStreamNonBlocking), "stream", e);
     if (!s && c->hopper) {
         void *fn = NULL;
         enum cudaDriverEntryPointQueryResult found;
@@ -103,6 +106,7 @@ static tt_dtype act_type(const tt_stream *s, tt_compute c)
 static const tt_backend table = {
     .abi = TT_BACKEND_ABI,
     .size = sizeof(tt_backend),
+    .flags = TT_BACKEND_HOLES,
     .name = "cuda",
     .summary = "NVIDIA GPUs from compute capability 8.0, Hopper's own instructions where present",
     .probe = probe,
@@ -118,6 +122,9 @@ static const tt_backend table = {
     .span_key = tt_cuda_span_key,
     .pass_begin = tt_cuda_pass_begin,
     .pass_end = tt_cuda_pass_end,
+    .ceilings = tt_cuda_ceilings,
+    .memory = tt_cuda_memory,
+    TT_SOME_OPS(CUDA_OP)
 };
 
 __attribute__((visibility("default"))) const void *tutti_plugin(void);

@@ -33,7 +33,7 @@ typedef struct {
     bool hopper; /* compute capability 9.0: wgmma and bulk tensor copies */
     bool early;  /* kernels may start while the one before drains */
     size_t total;     /* bytes of device memory */
-    size_t held, peak; /* bytes taken through alloc, and their most */
+    bool ranges; /* passes and launches are marked for profilers (nvtx.c) */
     char name[64];
     cudaStream_t q;
     cuda_mode mode;
@@ -74,6 +74,14 @@ enum {
     CUDA_COUNTERS = 4 << 20, /* bytes of counters of split attention */
 };
 
+/* What a product over groups of rows, each with a matrix of its own, reads of one; device. */
+typedef struct {
+    CUtensorMap map; /* on Hopper: boxes of CUDA_CARD_ROWS rows of bfloat16 or e4m3 */
+    const void *data;
+    const float *scale;
+} cuda_card;
+enum { CUDA_CARD_ROWS = 128 };
+
 struct tt_matrix {
     int64_t n, k, kp; /* outputs, inputs, inputs padded to a multiple of 16 bytes */
     tt_compute compute;
@@ -82,6 +90,7 @@ struct tt_matrix {
     void *data;   /* device, [n][kp]: float, bfloat16 or e4m3; GLU: gate and up rows in turns */
     float *scale; /* device [n] or NULL */
     float *bias;  /* device [n] or NULL */
+    cuda_card *card; /* device; NULL unless opened for `linear` */
     size_t bytes;
 };
 
@@ -96,7 +105,17 @@ static inline int64_t cuda_matrix_rows(const tt_matrix *m)
     return (m->n / 2 + CUDA_GLU_RUN - 1) / CUDA_GLU_RUN * 2 * CUDA_GLU_RUN;
 }
 
-static inline cuda *cuda_of(const tt_stream *s) { return (cuda *)s->impl; }
+/* Makes a device current on the calling thread. */
+void cuda_use_device(int device);
+
+/* Every operation begins with this: the current device is a thread's, and the stream may have been
+ * opened by another one. */
+static inline cuda *cuda_of(const tt_stream *s)
+{
+    cuda *c = (cuda *)s->impl;
+    cuda_use_device(c->device);
+    return c;
+}
 
 /* Turns a CUDA error into a status and a sentence that starts with what. */
 tt_status cuda_check(cudaError_t code, const char *what, tt_err *e);
@@ -126,6 +145,10 @@ tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e)
  * c->split, whose address kernels learn from an argument. */
 tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e);
 
+/* Named ranges for profilers, when asked for. */
+void cuda_range_begin(const cuda *c, const char *name);
+void cuda_range_end(const cuda *c);
+
 tt_status cuda_memory_open(cuda *c, tt_err *e);
 void cuda_memory_close(cuda *c);
 
@@ -148,12 +171,24 @@ tt_op_gather tt_cuda_gather;
 tt_op_cfg_mix tt_cuda_cfg_mix;
 tt_op_swiglu tt_cuda_swiglu;
 tt_op_add tt_cuda_add;
+tt_op_rmsnorm_heads tt_cuda_rmsnorm_heads;
+tt_op_adaln tt_cuda_adaln;
+tt_op_gate_add tt_cuda_gate_add;
+tt_op_gelu tt_cuda_gelu;
+tt_op_route tt_cuda_route;
+tt_op_linear_grouped tt_cuda_linear_grouped;
+tt_op_combine tt_cuda_combine;
+tt_op_ceilings tt_cuda_ceilings;
+tt_op_memory tt_cuda_memory;
 tt_op_rope_table tt_cuda_rope_table;
 tt_op_rope tt_cuda_rope;
 tt_op_rope_store tt_cuda_rope_store;
 tt_op_attention tt_cuda_attention;
 tt_op_head tt_cuda_head;
 tt_op_head_key tt_cuda_head_key;
+tt_op_head_kl tt_cuda_head_kl;
+tt_op_head_mean tt_cuda_head_mean;
+tt_op_add_scaled tt_cuda_add_scaled;
 tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */
@@ -170,6 +205,11 @@ typedef struct {
     bool wide;      /* y is float32 whatever the activations are (logits) */
     const void *x8; /* e4m3 activations and their scales instead of x */
     const float *x8_scale;
+    /* Not NULL: rows [begin[i], begin[i + 1]) take the matrix of card[i] instead of w, which then
+     * tells the shape of all of them alone. Device. */
+    const cuda_card *const *card;
+    const int32_t *begin;
+    int groups;
 } cuda_gemm;
 
 /* By whichever kernel takes the shape. Fills in x8 for e4m3 weights. */
@@ -180,6 +220,9 @@ tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e);
 /* bfloat16 and e4m3 by wgmma on compute capability 9.0. */
 bool cuda_gemm_hopper_fits(const cuda_gemm *g);
 tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e);
+tt_status cuda_gemm_hopper_grouped(cuda *c, const cuda_gemm *g, tt_err *e);
+/* The map of a matrix's card. */
+tt_status cuda_gemm_hopper_map(const cuda *c, CUtensorMap *map, const tt_matrix *m, tt_err *e);
 
 #ifdef __cplusplus
 }

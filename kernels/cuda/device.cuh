@@ -102,7 +102,37 @@ static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 g
     early.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &early;
     config.numAttrs = c->early ? 1 : 0;
-    return cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
+    cuda_range_begin(c, what);
+    tt_status st = cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
+    cuda_range_end(c);
+    return st;
+}
+
+/* Runs `call` with T as the stream's activation type. */
+#define BY_TYPE(call)            \
+    do {                         \
+        if (s->act == TT_BF16) { \
+            typedef bf16 T;      \
+            return call;         \
+        }                        \
+        typedef float T;         \
+        return call;             \
+    } while (0)
+
+/* Lets a kernel take so many bytes of shared memory; the setting is the kernel's on that device
+ * for good, so it is made once for each: `devices` is a static of the caller, one bit a device. */
+template <typename... P>
+static tt_status allow_shared(const cuda *c, uint64_t *devices, void (*k)(P...), size_t bytes,
+                              const char *what, tt_err *e)
+{
+    uint64_t mine = (uint64_t)1 << c->device % 64;
+    if (c->device < 64 && __atomic_load_n(devices, __ATOMIC_RELAXED) & mine)
+        return TT_OK;
+    tt_status st = cuda_check(
+        cudaFuncSetAttribute(k, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), what, e);
+    if (!st)
+        __atomic_fetch_or(devices, mine, __ATOMIC_RELAXED);
+    return st;
 }
 
 /* Blocks for so many items, never more than a grid may have. */

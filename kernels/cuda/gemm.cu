@@ -6,6 +6,7 @@
 #include <cuda_fp8.h>
 
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/group.cuh"
 
 namespace {
 
@@ -18,6 +19,9 @@ struct simple {
     int64_t ldx, ldy;
     const float *scale, *bias;
     bool add;
+    const cuda_card *const *card; /* as in cuda_gemm; columns: tiles side by side */
+    const int32_t *begin;
+    int groups, columns;
 };
 
 /* Matrix row of output j; of the up row when second. */
@@ -35,13 +39,23 @@ __device__ float finish(const simple &p, float sum, int64_t row)
     return p.bias ? sum + p.bias[row] : sum;
 }
 
-template <typename T, typename W, typename Y, bool GLU>
+template <typename T, typename W, typename Y, bool GLU, bool GROUPED>
 __global__ void __launch_bounds__(kThreads) simple_gemm(Y *y, const T *x, const W *w, simple p)
 {
     constexpr int SETS = GLU ? 2 : 1;
     __shared__ float xs[kDepth][kTile + 4], ws[SETS][kDepth][kTile + 4];
     begin();
     int64_t r0 = blockIdx.y * (int64_t)kTile, j0 = blockIdx.x * (int64_t)kTile;
+    if (GROUPED) {
+        group_tile t = find_tile(p.begin, p.groups, kTile, p.columns, blockIdx.x);
+        if (t.group < 0)
+            return;
+        w = (const W *)p.card[t.group]->data;
+        p.scale = p.card[t.group]->scale;
+        p.rows = t.end;
+        r0 = t.row;
+        j0 = t.column * (int64_t)kTile;
+    }
     int tr = threadIdx.x / 16 * 4, tj = threadIdx.x % 16 * 4;
     float acc[SETS][4][4] = {};
     for (int64_t k0 = 0; k0 < p.k; k0 += kDepth) {
@@ -85,9 +99,17 @@ tt_status run_simple(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     const tt_matrix *m = g->w;
     simple p = {g->rows, g->glu ? m->n / 2 : m->n, m->k, m->kp, g->ldx, g->ldy, m->scale, m->bias,
-                g->add};
+                g->add,  g->card, g->begin, g->groups, (int)blocks(g->w->n, kTile)};
     dim3 grid(blocks(p.n, kTile), blocks(p.rows, kTile));
-    auto kernel = g->glu ? simple_gemm<T, W, Y, true> : simple_gemm<T, W, Y, false>;
+    auto kernel = g->glu    ? simple_gemm<T, W, Y, true, false>
+                  : g->card ? simple_gemm<T, W, Y, false, true>
+                            : simple_gemm<T, W, Y, false, false>;
+    int tiles;
+    tt_status st = g->card ? most_tiles(&tiles, g, kTile, p.columns, e) : TT_OK;
+    if (st)
+        return st;
+    if (g->card)
+        grid = dim3((unsigned)tiles);
     return launch(c, "linear", kernel, grid, kThreads, 0, e, (Y *)g->y, (const T *)g->x,
                   (const W *)m->data, p);
 }
@@ -185,6 +207,44 @@ extern "C" tt_status tt_cuda_linear(tt_stream *s, tt_act *y, int64_t ldy, const 
     g.add = add;
     tt_status st = check("linear", s, &g, w->n, e);
     return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+}
+
+/* One launch for all groups, by the kernel that `linear` takes. The list of their cards is an
+ * argument: a few kilobytes at most. */
+extern "C" tt_status tt_cuda_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                            int64_t ldx, int64_t rows, const tt_matrix *const *w,
+                                            int64_t groups, const int32_t *first, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (groups < 1 || groups > TT_MAX_EXPERTS)
+        return tt_fail(e, TT_EINVAL, "linear_grouped: %lld groups", (long long)groups);
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w[0];
+    g.begin = first;
+    g.groups = (int)groups;
+    tt_status st = check("linear_grouped", s, &g, w[0]->n, e);
+    const cuda_card *card[TT_MAX_EXPERTS];
+    for (int64_t i = 0; i < groups && !st; i++) {
+        const tt_matrix *m = w[i];
+        card[i] = m->card;
+        if (m->n != w[0]->n || m->k != w[0]->k || m->compute != w[0]->compute ||
+            m->fp8 != w[0]->fp8 || m->bias || !m->card)
+            st = tt_fail(e, TT_EINVAL, "linear_grouped: matrix %lld of %lld x %lld%s beside %lld x "
+                         "%lld", (long long)i, (long long)m->n, (long long)m->k,
+                         m->bias ? " has a bias" : "", (long long)w[0]->n, (long long)w[0]->k);
+    }
+    if (st || rows == 0)
+        return st;
+    void *list;
+    size_t bytes = (size_t)groups * sizeof *card;
+    st = cuda_arg(c, &list, card, bytes, bytes, e);
+    g.card = (const cuda_card *const *)list;
+    return st ? st : cuda_gemm_run(c, &g, e);
 }
 
 extern "C" tt_status tt_cuda_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,

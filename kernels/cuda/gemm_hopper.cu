@@ -11,6 +11,8 @@ tt_status cuda_gemm_hopper_fp8(cuda *c, const cuda_gemm *g, tt_err *e);
 tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     using namespace hopper;
+    if (g->card)
+        return cuda_gemm_hopper_grouped(c, g, e);
     if (g->w->fp8)
         return cuda_gemm_hopper_fp8(c, g, e);
     if (g->glu)

@@ -251,15 +251,15 @@ constexpr int kPromote = 4;
 template <int TM, int TN>
 __device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_row)
 {
-    constexpr int SIZE = TM / 64 * 128; /* multiplying threads */
+    constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8; /* multiplying threads; float4s of one */
     __shared__ bool last[TM / 64];
     int group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
-    float *first = a.part + (int64_t)(i / 4) * 4 * SIZE * (TN / 2) + thread;
-    float *mine = first + (int64_t)(i % 4) * SIZE * (TN / 2);
+    float4 *first = (float4 *)a.part + (int64_t)(i / 4) * 4 * SIZE * FOURS + thread;
+    float4 *mine = first + (int64_t)(i % 4) * SIZE * FOURS;
 #pragma unroll
-    for (int k = 0; k < TN / 2; k++)
+    for (int k = 0; k < FOURS; k++)
         if (any_row)
-            __stcg(&mine[k * SIZE], d[k]);
+            __stcg(&mine[k * SIZE], make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
     __threadfence();
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
     if (thread % 128 == 0) {
@@ -272,62 +272,74 @@ __device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_r
     if (!last[group])
         return false;
     __threadfence();
+    if (!any_row)
+        return true;
 #pragma unroll
-    for (int k = 0; k < TN / 2; k++) {
-        if (!any_row)
-            continue;
-        d[k] = __ldcg(&first[k * SIZE]);
-        for (int q = 1; q < 4; q++)
-            d[k] += __ldcg(&first[(q * (TN / 2) + k) * SIZE]);
+    for (int k = 0; k < FOURS; k++) {
+        float4 q[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            q[j] = __ldcg(&first[(j * FOURS + k) * SIZE]);
+        d[4 * k] = q[0].x + q[1].x + q[2].x + q[3].x;
+        d[4 * k + 1] = q[0].y + q[1].y + q[2].y + q[3].y;
+        d[4 * k + 2] = q[0].z + q[1].z + q[2].z + q[3].z;
+        d[4 * k + 3] = q[0].w + q[1].w + q[2].w + q[3].w;
     }
     return true;
+}
+
+/* One tile, or a part of one: the products of the next `slabs` stages. TOTALS: a sum of the sums of
+ * `run` stages each. */
+template <bool TOTALS, bool FP8, int TM, int TN>
+__device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2])
+{
+    int group = threadIdx.x / 128 - 1, last = -1, at = 0;
+    float total[TOTALS ? TN / 2 : 1];
+    for (int k = 0; k < slabs; k++, r.next()) {
+        barrier_wait(&r.full[r.stage], r.parity);
+        uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
+        uint64_t w = describe(r.w + r.stage * TN * kSlab);
+        fence_registers(d);
+        multiply_begin();
+#pragma unroll
+        for (int step = 0; step < 4; step++) /* 32 bytes are 2 units of a descriptor */
+            wgmma<TN, FP8>::run(d, x + 2 * step, w + 2 * step, at > 0 || step > 0);
+        multiply_commit();
+        fence_registers(d);
+        if (last >= 0) {
+            multiply_wait<1>(); /* the one before is done: its stage is free */
+            if (threadIdx.x % 128 == 0)
+                barrier_arrive(&r.empty[last]);
+        }
+        last = r.stage;
+        at++;
+        if (TOTALS && (at == run || k == slabs - 1)) {
+            multiply_wait<0>();
+            fence_registers(d);
+#pragma unroll
+            for (int j = 0; j < TN / 2; j++)
+                total[TOTALS ? j : 0] = k < run ? d[j] : total[TOTALS ? j : 0] + d[j];
+            at = 0;
+        }
+    }
+    multiply_wait<0>();
+    fence_registers(d);
+    if (threadIdx.x % 128 == 0)
+        barrier_arrive(&r.empty[last]);
+    if (TOTALS)
+#pragma unroll
+        for (int j = 0; j < TN / 2; j++)
+            d[j] = total[TOTALS ? j : 0];
 }
 
 template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
 __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 {
-    constexpr bool TOTALS = FP8 || SUM == QUARTERS; /* sums of sums */
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
     int run = FP8 ? kPromote : SUM == QUARTERS ? a.slabs / 4 : a.slabs;
     for (int i = blockIdx.x; i < a.tiles; i += gridDim.x) {
-        float d[TN / 2], total[TOTALS ? TN / 2 : 1];
-        int last = -1, at = 0;
-        for (int k = 0; k < a.slabs; k++, r.next()) {
-            barrier_wait(&r.full[r.stage], r.parity);
-            uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
-            uint64_t w = describe(r.w + r.stage * TN * kSlab);
-            fence_registers(d);
-            multiply_begin();
-#pragma unroll
-            for (int step = 0; step < 4; step++) /* 32 bytes are 2 units of a descriptor */
-                wgmma<TN, FP8>::run(d, x + 2 * step, w + 2 * step, at > 0 || step > 0);
-            multiply_commit();
-            fence_registers(d);
-            if (last >= 0) {
-                multiply_wait<1>(); /* the one before is done: its stage is free */
-                if (threadIdx.x % 128 == 0)
-                    barrier_arrive(&r.empty[last]);
-            }
-            last = r.stage;
-            if (++at == run && TOTALS) {
-                multiply_wait<0>();
-                fence_registers(d);
-#pragma unroll
-                for (int j = 0; j < TN / 2; j++)
-                    total[TOTALS ? j : 0] = k < run ? d[j] : total[TOTALS ? j : 0] + d[j];
-                at = 0;
-            }
-        }
-        multiply_wait<0>();
-        fence_registers(d);
-        if (threadIdx.x % 128 == 0)
-            barrier_arrive(&r.empty[last]);
-        if (TOTALS)
-#pragma unroll
-            for (int j = 0; j < TN / 2; j++) /* the last run may be short, or the only one */
-                d[j] = at == 0           ? total[TOTALS ? j : 0]
-                       : a.slabs > run ? total[TOTALS ? j : 0] + d[j]
-                                       : d[j];
+        float d[TN / 2];
+        sum_tile<FP8 || SUM == QUARTERS, FP8>(r, a.slabs, run, d);
         job t = job_of<TM, TN, SUM>(i, a);
         int64_t m0 = t.m0 + group * 64 + warp * 16;
         if (SUM == ONE_QUARTER && !join<TM, TN>(d, a, i, m0 < a.rows))
@@ -419,14 +431,10 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     if (st)
         return st;
     auto kernel = gemm<TM, TN, OUT, FP8, SUM>;
-    static bool grown = false; /* one stream, one thread; the setting is the kernel's for good */
-    if (!grown) {
-        st = cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             (int)shared_bytes<TM, TN>()), "linear", e);
-        if (st)
-            return st;
-        grown = true;
-    }
+    static uint64_t allowed;
+    st = allow_shared(c, &allowed, kernel, shared_bytes<TM, TN>(), "linear", e);
+    if (st)
+        return st;
     unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
     return launch(c, "linear", kernel, grid, (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, mw,
                   a);
@@ -436,10 +444,12 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
  * reading, whichever is longer, and what starting and ending one costs. */
 inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
 {
-    double row_tiles = (double)((rows + tm - 1) / tm), tiles = row_tiles * (double)((n + tn - 1) / tn);
+    double row_tiles = (double)((rows + tm - 1) / tm);
+    double tiles = row_tiles * (double)((n + tn - 1) / tn);
     double waves = (double)(((int64_t)tiles + c->sms - 1) / c->sms);
     double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
-    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + (tn + (double)(rows < tm ? rows : tm)) / 45.0);
+    double fetched = tn + (double)(rows < tm ? rows : tm);
+    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + fetched / 45.0);
     return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
 }
 

@@ -2,6 +2,7 @@
  * 128 rows by 128 outputs a block, K in steps of 32 through a ring of cp.async stages, eight warps
  * of 64 x 32. Each output sums over K in order, as everywhere (gemm.cu). */
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/group.cuh"
 
 namespace {
 
@@ -12,6 +13,9 @@ struct args {
     int64_t rows, n, k, kp, ldx, ldy, width;
     const float *scale, *bias;
     bool add;
+    const cuda_card *const *card; /* as in cuda_gemm; columns: tiles side by side */
+    const int32_t *begin;
+    int groups, columns;
 };
 
 __device__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
@@ -78,7 +82,7 @@ template <typename Y> __device__ void store(Y *y, const args &p, int64_t row, in
     put(to, p.add ? v + get(*to) : v);
 }
 
-template <typename Y, bool GLU>
+template <typename Y, bool GLU, bool GROUPED>
 __global__ void __launch_bounds__(kThreads) gemm(Y *y, const bf16 *x, const bf16 *w, args p)
 {
     extern __shared__ __align__(128) char raw[];
@@ -87,6 +91,16 @@ __global__ void __launch_bounds__(kThreads) gemm(Y *y, const bf16 *x, const bf16
     int64_t m0 = blockIdx.x * (int64_t)kM, n0 = blockIdx.y * (int64_t)kN;
     int steps = (int)((p.kp + kK - 1) / kK);
     begin();
+    if (GROUPED) {
+        group_tile t = find_tile(p.begin, p.groups, kM, p.columns, blockIdx.x);
+        if (t.group < 0)
+            return;
+        w = (const bf16 *)p.card[t.group]->data;
+        p.scale = p.card[t.group]->scale;
+        p.rows = t.end;
+        m0 = t.row;
+        n0 = t.column * (int64_t)kN;
+    }
     float d[4][4][4] = {};
     auto fetch = [&](int s) {
         if (s < steps) {
@@ -127,23 +141,23 @@ __global__ void __launch_bounds__(kThreads) gemm(Y *y, const bf16 *x, const bf16
             }
 }
 
-template <typename Y, bool GLU> tt_status run(cuda *c, const cuda_gemm *g, tt_err *e)
+template <typename Y, bool GLU, bool GROUPED> tt_status run(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     const tt_matrix *m = g->w;
     constexpr size_t bytes = sizeof(bf16) * kStage * kStages;
     args p = {g->rows, cuda_matrix_rows(m), m->k, m->kp, g->ldx, g->ldy, GLU ? m->n / 2 : m->n,
-              m->scale, m->bias, g->add};
-    static bool grown = false; /* the setting is the kernel's for good */
-    if (!grown) {
-        tt_status st = cuda_check(cudaFuncSetAttribute(gemm<Y, GLU>,
-                                                       cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                       (int)bytes), "linear", e);
-        if (st)
-            return st;
-        grown = true;
-    }
+              m->scale, m->bias, g->add, g->card, g->begin, g->groups, (int)blocks(m->n, kN)};
+    static uint64_t allowed;
+    tt_status st = allow_shared(c, &allowed, gemm<Y, GLU, GROUPED>, bytes, "linear", e);
+    if (st)
+        return st;
     dim3 grid(blocks(p.rows, kM), blocks(p.n, kN));
-    return launch(c, "linear", gemm<Y, GLU>, grid, kThreads, bytes, e, (Y *)g->y,
+    int tiles;
+    if (GROUPED && (st = most_tiles(&tiles, g, kM, p.columns, e)))
+        return st;
+    if (GROUPED)
+        grid = dim3((unsigned)tiles);
+    return launch(c, "linear", gemm<Y, GLU, GROUPED>, grid, kThreads, bytes, e, (Y *)g->y,
                   (const bf16 *)g->x, (const bf16 *)m->data, p);
 }
 
@@ -156,7 +170,9 @@ bool cuda_gemm_mma_fits(const cuda_gemm *g)
 
 tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e)
 {
+    if (g->card)
+        return run<bf16, false, true>(c, g, e);
     if (g->wide)
-        return run<float, false>(c, g, e);
-    return g->glu ? run<bf16, true>(c, g, e) : run<bf16, false>(c, g, e);
+        return run<float, false, false>(c, g, e);
+    return g->glu ? run<bf16, true, false>(c, g, e) : run<bf16, false, false>(c, g, e);
 }

@@ -503,24 +503,6 @@ bool sorted_ids(const int32_t *id, int stride, int32_t count, int64_t n)
     return true;
 }
 
-tt_status check_draw(const tt_draw *d, int64_t row, int64_t n, tt_err *e)
-{
-    long long r = (long long)row;
-    if (!(d->temperature >= 0 && d->temperature <= 1e30f) || isnan(d->top_p) || isnan(d->min_p) ||
-        d->min_p > 1)
-        return tt_fail(e, TT_EINVAL, "head: row %lld: temperature %g, top_p %g, min_p %g", r,
-                       (double)d->temperature, (double)d->top_p, (double)d->min_p);
-    if (d->limit > n || d->target >= n)
-        return tt_fail(e, TT_EINVAL, "head: row %lld: limit %d, target %d of %lld ids", r, d->limit,
-                       d->target, (long long)n);
-    if (!sorted_ids(d->n_bias ? &d->bias->id : NULL, sizeof *d->bias / 4, d->n_bias, n) ||
-        !sorted_ids(d->allow, 1, d->allow ? d->n_allow : 0, n) ||
-        !sorted_ids(d->unsure, 1, d->n_unsure, n))
-        return tt_fail(e, TT_EINVAL, "head: row %lld: a list is not sorted or has an id >= %lld", r,
-                       (long long)n);
-    return TT_OK;
-}
-
 int64_t list_ints(const tt_draw *d)
 {
     return 2 * (int64_t)d->n_bias + (d->allow ? d->n_allow : 0) + d->n_unsure;
@@ -660,18 +642,26 @@ tt_status run_plain(const head_call &h, const cuda_gemm &product, const scratch 
                        s.part, s.target, rows, t.tiles, product.rows);
 }
 
+/* Logits to product.y, then what the draws forbid. */
+tt_status constrained(cuda *c, cuda_gemm product, const head_row *rows, const int32_t *lists,
+                      tt_err *e)
+{
+    int64_t n = product.w->n;
+    product.ldy = n;
+    product.wide = true;
+    tt_status st = cuda_gemm_run(c, &product, e);
+    return st ? st
+              : launch(c, "head", constrain_rows, (unsigned)product.rows, kThreads, 0, e,
+                       (float *)product.y, n, rows, lists);
+}
+
 tt_status run_general(const head_call &h, cuda_gemm product, const group &g, const scratch &s,
                       const head_row *rows, const int32_t *lists, tt_err *e)
 {
     cuda *c = h.c;
     int64_t n = h.w->n;
     product.y = s.tile;
-    product.ldy = n;
-    product.wide = true;
-    tt_status st = cuda_gemm_run(c, &product, e);
-    if (!st)
-        st = launch(c, "head", constrain_rows, (unsigned)g.rows, kThreads, 0, e, s.tile, n, rows,
-                    lists);
+    tt_status st = constrained(c, product, rows, lists, e);
     for (int64_t i = 0; i < g.rows && h.logits && !st; i++)
         st = cuda_result(c, h.logits + g.of(i) * n, s.tile + i * n, (size_t)n * 4, e);
     if (!st)
@@ -732,6 +722,55 @@ int64_t tile_rows(int64_t n)
 
 } // namespace
 
+tt_status cuda_check_draw(const char *op, const tt_draw *d, int64_t row, int64_t n, tt_err *e)
+{
+    long long r = (long long)row;
+    if (!(d->temperature >= 0 && d->temperature <= 1e30f) || isnan(d->top_p) || isnan(d->min_p) ||
+        d->min_p > 1)
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: temperature %g, top_p %g, min_p %g", op, r,
+                       (double)d->temperature, (double)d->top_p, (double)d->min_p);
+    if (d->limit > n || d->target >= n)
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: limit %d, target %d of %lld ids", op, r,
+                       d->limit, d->target, (long long)n);
+    if (!sorted_ids(d->n_bias ? &d->bias->id : NULL, sizeof *d->bias / 4, d->n_bias, n) ||
+        !sorted_ids(d->allow, 1, d->allow ? d->n_allow : 0, n) ||
+        !sorted_ids(d->unsure, 1, d->n_unsure, n))
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: a list is not sorted or has an id >= %lld", op,
+                       r, (long long)n);
+    return TT_OK;
+}
+
+tt_status cuda_check_head(const char *op, const tt_stream *s, const tt_matrix *w, int64_t ldx,
+                          int64_t rows, tt_err *e)
+{
+    if (bad_shape(rows, w->k, ldx))
+        return shape_error(op, rows, w->k, ldx, e);
+    if (!(w->flags & TT_MATRIX_LINEAR) || w->flags & TT_MATRIX_GLU ||
+        (w->compute == TT_COMPUTE_BF16) != (s->act == TT_BF16))
+        return tt_fail(e, TT_EINVAL, "%s: matrix flags %u, %s activations", op, w->flags,
+                       tt_dtype_name(s->act));
+    return TT_OK;
+}
+
+tt_status cuda_head_logits(cuda *c, float *logits, const void *x, int64_t ldx, int64_t rows,
+                           const tt_matrix *w, const tt_draw *draw, tt_err *e)
+{
+    head_call h = {};
+    h.c = c;
+    h.w = w;
+    h.draw = draw;
+    const head_row *row;
+    const int32_t *lists;
+    tt_status st = send_rows(h, group{NULL, rows, false}, &row, &lists, e);
+    cuda_gemm product = {};
+    product.x = x;
+    product.ldx = ldx;
+    product.rows = rows;
+    product.w = w;
+    product.y = logits;
+    return st ? st : constrained(c, product, row, lists, e);
+}
+
 /* Few numbers that the arguments and launches of a head follow from. */
 extern "C" int64_t tt_cuda_head_key(const tt_stream *s, const tt_matrix *w, const tt_draw *draw,
                                     int64_t rows)
@@ -763,17 +802,16 @@ extern "C" tt_status tt_cuda_head(tt_stream *s, tt_row_stats *stats, tt_id_value
                                   int64_t rows, const tt_matrix *w, const tt_draw *draw, tt_err *e)
 {
     cuda *c = cuda_of(s);
-    if (bad_shape(rows, w->k, ldx))
-        return shape_error("head", rows, w->k, ldx, e);
-    if (n_top < 0 || n_top > TT_MAX_TOP || !(w->flags & TT_MATRIX_LINEAR) ||
-        w->flags & TT_MATRIX_GLU || (w->compute == TT_COMPUTE_BF16) != (s->act == TT_BF16))
-        return tt_fail(e, TT_EINVAL, "head: %d best, matrix flags %u, %s activations", n_top,
-                       w->flags, tt_dtype_name(s->act));
+    tt_status bad = cuda_check_head("head", s, w, ldx, rows, e);
+    if (bad)
+        return bad;
+    if (n_top < 0 || n_top > TT_MAX_TOP)
+        return tt_fail(e, TT_EINVAL, "head: %d best, %d at most", n_top, TT_MAX_TOP);
     enum { MOST = 1024 };
     int32_t list[2][MOST];
     head_call h = {c, w, (const char *)x, ldx, s->act, stats, top, top ? n_top : 0, logits, draw};
     for (int64_t r = 0; r < rows; r++) {
-        tt_status st = check_draw(&draw[r], r, w->n, e);
+        tt_status st = cuda_check_draw("head", &draw[r], r, w->n, e);
         if (st)
             return st;
     }

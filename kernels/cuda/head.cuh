@@ -141,8 +141,20 @@ __device__ void head_tile(float (&d)[TN / 2], const head_tile_args &a, int64_t r
             }
         }
         if (t == 0 && valid)
-            a.part[row * a.tiles + tile] = {p.max, p.second, sum, moment, score, logit, p.at, drawn};
+            a.part[row * a.tiles + tile] = {p.max, p.second, sum, moment, score, logit, p.at,
+                                            drawn};
     }
 }
+
+/* --- the host's side of head.cu, for other reductions of logits --- */
+
+/* TT_EINVAL, beginning with op, when a draw over n ids cannot be. */
+tt_status cuda_check_draw(const char *op, const tt_draw *d, int64_t row, int64_t n, tt_err *e);
+/* TT_EINVAL when w cannot give the logits of rows of such activations. */
+tt_status cuda_check_head(const char *op, const tt_stream *s, const tt_matrix *w, int64_t ldx,
+                          int64_t rows, tt_err *e);
+/* Logits of hidden rows after bias, allow and limit of their draws, NaN as -inf: rows x n. */
+tt_status cuda_head_logits(cuda *c, float *logits, const void *x, int64_t ldx, int64_t rows,
+                           const tt_matrix *w, const tt_draw *draw, tt_err *e);
 
 #endif

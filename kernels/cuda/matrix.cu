@@ -238,6 +238,23 @@ tt_status check_parts(const tt_weight *part, int parts, unsigned flags, int64_t 
     return TT_OK;
 }
 
+/* The matrix's card, for products over groups. */
+tt_status deal(tt_stream *s, tt_matrix *m, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    cuda_card card = {};
+    card.data = m->data;
+    card.scale = m->scale;
+    void *p = NULL;
+    tt_status st = tt_cuda_alloc(s, &p, sizeof card, e);
+    m->card = (cuda_card *)p;
+    if (!st && c->hopper && m->compute == TT_COMPUTE_BF16)
+        st = cuda_gemm_hopper_map(c, &card.map, m, e);
+    return st ? st
+              : cuda_check(cudaMemcpyAsync(p, &card, sizeof card, cudaMemcpyHostToDevice, c->q),
+                           "weights", e);
+}
+
 tt_status load(tt_stream *s, tt_matrix *m, const tt_weight *part, int parts, const float *bias,
                bool integers, tt_err *e)
 {
@@ -267,7 +284,7 @@ tt_status load(tt_stream *s, tt_matrix *m, const tt_weight *part, int parts, con
         tt_cuda_release(s, m->scale);
         m->scale = NULL;
     }
-    return st;
+    return st || !(m->flags & TT_MATRIX_LINEAR) || m->flags & TT_MATRIX_GLU ? st : deal(s, m, e);
 }
 
 } // namespace
@@ -311,6 +328,7 @@ extern "C" void tt_cuda_matrix_close(tt_stream *s, tt_matrix *m)
     tt_cuda_release(s, m->data);
     tt_cuda_release(s, m->scale);
     tt_cuda_release(s, m->bias);
+    tt_cuda_release(s, m->card);
     free(m);
 }
 

@@ -38,6 +38,13 @@ tt_status cuda_launched(const cuda *c, const char *what, tt_err *e)
     return cuda_check(cudaGetLastError(), what, e);
 }
 
+void cuda_use_device(int device)
+{
+    static _Thread_local int current = -1;
+    if (current != device && cudaSetDevice(device) == cudaSuccess)
+        current = device;
+}
+
 /* --- device memory --- */
 
 /* From the stream's pool: freeing and taking again costs no synchronisation, so that requests may
@@ -88,6 +95,29 @@ tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e)
     if (!s)
         *have = need;
     return s;
+}
+
+/* The pool's share is that of all streams of this process on the device. */
+tt_status tt_cuda_memory(tt_stream *s, tt_memory *out, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    cudaMemPool_t pool;
+    uint64_t used = 0, most = 0, none = 0;
+    tt_status st = cuda_check(cudaDeviceGetDefaultMemPool(&pool, c->device), "memory", e);
+    if (!st)
+        st = cuda_check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used),
+                        "memory", e);
+    if (!st)
+        st = cuda_check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &most), "memory",
+                        e);
+    if (!st)
+        st = cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &none), "memory",
+                        e);
+    /* These only grow, so what they are now is also their most. */
+    size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes;
+    most = most > used ? most : used;
+    *out = (tt_memory){.used = used + own, .peak = most + own, .total = c->total};
+    return st;
 }
 
 /* --- arguments --- */
@@ -237,6 +267,24 @@ static tt_status record(cuda *c, tt_err *e)
     return s;
 }
 
+enum { KEY_ROWS = 2 }; /* where models put the rows of a pass in its key */
+
+static void pass_range(const cuda *c, const int64_t *key, int n)
+{
+    char name[40] = "pass";
+    if (n > KEY_ROWS)
+        snprintf(name, sizeof name, "pass %lld", (long long)key[KEY_ROWS]);
+    cuda_range_begin(c, name);
+}
+
+static void leave_pass(cuda *c)
+{
+    c->mode = CUDA_LIVE;
+    c->in_pass = false;
+    c->current = NULL;
+    cuda_range_end(c);
+}
+
 tt_status tt_cuda_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e)
 {
     cuda *c = cuda_of(s);
@@ -246,11 +294,15 @@ tt_status tt_cuda_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e)
     bool known = c->current->last != 0;
     c->current->last = ++c->clock;
     c->in_pass = true;
+    pass_range(c, key, n);
     c->args_used = 0;
     c->mode = c->current->exec                     ? CUDA_REPLAY
               : known && !c->current->refused ? CUDA_CAPTURE
                                               : CUDA_LIVE;
-    return c->mode == CUDA_CAPTURE ? record(c, e) : TT_OK;
+    tt_status st = c->mode == CUDA_CAPTURE ? record(c, e) : TT_OK;
+    if (st)
+        leave_pass(c);
+    return st;
 }
 
 /* Ends the recording; what went wrong in between makes it worthless. */
@@ -285,9 +337,7 @@ tt_status tt_cuda_pass_end(tt_stream *s, tt_status so_far, tt_err *e)
         c->pendings = 0;
         c->results_used = 0;
     }
-    c->mode = CUDA_LIVE;
-    c->in_pass = false;
-    c->current = NULL;
+    leave_pass(c);
     return st;
 }
 

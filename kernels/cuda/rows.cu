@@ -1,5 +1,5 @@
-/* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation, sum. All are bound
- * by memory or launch latency: one block a row, 16 bytes a thread where addresses allow. */
+/* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation, sum. All are
+ * bound by memory or launch latency: one block a row, 16 bytes a thread where addresses allow. */
 #include "kernels/cuda/device.cuh"
 
 namespace {
@@ -129,24 +129,25 @@ __global__ void add_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim
         put(&y[r * ldy + i], get(y[r * ldy + i]) + get(x[r * ldx + i]));
 }
 
-template <typename T> bool wide(const void *a, int64_t lda, const void *b, int64_t ldb, int64_t dim)
+template <typename T>
+__global__ void add_scaled_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const float *scale,
+                                int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    float by = scale[r];
+    for (int64_t i = threadIdx.x; i < dim && by != 0; i += blockDim.x)
+        put(&y[r * ldy + i], fmaf(by, get(x[r * ldx + i]), get(y[r * ldy + i])));
+}
+
+template <typename T>
+bool wide(const void *a, int64_t lda, const void *b, int64_t ldb, int64_t dim)
 {
     constexpr int N = pack<T>::N;
     return aligned16(a) && aligned16(b) && lda % N == 0 && ldb % N == 0 && dim % N == 0;
 }
 
 } // namespace
-
-/* Runs `call` with T as the stream's activation type. */
-#define BY_TYPE(call)      \
-    do {                   \
-        if (s->act == TT_BF16) { \
-            typedef bf16 T; \
-            return call;   \
-        }                  \
-        typedef float T;   \
-        return call;       \
-    } while (0)
 
 extern "C" tt_status tt_cuda_embed(tt_stream *s, tt_act *y, int64_t ldy, const tt_matrix *table,
                                    const int32_t *id, int64_t rows, tt_err *e)
@@ -159,8 +160,8 @@ extern "C" tt_status tt_cuda_embed(tt_stream *s, tt_act *y, int64_t ldy, const t
     if (rows == 0)
         return TT_OK;
     if (table->compute == TT_COMPUTE_BF16)
-        BY_TYPE((launch(c, "embed", embed_rows<T, bf16>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
-                        (const bf16 *)table->data, table->kp, table->scale, id, table->k)));
+        BY_TYPE((launch(c, "embed", embed_rows<T, bf16>, (unsigned)rows, kThreads, 0, e, (T *)y,
+                        ldy, (const bf16 *)table->data, table->kp, table->scale, id, table->k)));
     BY_TYPE((launch(c, "embed", embed_rows<T, float>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                     (const float *)table->data, table->kp, table->scale, id, table->k)));
 }
@@ -230,4 +231,17 @@ extern "C" tt_status tt_cuda_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_
         return TT_OK;
     BY_TYPE(launch(c, "add", add_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x,
                    ldx, dim));
+}
+
+extern "C" tt_status tt_cuda_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                        int64_t ldx, const float *scale, int64_t rows, int64_t dim,
+                                        tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("add_scaled", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "add_scaled", add_scaled_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, scale, dim));
 }

@@ -14,7 +14,8 @@ typedef struct {
     int64_t needed; /* rows the head needs, packed for the last layer; 0: all, not packed */
     int64_t conditions; /* modulations; 0: the body has none */
     bool guided;
-    bool recorded; /* between pass_begin and pass_end */
+    bool mixes, keeps; /* expected embeddings go in, rows of wants are kept */
+    bool recorded;     /* between pass_begin and pass_end */
 } shape;
 
 static size_t take(size_t *at, size_t bytes)
@@ -66,6 +67,8 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_sp
     s.sin = AT(r * (size_t)t->half * 4);
     s.want = AT(w * d * act);
     s.uncond = AT(w * d * act);
+    s.mix = AT(n->mixes ? r * 4 : 0);
+    s.iota = AT(n->keeps ? w * 4 : 0);
     s.condition = AT(conditions * (size_t)t->modulation.width * act);
     s.mod = AT(conditions * (size_t)mod_width(t) * act);
     s.pair_x = AT(pairs * d * act);
@@ -125,9 +128,10 @@ size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
     const tt_stream *s = t->stream;
     int64_t r = s->op.bucket ? s->op.bucket(s, rows) : rows;
     int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants, needed = r < 2 * w ? r : 2 * w;
-    int64_t conditions = !t->modulation.width ? 0 : t->modulation.timed ? r : 1;
-    return lay_out(t, &(shape){.rows = r, .wants = w, .needed = needed, .conditions = conditions},
-                   NULL, NULL);
+    shape n = {.rows = r, .wants = w, .needed = needed, .mixes = true, .keeps = true};
+    if (t->modulation.width)
+        n.conditions = t->modulation.timed ? r : 1;
+    return lay_out(t, &n, NULL, NULL);
 }
 
 static tt_status reserve(tt_trunk *t, const shape *n, tt_trunk_space *v, tt_err *e)
@@ -169,7 +173,8 @@ static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
                      .keys = q->see_end - q->see_begin,
                      .key_column = q->see_begin,
                      .see = q->see,
-                     .block = q->block};
+                     .block = q->block,
+                     .hole = q->hole};
     if (rows->map)
         out->query_rows = packed_range(q, rows->map, &out->query_row);
     if (q->kv) {
@@ -266,12 +271,12 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
 /* --- what a pass uploads --- */
 
 /* Numbers the rows the head needs in t->map. 0 when packing them is not worth it or not possible
- * (rules by column need consecutive query rows; hidden states want every row). */
+ * (rules by column and holes need consecutive query rows; hidden states want every row). */
 static int64_t map_needed(tt_trunk *t, const tt_pass *p)
 {
     bool all = p->hidden || !p->wants;
     for (int64_t i = 0; i < p->seqs; i++)
-        all |= p->seq[i].see != TT_SEE_ALL;
+        all |= p->seq[i].see != TT_SEE_ALL || p->seq[i].hole;
     if (!all && p->rows > t->map_rows) {
         int32_t *map = realloc(t->map, (size_t)p->rows * sizeof *map);
         all = !map; /* doing without only costs time */
@@ -297,12 +302,15 @@ static int64_t map_needed(tt_trunk *t, const tt_pass *p)
 static shape shape_of(tt_trunk *t, const tt_pass *p)
 {
     const tt_stream *s = t->stream;
-    shape n = {.rows = p->rows, .wants = p->wants, .needed = map_needed(t, p)};
+    shape n = {.rows = p->rows, .wants = p->wants, .needed = map_needed(t, p), .mixes = p->mix};
     if (t->modulation.width)
         n.conditions = t->modulation.timed ? p->seqs : 1;
-    for (int64_t i = 0; i < p->wants; i++)
+    for (int64_t i = 0; i < p->wants; i++) {
         n.guided |= p->want[i].uncond >= 0;
-    n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && p->seqs <= SPANS;
+        n.keeps |= p->want[i].memo != NULL;
+    }
+    n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && p->seqs <= SPANS &&
+                 !n.mixes && !n.keeps;
     if (n.recorded && s->op.bucket) {
         n.rows = s->op.bucket(s, n.rows);
         n.wants = s->op.bucket(s, n.wants);
@@ -482,6 +490,8 @@ static tt_status run_head(tt_trunk *t, const tt_pass *p, const shape *n, const t
         st = s->op.head(s, (spare ? spare : p->stats) + r, p->top ? p->top + r * p->n_top : NULL,
                         p->top ? p->n_top : 0, p->logits ? p->logits + r * t->vocab : NULL,
                         tt_trunk_at(t, v->want, r * t->width), t->width, m, t->head, draw, e);
+        if (!st && n->keeps)
+            st = tt_trunk_keep(t, p, v, r, p->wants - r < m ? p->wants - r : m, draw, e);
     }
     return st;
 }
@@ -534,6 +544,8 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
     tt_status st = upload_inputs(t, p, n, v, e);
     if (!st)
         st = embed(t, n, v, e);
+    if (!st && n->mixes)
+        st = tt_trunk_mix(t, p, v, e);
     if (!st && p->hidden)
         st = save_hidden(t, v->x, p->rows, p->hidden, e);
     if (!st && n->conditions)

@@ -22,6 +22,8 @@ typedef struct {
     int32_t *need_row;               /* needed: rows the head needs, ascending */
     int32_t *want_row, *uncond_row;  /* wants */
     float *cfg;                      /* wants */
+    float *mix;                      /* rows, if expected embeddings are mixed in */
+    int32_t *iota;                   /* wants, if rows are kept: 0, 1, 2, ... */
     /* Which modulation each row, needed row, want and unconditional want has. */
     int32_t *row_mod, *need_mod, *want_mod, *uncond_mod;
     tt_act *condition; /* conditions x modulation.width */
@@ -64,5 +66,10 @@ tt_status tt_trunk_add_product(tt_trunk *t, const tt_trunk_space *v, tt_act *x, 
 /* x += MLP(h) on the query rows: dense, experts, or both (trunk_mlp.c). */
 tt_status tt_trunk_mlp(tt_trunk *t, int64_t layer, const tt_trunk_rows *rows,
                        const tt_trunk_space *v, tt_err *e);
+/* Adds expected embeddings to the rows whose weight is not 0 (trunk_memo.c). */
+tt_status tt_trunk_mix(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, tt_err *e);
+/* Keeps what wants [from, from + n), whose draws these are, keep for the next pass. */
+tt_status tt_trunk_keep(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, int64_t from,
+                        int64_t n, const tt_draw *draw, tt_err *e);
 
 #endif

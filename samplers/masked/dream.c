@@ -8,7 +8,9 @@
  * after temperature, top_p and top_k.
  *
  * With a block length, steps are shared out evenly and commits stay inside the block, as FreeCache
- * (arXiv 2505.21467) runs it; n then counts the later blocks too. */
+ * (arXiv 2505.21467) runs it; n then counts the later blocks too. Its early stop: when the last
+ * token of the canvas so far ends early_stop_consecutive end tokens and nothing before it is open,
+ * the rest is filled with end tokens. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -28,6 +30,11 @@ static tt_status dr_open(tt_seq *q, void *memory, tt_err *e)
 {
     state *s = memory;
     tt_status st = tt_rules_begin(&s->rules, q, e);
+    if (!st)
+        st = tt_cache_begin(&s->cache, q, e);
+    if (!st && q->params->early_stop_consecutive && q->eos_id < 0)
+        st = tt_fail_param(e, "early_stop_consecutive", "unsupported_parameter",
+                           "the model has no end token");
     if (st)
         return st;
     if (!tt_block_find(q, 0, &s->block))
@@ -48,7 +55,7 @@ static tt_status dr_open(tt_seq *q, void *memory, tt_err *e)
 static tt_status dr_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
     state *s = memory;
-    tt_status st = tt_cache_ask(&s->cache, q, &s->rules, &s->block, plan, e);
+    tt_status st = tt_cache_ask(&s->cache, q, &s->rules, &s->block, 0, plan, e);
     if (st)
         return st;
     bool origin = q->params->remask == TT_REMASK_ORIGIN;
@@ -148,6 +155,20 @@ static tt_status commit_best(tt_seq *q, state *s, const tt_result *r, int32_t k,
     return st;
 }
 
+/* Whether what is committed is a text without gaps whose last n tokens are end tokens. */
+static bool ends(const tt_seq *q, int32_t n)
+{
+    int32_t c = q->columns - 1;
+    while (c >= 0 && tt_seq_open_at(q, c))
+        c--;
+    if (tt_count_open(q, 0, c + 1))
+        return false;
+    int32_t run = 0;
+    for (; c >= 0 && !q->fixed[c] && q->id[c] == q->eos_id; c--)
+        run++;
+    return run >= n;
+}
+
 static tt_status dr_apply(tt_seq *q, void *memory, const tt_result *r, bool *done, tt_err *e)
 {
     state *s = memory;
@@ -165,6 +186,8 @@ static tt_status dr_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
     }
     if (q->params->temperature > 0)
         s->used += (uint64_t)asks;
+    if (q->params->early_stop_consecutive && ends(q, q->params->early_stop_consecutive))
+        tt_fill_with_end(q, 0);
     if (!last && tt_count_open(q, 0, s->block.end))
         return st;
     *done = !tt_block_find(q, s->block.end, &s->block);
@@ -174,7 +197,8 @@ static tt_status dr_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
 
 static const char *const params[] = {"temperature", "top_p", "top_k", "min_p", "block_length",
                                      "cfg_scale", "steps", "eps", "remask", "remask_temperature",
-                                     "logits_eos_inf", "cache", NULL};
+                                     "logits_eos_inf", TT_CACHE_PARAMS,
+                                     "early_stop_consecutive", NULL};
 
 extern const tt_sampler tt_sampler_dream;
 const tt_sampler tt_sampler_dream = {
@@ -182,6 +206,8 @@ const tt_sampler tt_sampler_dream = {
     .summary = "commit by a time schedule, ordered by confidence, margin or entropy, or by chance",
     .source = "Dream 7B, arXiv 2508.15487, released diffusion_generate()",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .caches = TT_ALL_CACHES,
+    .best_cache = TT_CACHE_FREE,
     .state_size = sizeof(state),
     .params = params,
     .open = dr_open,

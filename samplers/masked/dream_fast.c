@@ -22,18 +22,17 @@ static tt_status df_open(tt_seq *q, void *memory, tt_err *e)
 {
     state *s = memory;
     tt_status st = tt_rules_begin(&s->rules, q, e);
+    if (!st)
+        st = tt_cache_begin(&s->cache, q, e);
     if (st)
         return st;
     if (!tt_block_find(q, 0, &s->block))
         return tt_fail(e, TT_EINVAL, "the canvas has nothing to fill");
     int32_t open = tt_count_open(q, 0, q->columns), blocks = tt_block_count(q);
-    bool cached = q->params->cache != TT_CACHE_NONE;
+    bool cached = s->cache.kind != TT_CACHE_NONE;
     if (q->params->remask != TT_REMASK_CONFIDENCE && q->params->remask != TT_REMASK_ENTROPY)
         return tt_fail_param(e, "remask", "unsupported_value",
                              "sampler 'dream_fast' has 'confidence' and 'entropy'");
-    if (q->params->cache == TT_CACHE_FREE)
-        return tt_fail_param(e, "cache", "unsupported_value",
-                             "sampler 'dream_fast' has 'none', 'prefix' and 'dual'");
     s->steps = q->params->steps ? q->params->steps : open;
     q->expected = s->steps;
     if (!cached) {
@@ -55,10 +54,10 @@ static tt_status df_open(tt_seq *q, void *memory, tt_err *e)
 static tt_status df_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
     state *s = memory;
-    tt_status st = tt_cache_ask(&s->cache, q, &s->rules, &s->block, plan, e);
+    tt_status st = tt_cache_ask(&s->cache, q, &s->rules, &s->block, 0, plan, e);
     for (int32_t i = 0; i < plan->asks && !st; i++)
         plan->ask[i].draw.confidence_of_kept = true;
-    if (!st && q->params->cache != TT_CACHE_NONE && s->i == 0)
+    if (!st && s->cache.kind != TT_CACHE_NONE && s->i == 0)
         plan->asks = 1; /* the block's first open column */
     return st;
 }
@@ -94,24 +93,13 @@ static int32_t block_count(const tt_seq *q, const state *s, const float *c, int3
 static tt_status df_apply(tt_seq *q, void *memory, const tt_result *r, bool *done, tt_err *e)
 {
     state *s = memory;
-    int32_t asks = r->plan->asks;
-    float *score = TT_TAKE(r->plan->arena, asks, float);
-    float *sorted = TT_TAKE(r->plan->arena, asks, float);
-    int32_t *order = TT_TAKE(r->plan->arena, asks, int32_t);
-    if (!score || !sorted || !order)
-        return tt_fail(e, TT_ENOMEM, "no step memory for %d columns", asks);
-    for (int32_t i = 0; i < asks; i++)
-        score[i] = tt_confidence(q, r, i);
-    tt_status st = tt_order_asks(r, score, order, e);
+    tt_ranking k;
+    tt_status st = tt_rank(&k, q, r, tt_confidence, e);
     if (st)
         return st;
-    for (int32_t i = 0; i < asks; i++)
-        sorted[i] = score[order[i]];
-    bool cached = q->params->cache != TT_CACHE_NONE;
-    int32_t n = cached ? block_count(q, s, sorted, asks)
-                       : budget_count(s, sorted, asks, (float)q->params->threshold);
-    for (int32_t i = 0; i < n; i++)
-        tt_seq_commit(q, r, order[i]);
+    tt_commit_best(q, r, &k, s->cache.kind ? block_count(q, s, k.score, k.n)
+                                           : budget_count(s, k.score, k.n,
+                                                          (float)q->params->threshold));
     s->i++;
     if (tt_count_open(q, s->block.begin, s->block.end))
         return TT_OK;
@@ -129,6 +117,8 @@ const tt_sampler tt_sampler_dream_fast = {
     .summary = "Dream's tokens by threshold under a budget, or block by block with a cache",
     .source = "Fast-dLLM, arXiv 2505.22618, released code for Dream",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .caches = 1 << TT_CACHE_NONE | 1 << TT_CACHE_PREFIX | 1 << TT_CACHE_DUAL,
+    .best_cache = TT_CACHE_DUAL,
     .state_size = sizeof(state),
     .params = params,
     .open = df_open,

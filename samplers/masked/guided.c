@@ -18,6 +18,7 @@
 
 typedef struct {
     tt_rules rules;
+    tt_cache cache;
     int32_t *draft;   /* per column */
     float *logprob;   /* of the drafts */
     tt_id_value *top; /* columns x n_top */
@@ -25,7 +26,6 @@ typedef struct {
     int32_t known;    /* columns the guide's store holds for good */
     int32_t accepted; /* leading drafts accepted so far in this turn */
     bool verifying;
-    bool filled; /* the diffusion model's store holds every column */
 } state;
 
 static tt_status gd_open(tt_seq *q, void *memory, tt_err *e)
@@ -37,9 +37,9 @@ static tt_status gd_open(tt_seq *q, void *memory, tt_err *e)
     if (!q->guide_vocab)
         return tt_fail_param(e, "guide", "missing_required_parameter",
                              "sampler 'guided' needs a 'guide' model");
-    if (q->params->cache != TT_CACHE_NONE && q->params->cache != TT_CACHE_FREE)
-        return tt_fail_param(e, "cache", "unsupported_value",
-                             "sampler 'guided' has 'none' and 'free'");
+    st = tt_cache_begin(&s->cache, q, e);
+    if (st)
+        return st;
     while (s->first < q->columns && !tt_seq_open_at(q, s->first))
         s->first++;
     if (s->first == 0 || tt_count_open(q, s->first, q->columns) != q->columns - s->first)
@@ -58,10 +58,10 @@ static tt_status gd_open(tt_seq *q, void *memory, tt_err *e)
 static tt_status plan_draft(tt_seq *q, state *s, tt_plan *plan, tt_err *e)
 {
     tt_status st = tt_ask_open(q, &s->rules, s->first, q->columns, plan, e);
-    if (!st && q->params->cache == TT_CACHE_FREE) {
+    if (!st && s->cache.kind == TT_CACHE_FREE) {
         plan->keep = true;
-        plan->row_begin = s->filled ? q->prompt : 0;
-        s->filled = true;
+        plan->row_begin = s->cache.filled ? q->prompt : 0;
+        s->cache.filled = true;
     }
     return st;
 }
@@ -190,6 +190,8 @@ const tt_sampler tt_sampler_guided = {
     .source = "FreeCache and Guided Diffusion, arXiv 2505.21467, released code",
     .needs = TT_KIND_BIDIRECTIONAL,
     .needs_guide = true,
+    .caches = 1 << TT_CACHE_NONE | 1 << TT_CACHE_FREE,
+    .best_cache = TT_CACHE_FREE,
     .state_size = sizeof(state),
     .params = params,
     .open = gd_open,

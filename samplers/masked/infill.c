@@ -73,18 +73,13 @@ static tt_status in_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 static tt_status in_apply(tt_seq *q, void *memory, const tt_result *r, bool *done, tt_err *e)
 {
     state *s = memory;
-    int32_t asks = r->plan->asks;
-    float *score = TT_TAKE(r->plan->arena, asks, float);
-    int32_t *order = TT_TAKE(r->plan->arena, asks, int32_t);
-    if (!score || !order)
-        return tt_fail(e, TT_ENOMEM, "no step memory for %d columns", asks);
-    for (int32_t i = 0; i < asks; i++)
-        score[i] = tt_confidence(q, r, i);
-    tt_status st = tt_order_asks(r, score, order, e);
-    for (int32_t i = 0; i < s->quota && i < asks && !st; i++)
-        tt_seq_commit(q, r, order[i]);
+    tt_ranking k;
+    tt_status st = tt_rank(&k, q, r, tt_confidence, e);
+    if (st)
+        return st;
+    tt_commit_best(q, r, &k, s->quota);
     *done = !next_step(q, s);
-    return st;
+    return TT_OK;
 }
 
 static const char *const params[] = {TT_MASKED_PARAMS, "steps", "remask", NULL};

@@ -8,8 +8,7 @@
 
 int32_t tt_block_length(const tt_seq *q)
 {
-    int32_t rest = q->columns - q->prompt, want = q->params->block_length;
-    return want > 0 && want < rest ? want : rest;
+    return tt_block_columns(q->params, q->columns, q->prompt);
 }
 
 int32_t tt_count_open(const tt_seq *q, int32_t begin, int32_t end)
@@ -45,7 +44,8 @@ tt_status tt_no_origin(const tt_seq *q, tt_err *e)
 {
     if (q->params->remask != TT_REMASK_ORIGIN)
         return TT_OK;
-    return tt_fail_param(e, "remask", "unsupported_value", "only sampler 'dream' has 'origin'");
+    return tt_fail_param(e, "remask", "unsupported_value",
+                         "'remask' is 'origin', which only sampler 'dream' has");
 }
 
 /* Bans an id in a sorted list that has room for one more. */
@@ -206,4 +206,72 @@ tt_status tt_order_asks(const tt_result *r, const float *score, int32_t *order, 
     for (int32_t i = 0; i < n; i++)
         order[i] = list[i].ask;
     return TT_OK;
+}
+
+tt_status tt_rank(tt_ranking *out, const tt_seq *q, const tt_result *r,
+                  float (*score)(const tt_seq *q, const tt_result *r, int32_t i), tt_err *e)
+{
+    int32_t n = r->plan->asks;
+    float *by_ask = TT_TAKE(r->plan->arena, n, float);
+    *out = (tt_ranking){.n = n, .order = TT_TAKE(r->plan->arena, n, int32_t),
+                        .score = TT_TAKE(r->plan->arena, n, float)};
+    if (!by_ask || !out->order || !out->score)
+        return tt_fail(e, TT_ENOMEM, "no step memory for %d columns", n);
+    for (int32_t i = 0; i < n; i++)
+        by_ask[i] = score(q, r, i);
+    tt_status s = tt_order_asks(r, by_ask, out->order, e);
+    for (int32_t i = 0; i < n && !s; i++)
+        out->score[i] = by_ask[out->order[i]];
+    return s;
+}
+
+float tt_score_prob(const tt_seq *q, const tt_result *r, int32_t i)
+{
+    (void)q;
+    return r->stats[i].prob;
+}
+
+int32_t tt_threshold_count(const tt_ranking *k, double threshold)
+{
+    int32_t n = 1;
+    while (n < k->n && k->score[n] >= (float)threshold)
+        n++;
+    return n;
+}
+
+void tt_commit_best(tt_seq *q, const tt_result *r, const tt_ranking *k, int32_t n)
+{
+    for (int32_t i = 0; i < n && i < k->n; i++)
+        tt_seq_commit(q, r, k->order[i]);
+}
+
+tt_status tt_steps_of(const tt_seq *q, int32_t *open, int32_t *steps, tt_err *e)
+{
+    *open = tt_count_open(q, q->prompt, q->columns);
+    /* A step that commits nothing would change nothing: more steps than columns are left out. */
+    bool fewer = q->params->steps && q->params->steps < *open;
+    *steps = fewer ? q->params->steps : *open;
+    int32_t blocks = tt_block_count(q);
+    if (*steps >= blocks)
+        return TT_OK;
+    return tt_fail_param(e, "steps", "invalid_value",
+                         "'steps' is %d, but the canvas has %d blocks of %d columns", *steps,
+                         blocks, tt_block_length(q));
+}
+
+tt_quota tt_quota_begin(int32_t open, int32_t total, int32_t steps)
+{
+    int64_t own = ((int64_t)steps * open + total / 2) / total;
+    tt_quota q = {.steps_left = own < 1 ? 1 : (int32_t)own};
+    q.share = open / q.steps_left;
+    q.extra = open % q.steps_left;
+    return q;
+}
+
+int32_t tt_quota_next(tt_quota *q)
+{
+    int32_t n = q->share + (q->extra > 0);
+    q->extra -= q->extra > 0;
+    q->steps_left--;
+    return n < 1 ? 1 : n;
 }

@@ -12,7 +12,8 @@ static void put_value(const tt_param *p, const char *key, double v, tt_json *w)
         tt_json_float_member(w, key, v);
 }
 
-static void write_param(const tt_params *defaults, const tt_param *p, tt_json *w)
+static void write_param(const tt_params *defaults, const tt_sampler *s, const tt_param *p,
+                        tt_json *w)
 {
     static const char *const types[] = {
         [TT_PARAM_INT] = "int",
@@ -23,7 +24,10 @@ static void write_param(const tt_params *defaults, const tt_param *p, tt_json *w
     tt_json_open(w, '{');
     tt_json_text_member(w, "name", p->name);
     tt_json_text_member(w, "type", types[p->type]);
-    put_value(p, "default", tt_params_get(defaults, p), w);
+    double value = tt_params_get(defaults, p);
+    if (p->type == TT_PARAM_CHOICE && !tt_sampler_takes(s, p, (int)value))
+        value = p->fallback; /* the model's default is for its own sampler */
+    put_value(p, "default", value, w);
     if (p->type == TT_PARAM_INT || p->type == TT_PARAM_FLOAT) {
         tt_json_float_member(w, "min", p->min);
         tt_json_float_member(w, "max", p->max);
@@ -31,7 +35,8 @@ static void write_param(const tt_params *defaults, const tt_param *p, tt_json *w
     if (p->type == TT_PARAM_CHOICE) {
         tt_json_open_member(w, "choices", '[');
         for (int i = 0; p->choices[i]; i++)
-            tt_json_put_text(w, p->choices[i]);
+            if (tt_sampler_takes(s, p, i))
+                tt_json_put_text(w, p->choices[i]);
         tt_json_close(w, ']');
     }
     tt_json_text_member(w, "help", p->help);
@@ -61,10 +66,11 @@ static void write_samplers(const tt_served *m, bool guided, tt_json *w)
         tt_json_text_member(w, "summary", (*s)->summary);
         tt_json_text_member(w, "source", (*s)->source);
         tt_json_bool_member(w, "default", *s == m->sampler);
+        tt_json_bool_member(w, "revises", (*s)->revises);
         tt_json_open_member(w, "parameters", '[');
         for (size_t i = 0; i < n; i++)
             if (tt_sampler_reads(*s, &all[i]))
-                write_param(&m->defaults, &all[i], w);
+                write_param(&m->defaults, *s, &all[i], w);
         tt_json_close(w, ']');
         tt_json_close(w, '}');
     }

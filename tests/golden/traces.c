@@ -53,6 +53,13 @@ static bool known_parameters(const cJSON *params, char *why, size_t size)
         "gen_length", "block_length", "logits_eos_inf", "confidence_eos_eot_inf", "threshold",
         "factor", "block_size", "max_new_tokens", "alg", "alg_temp", "eps", "top_p", "top_k",
         "pad_id", "dual_cache", "strategy", "verify_chunk", "acceptance_top_k", "cache",
+        "decoder", "maximum_unroll", "early_stop", "credit_alpha", "boost_gamma", "decay_beta",
+        "low_threshold", "vicinity", "freq", "smooth", "cont_weight", "cont_weight_init",
+        "cont_weight_growth", "threshold_decay", "conf_threshold", "kl_threshold",
+        "kl_history_length", "threshold_back", "cycle_length_stability_window",
+        "cycle_length_stability_std_dev_threshold", "k_exploration_steps",
+        "cycle_len_confidence_threshold", "high_confidence_threshold", "refresh",
+        "early_stop_consecutive",
         "editing_threshold", "max_post_steps", "num_to_transfer", "minimal_topk",
         "eos_early_stop", "batch", "length", "time_conditioning", "noise", "noise_eps",
         "noise_removal", NULL};
@@ -102,6 +109,15 @@ static const char *sampler_name(const char *upstream, const cJSON *params)
         return fixed_schedule(params) ? "analytic" : NULL;
     if (!strcmp(upstream, "llada2_block") || !strcmp(upstream, "llada21_block_edit"))
         return upstream;
+    if (!strcmp(upstream, "dkv_decode"))
+        return "low_confidence";
+    static const char *const same[] = {"klass", "wino", "slowfast", "threshold", "credit",
+                                       "hierarchy", NULL};
+    const cJSON *decoder = cJSON_GetObjectItemCaseSensitive(params, "decoder");
+    const char *name = cJSON_IsString(decoder) ? decoder->valuestring : upstream;
+    for (const char *const *s = same; *s; s++)
+        if (!strcmp(*s, name))
+            return *s;
     return NULL;
 }
 
@@ -135,8 +151,50 @@ static void set_guide_rule(tt_params *p, const cJSON *params)
     p->guide_chunk = (int32_t)number(params, "verify_chunk", p->guide_chunk);
 }
 
+/* Parameters of dInfer's decoders and caches. */
+static void set_dinfer(tt_params *p, const cJSON *params)
+{
+    p->early_stop = number(params, "early_stop", 0) != 0;
+    p->cache_refresh = (int32_t)number(params, "refresh", number(params, "freq", 0));
+    p->low_threshold = number(params, "low_threshold", p->low_threshold);
+    p->credit_weight = number(params, "credit_alpha", p->credit_weight);
+    p->credit_power = number(params, "boost_gamma", p->credit_power);
+    p->credit_decay = number(params, "decay_beta", p->credit_decay);
+    if (number(params, "smooth", 0) != 0)
+        p->smoothing = number(params, "cont_weight", 0);
+    p->smoothing_start = number(params, "cont_weight_init", p->smoothing_start);
+    p->smoothing_growth = number(params, "cont_weight_growth", p->smoothing_growth);
+    p->threshold_decay = number(params, "threshold_decay", p->threshold_decay);
+    const cJSON *near = cJSON_GetObjectItemCaseSensitive(params, "vicinity");
+    if (cJSON_IsArray(near)) {
+        p->cache = TT_CACHE_VICINITY;
+        p->cache_before = (int32_t)cJSON_GetArrayItem(near, 0)->valuedouble;
+        p->cache_after = (int32_t)cJSON_GetArrayItem(near, 1)->valuedouble;
+        p->cache_warmup = (int32_t)cJSON_GetArrayItem(near, 2)->valuedouble;
+    }
+}
+
+/* Parameters of KLASS, WINO, SlowFast. */
+static void set_others(tt_params *p, const cJSON *params, const char *sampler)
+{
+    p->kl_threshold = number(params, "kl_threshold", p->kl_threshold);
+    p->kl_history = (int32_t)number(params, "kl_history_length", p->kl_history);
+    p->threshold = number(params, "conf_threshold", p->threshold);
+    p->verify_threshold = number(params, "threshold_back", p->verify_threshold);
+    if (!strcmp(sampler, "wino"))
+        p->draft_threshold = p->threshold;
+    p->explore_window = (int32_t)number(params, "cycle_length_stability_window",
+                                        p->explore_window);
+    p->explore_spread = number(params, "cycle_length_stability_std_dev_threshold",
+                               p->explore_spread);
+    p->explore_steps = (int32_t)number(params, "k_exploration_steps", p->explore_steps);
+    p->explore_threshold = number(params, "cycle_len_confidence_threshold", p->explore_threshold);
+    p->fill_threshold = number(params, "high_confidence_threshold", p->fill_threshold);
+    p->early_stop_consecutive = (int32_t)number(params, "early_stop_consecutive", 0);
+}
+
 /* cache: the part of the upstream sampler's name that says so, or NULL. */
-static void set_params(trial *t, const cJSON *params, const char *cache)
+static void set_params(trial *t, const cJSON *params, const char *cache, const char *sampler)
 {
     tt_params *p = &t->params;
     tt_params_default(p);
@@ -164,6 +222,8 @@ static void set_params(trial *t, const cJSON *params, const char *cache)
     p->remask_temperature = number(params, "alg_temp", 0);
     p->remask = order_of(params);
     set_guide_rule(p, params);
+    set_dinfer(p, params);
+    set_others(p, params, sampler);
 }
 
 /* Columns of left padding in the batch's canvases; we run rows without padding. */
@@ -230,6 +290,14 @@ static void set_wants(trial *t, const cJSON *steps, int row, int32_t padding, bo
     }
 }
 
+/* Upstream samplers whose traces have entries in which nothing happens: a batch in lockstep, a
+ * pass over a block that is full already, a canvas before and after it is filled up. */
+static bool repeats(const char *upstream)
+{
+    return !strncmp(upstream, "dllm_", 5) || !strcmp(upstream, "dinfer") ||
+           !strcmp(upstream, "slowfast");
+}
+
 /* The cache an upstream sampler uses, by our name; NULL: none. */
 static const char *cache_of(const char *upstream, const cJSON *params)
 {
@@ -237,6 +305,10 @@ static const char *cache_of(const char *upstream, const cJSON *params)
     if (!strncmp(upstream, "freecache_", 10) ||
         (cJSON_IsString(cache) && !strcmp(cache->valuestring, "prompt_frozen")))
         return "free";
+    if (!strcmp(upstream, "dkv_decode"))
+        return "dkv";
+    if (cJSON_IsString(cache))
+        return cache->valuestring;
     if (!strcmp(upstream, "fastdllm_dream_block"))
         return number(params, "dual_cache", 0) != 0 ? "dual" : "prefix";
     return !strncmp(upstream, "fastdllm_", 9) ? upstream + 9 : NULL;
@@ -256,7 +328,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     }
     if (!known_parameters(params, t->why, sizeof t->why))
         return false;
-    set_params(t, params, cache_of(upstream->valuestring, params));
+    set_params(t, params, cache_of(upstream->valuestring, params), sampler);
     int32_t given = cJSON_GetArraySize(prompt);
     int32_t fresh = (int32_t)number(params, "gen_length", number(params, "max_new_tokens", 0));
     fresh = (int32_t)number(params, "length", fresh);
@@ -274,7 +346,7 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     t->spec.id = t->id;
     t->spec.open = t->open;
     /* A reference of MDLM writes an entry per step of time, most of which change nothing. */
-    bool distinct = !strncmp(upstream->valuestring, "dllm_", 5) || has(params, "noise");
+    bool distinct = repeats(upstream->valuestring) || has(params, "noise");
     t->turns = !strcmp(sampler, "guided") || has(params, "noise");
     t->stop_early = number(params, "eos_early_stop", 0) != 0;
     t->eos_id = (int32_t)number(params, "eos_id", b->model->info.eos_id);
@@ -282,6 +354,12 @@ static bool make_trial(bench *b, trial *t, const cJSON *c, int row, int rows)
     set_noise(b, t, c, row, rows);
     set_wants(t, cJSON_GetObjectItemCaseSensitive(c, "steps"), row, left_padding(c, row),
               distinct);
+    /* One entry more than passes: the canvas filled up, which belongs to the last pass. */
+    if (t->params.early_stop_consecutive && t->wants == (int)number(c, "nfe", 0) + 1) {
+        free(t->want[t->wants - 2]);
+        t->want[t->wants - 2] = t->want[t->wants - 1];
+        t->wants--;
+    }
     return true;
 }
 

@@ -8,7 +8,7 @@
 typedef struct {
     int64_t rows, keys, heads, kv_heads, dim;
     tt_see see;
-    int32_t block;
+    int32_t block; /* with TT_SEE_ALL: the hole */
     int64_t query_column, key_column;
 } layout;
 
@@ -34,7 +34,8 @@ static problem random_problem(layout l)
                        .keys = l.keys,
                        .key_column = l.key_column,
                        .see = l.see,
-                       .block = l.block};
+                       .block = l.block,
+                       .hole = l.see == TT_SEE_ALL ? l.block : 0};
     return p;
 }
 static void free_problem(problem *p)
@@ -64,6 +65,11 @@ static const layout layouts[] = {
     {9, 30, 2, 2, 20, TT_SEE_CAUSAL, 0, 4, 7},  /* the first rows see nothing */
     {70, 70, 2, 1, 16, TT_SEE_BLOCK, 8, 0, 0},  {70, 330, 1, 1, 16, TT_SEE_BLOCK, 32, 260, 0},
     {5, 12, 1, 1, 8, TT_SEE_BLOCK, 1, 3, 2},
+    {9, 40, 2, 1, 16, TT_SEE_ALL, 22, 0, 0},    /* shadow rows, their columns in the middle */
+    {30, 1040, 1, 1, 16, TT_SEE_ALL, 500, 0, 0}, /* and across blocks of keys */
+    {3, 2, 1, 1, 8, TT_SEE_ALL, 1, 0, 0},       /* the last row's is beyond the keys */
+    {2, 1, 1, 1, 8, TT_SEE_ALL, 1, 0, 0},       /* the first sees nothing */
+    {4, 9, 1, 1, 8, TT_SEE_ALL, 10, 0, 7},      /* keys that do not begin at column 0 */
 };
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
 
@@ -122,6 +128,36 @@ static void equal_scores_average_the_visible_values(void **state)
 {
     (void)state;
     test_each(equal_scores_average_the_visible_values_on);
+}
+
+/* A hole leaves exactly its key out, whatever that holds. */
+static void a_hole_hides_one_key_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 5, KEYS = 30, AT = 11 };
+    for (int compute = TT_COMPUTE_F32; compute <= TT_COMPUTE_BF16; compute++)
+        for (int hostile = 0; hostile < 2; hostile++) {
+            problem p = random_problem((layout){ROWS, KEYS, 2, 1, 20, TT_SEE_ALL, 0, 0, 0});
+            problem with = p;
+            float *y = test_blank(ROWS, p.ldq), *want = test_blank(ROWS, p.ldq);
+            with.span.hole = AT + 1;
+            if (hostile)
+                p.k[AT * p.ld_kv] = p.v[AT * p.ld_kv + 1] = NAN;
+            run(s, &with, y, (tt_compute)compute);
+            /* Row 0 without its key: the last key takes its place. */
+            memcpy(p.k + AT * p.ld_kv, p.k + (KEYS - 1) * p.ld_kv, 20 * sizeof(float));
+            memcpy(p.v + AT * p.ld_kv, p.v + (KEYS - 1) * p.ld_kv, 20 * sizeof(float));
+            p.span.keys = KEYS - 1;
+            run(s, &p, want, (tt_compute)compute);
+            test_close(name, y, want, 1, 40, p.ldq, compute ? 3e-3 : 2e-6);
+            free_problem(&p);
+            free(y);
+            free(want);
+        }
+}
+static void a_hole_hides_one_key(void **state)
+{
+    (void)state;
+    test_each(a_hole_hides_one_key_on);
 }
 
 /* Rows alone, in any number and place, among other spans: always the same bits. */
@@ -298,6 +334,10 @@ static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
     bad = p;
     bad.see = TT_SEE_BLOCK; /* block is 0 */
     assert_int_equal(CALL(bad, 2, 2, 4, 8), TT_EINVAL);
+    bad = p;
+    bad.see = TT_SEE_CAUSAL;
+    bad.hole = 1; /* would need another rule */
+    assert_int_equal(CALL(bad, 2, 2, 4, 8), TT_EINVAL);
 #undef CALL
 }
 static void shapes_that_cannot_be_are_refused(void **state)
@@ -311,6 +351,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_version_agrees_with_the_twin),
         cmocka_unit_test(equal_scores_average_the_visible_values),
+        cmocka_unit_test(a_hole_hides_one_key),
         cmocka_unit_test(a_row_is_the_same_in_any_batch),
         cmocka_unit_test(unseen_keys_change_no_bit),
         cmocka_unit_test(a_hostile_query_spoils_only_its_own_row),

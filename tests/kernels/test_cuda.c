@@ -5,137 +5,9 @@
  * bias on the wrong column, the gate taken for the up projection, a key tile read past its span,
  * parts merged out of order, a tile of logits that is reduced differently, and bits that change
  * with the tile size that the number of rows chose. */
-#include "tests/kernels/ops.h"
-
-static tt_stream *gpu, *twin;
-
-static int open_streams(void **state)
-{
-    (void)state;
-    tt_err e = {0};
-    tt_log_set_level(TT_LOG_WARN);
-    tt_status s = tt_stream_open(&gpu, "cuda", 2, &e);
-    if (s)
-        printf("no GPU: %s\n", e.text);
-    return tt_stream_open(&twin, "twin", 2, &e) ? -1 : 0;
-}
-static int close_streams(void **state)
-{
-    (void)state;
-    tt_stream_close(gpu);
-    tt_stream_close(twin);
-    return 0;
-}
-
-/* --- device copies --- */
-
-static void *device(size_t bytes)
-{
-    tt_err e = {0};
-    void *p;
-    test_ok(gpu->op.alloc(gpu, &p, bytes + 64, &e), &e);
-    return p;
-}
-static void *to_device(const void *host, size_t bytes)
-{
-    tt_err e = {0};
-    void *p = device(bytes);
-    test_ok(gpu->op.upload(gpu, p, host, bytes, &e), &e);
-    test_ok(gpu->op.sync(gpu, &e), &e);
-    return p;
-}
-static void from_device(void *host, const void *p, size_t bytes)
-{
-    tt_err e = {0};
-    test_ok(gpu->op.download(gpu, host, p, bytes, &e), &e);
-    test_ok(gpu->op.sync(gpu, &e), &e);
-}
-/* Activations: float32 or rounded to bfloat16, as gpu->act says; the host copy is rounded too. */
-static void *acts(float *x, int64_t n)
-{
-    if (gpu->act == TT_F32)
-        return to_device(x, (size_t)n * 4);
-    uint16_t *half = malloc((size_t)n * 2 + 2);
-    for (int64_t i = 0; i < n; i++) {
-        half[i] = tt_f32_to_bf16(x[i]);
-        x[i] = tt_bf16_to_f32(half[i]);
-    }
-    void *p = to_device(half, (size_t)n * 2);
-    free(half);
-    return p;
-}
-static float *floats(const void *p, int64_t n)
-{
-    float *x = malloc((size_t)n * 4 + 4);
-    if (gpu->act == TT_F32) {
-        from_device(x, p, (size_t)n * 4);
-        return x;
-    }
-    uint16_t *half = malloc((size_t)n * 2 + 2);
-    from_device(half, p, (size_t)n * 2);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = tt_bf16_to_f32(half[i]);
-    free(half);
-    return x;
-}
-static double tolerance(void) { return gpu->act == TT_F32 ? 1e-5 : 4e-3; }
-static const char *kind(void) { return gpu->act == TT_F32 ? "f32" : "bf16"; }
-
-static void need_gpu(void)
-{
-    if (!gpu)
-        skip();
-}
-#define BOTH_TYPES(body)                             \
-    do {                                             \
-        need_gpu();                                  \
-        for (int t = 0; t < 2; t++) {                \
-            gpu->act = t ? TT_BF16 : TT_F32;         \
-            body;                                    \
-        }                                            \
-    } while (0)
+#include "tests/kernels/cuda.h"
 
 /* --- products --- */
-
-static tt_weight weight_of(tt_dtype type, int64_t n, int64_t k)
-{
-    size_t count = (size_t)(n * k);
-    void *data = malloc(count * tt_dtype_size(type) + 1);
-    for (size_t i = 0; i < count; i++) {
-        float f = (float)((int)(test_word() % 2001) - 1000) * 5e-4f;
-        if (type == TT_F32)
-            ((float *)data)[i] = f;
-        else if (type == TT_BF16)
-            ((uint16_t *)data)[i] = tt_f32_to_bf16(f);
-        else if (type == TT_F16)
-            ((uint16_t *)data)[i] = (uint16_t)((test_word() & 0x83FF) | 0x3000);
-        else
-            ((int8_t *)data)[i] = (int8_t)(test_word() % 255 - 127);
-    }
-    tt_weight w = test_weight(data, type, n, k);
-    if (type == TT_I8) {
-        float *scale = malloc((size_t)n * 4);
-        for (int64_t i = 0; i < n; i++)
-            scale[i] = (0.5f + test_uniform()) / 127;
-        w.scale = (tt_tensor){.data = scale, .dim = {n}, .rank = 1, .dtype = TT_F32};
-    }
-    return w;
-}
-static void free_weight(tt_weight *w)
-{
-    free((void *)(uintptr_t)w->data.data);
-    free((void *)(uintptr_t)w->scale.data);
-}
-static tt_compute compute_of(void) { return gpu->act == TT_F32 ? TT_COMPUTE_F32 : TT_COMPUTE_BF16; }
-
-static tt_matrix *open_on(tt_stream *s, const tt_weight *part, int parts, const float *bias,
-                          tt_compute compute, unsigned flags)
-{
-    tt_err e = {0};
-    tt_matrix *m = NULL;
-    test_ok(s->op.matrix_open(s, &m, part, parts, bias, compute, flags, &e), &e);
-    return m;
-}
 
 typedef struct {
     int64_t n, k, rows, more; /* more: stride beyond the width */
@@ -346,7 +218,8 @@ static void row_operations_agree(void **state)
 
 static void ropes_agree(void)
 {
-    static const int64_t shapes[][4] = {{4, 2, 64, 32}, {3, 1, 10, 4}, {8, 8, 128, 64}, {2, 1, 16, 4}};
+    static const int64_t shapes[][4] = {
+        {4, 2, 64, 32}, {3, 1, 10, 4}, {8, 8, 128, 64}, {2, 1, 16, 4}};
     enum { ROWS = 23, COLUMNS = 40 };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         int64_t h = shapes[i][0], kv = shapes[i][1], hd = shapes[i][2], half = shapes[i][3];
@@ -376,8 +249,8 @@ static void ropes_agree(void)
         tt_err e = {0};
         test_ok(twin->op.rope_table(twin, cs, sn, position, inv, ROWS, half, &e), &e);
         test_ok(gpu->op.rope_table(gpu, dc, dn, dp, di, ROWS, half, &e), &e);
-        test_ok(twin->op.rope_store(twin, x, ld, cs, sn, ROWS, h, kv, hd, half, host, 2, column, &e),
-                &e);
+        test_ok(twin->op.rope_store(twin, x, ld, cs, sn, ROWS, h, kv, hd, half, host, 2, column,
+                                    &e), &e);
         test_ok(gpu->op.rope_store(gpu, dx, ld, dc, dn, ROWS, h, kv, hd, half, dev, 2, dcol, &e),
                 &e);
         float *have = floats(dx, n);
@@ -446,17 +319,21 @@ typedef struct {
     int64_t rows, keys;
     tt_see see;
     int32_t block;
-    int64_t query_column, key_column;
+    int64_t query_column, key_column, hole;
 } part;
 
 static const part parts[] = {
-    {1, 1, TT_SEE_ALL, 0, 0, 0},        {7, 63, TT_SEE_ALL, 0, 0, 0},
-    {64, 64, TT_SEE_ALL, 0, 0, 0},      {65, 257, TT_SEE_ALL, 0, 0, 0},
-    {32, 256, TT_SEE_ALL, 0, 0, 0},     {32, 1056, TT_SEE_ALL, 0, 0, 0},
-    {3, 0, TT_SEE_ALL, 0, 0, 0},        {0, 9, TT_SEE_ALL, 0, 0, 0},
-    {130, 130, TT_SEE_CAUSAL, 0, 0, 0}, {9, 400, TT_SEE_CAUSAL, 0, 391, 0},
-    {9, 30, TT_SEE_CAUSAL, 0, 4, 7},    {70, 70, TT_SEE_BLOCK, 8, 0, 0},
-    {40, 330, TT_SEE_BLOCK, 32, 260, 0}, {5, 12, TT_SEE_BLOCK, 1, 3, 2},
+    {1, 1, TT_SEE_ALL, 0, 0, 0, 0},        {7, 63, TT_SEE_ALL, 0, 0, 0, 0},
+    {64, 64, TT_SEE_ALL, 0, 0, 0, 0},      {65, 257, TT_SEE_ALL, 0, 0, 0, 0},
+    {32, 256, TT_SEE_ALL, 0, 0, 0, 0},     {32, 1056, TT_SEE_ALL, 0, 0, 0, 0},
+    {3, 0, TT_SEE_ALL, 0, 0, 0, 0},        {0, 9, TT_SEE_ALL, 0, 0, 0, 0},
+    {130, 130, TT_SEE_CAUSAL, 0, 0, 0, 0}, {9, 400, TT_SEE_CAUSAL, 0, 391, 0, 0},
+    {9, 30, TT_SEE_CAUSAL, 0, 4, 7, 0},    {70, 70, TT_SEE_BLOCK, 8, 0, 0, 0},
+    {40, 330, TT_SEE_BLOCK, 32, 260, 0, 0}, {5, 12, TT_SEE_BLOCK, 1, 3, 2, 0},
+    /* holes: in several parts, on the way out of the keys, before the first, the only key */
+    {64, 500, TT_SEE_ALL, 0, 0, 5, 150}, {9, 70, TT_SEE_ALL, 0, 0, 5, 68},
+    {9, 70, TT_SEE_ALL, 0, 0, 5, 3},     {1, 1, TT_SEE_ALL, 0, 0, 0, 1},
+    {200, 300, TT_SEE_ALL, 0, 0, 0, 50}, {130, 130, TT_SEE_ALL, 0, 0, 0, 1},
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
@@ -479,7 +356,7 @@ static void attention_of(int64_t heads, int64_t kv_heads, int64_t dim)
         host[i] = (tt_span){.query_row = row, .query_rows = p->rows, .k = k + key * ld_kv,
                             .v = v + key * ld_kv, .ld_kv = ld_kv, .keys = p->keys, .see = p->see,
                             .block = p->block, .query_column = p->query_column,
-                            .key_column = p->key_column};
+                            .key_column = p->key_column, .hole = p->hole};
         dev[i] = host[i];
         dev[i].k = (char *)dk + (size_t)(key * ld_kv) * act;
         dev[i].v = (char *)dv + (size_t)(key * ld_kv) * act;
@@ -536,7 +413,8 @@ static tt_draw draw_of(int64_t r, int kind_of)
 {
     static const int32_t allow[] = {5, 9, 77, 1500, 2999}, unsure[] = {3, 2000};
     static const tt_id_value bias[] = {{4, -INFINITY}, {130, 2.5f}, {2999, -1}};
-    static const tt_id_value many[] = {{1, 1}, {2, 1}, {3, -INFINITY}, {127, 2}, {128, 1}, {900, 3}};
+    static const tt_id_value many[] = {{1, 1},   {2, 1},   {3, -INFINITY},
+                                       {127, 2}, {128, 1}, {900, 3}};
     tt_draw d = {.top_p = 1, .target = (int32_t)(r * 31 % VOCAB), .seed = 11 + (uint64_t)r,
                  .sample = 1, .step = 3, .position = (uint32_t)r, .limit = VOCAB - 40};
     d.bias = bias;

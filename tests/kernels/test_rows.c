@@ -1,5 +1,5 @@
 /* Row-wise operations: rmsnorm (of rows and heads), gather, cfg_mix, swiglu, gelu, rope, adaln,
- * gate_add, add.
+ * gate_add, add, add_scaled.
  *
  * What can go wrong: widths that are no multiple of a vector, strides with something else in the
  * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
@@ -121,12 +121,29 @@ static tt_status run_gate_add(tt_stream *s, float *out, float *const in[3], int6
     return s->op.gate_add(s, out, ld, in[1], ld, in[2], ld, index, rows, width, e);
 }
 
+/* Half of the rows have scale 0: their addend, which is not to be read, is NaN. */
+static tt_status run_add_scaled(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                                int64_t rows, int64_t width, tt_err *e)
+{
+    float scale[256], *x = malloc((size_t)(rows * ld + 1) * sizeof *x);
+    for (int64_t r = 0; r < rows; r++) {
+        scale[r] = in[2][r * ld] > 0 ? 0.25f : 0;
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+        for (int64_t i = 0; i < width; i++)
+            x[r * ld + i] = scale[r] != 0 ? in[1][r * ld + i] : NAN;
+    }
+    tt_status st = s->op.add_scaled(s, out, ld, x, ld, scale, rows, width, e);
+    free(x);
+    return st;
+}
+
 static const operation operations[] = {
     {"rmsnorm", run_rmsnorm, 1e-6},   {"swiglu", run_swiglu, 1e-6},
     {"cfg_mix", run_cfg_mix, 1e-6},   {"rope", run_rope, 1e-6},
     {"gather", run_gather, 0},        {"rmsnorm_heads", run_rmsnorm_heads, 1e-6},
     {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
     {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
+    {"add_scaled", run_add_scaled, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 

@@ -2,7 +2,8 @@
 # Form of the sources: form.sh [ROOT]. Lines of at most 100 columns, no tabs or blanks at line ends,
 # a comment that says what the file is, include guards, no notes to self, no function over 90 lines.
 cd "${1:-.}" || exit 1
-files=$(find kernels models tokenizers samplers server tests -name '*.[ch]' 2>/dev/null |
+files=$(find kernels models tokenizers samplers server tests \( -name '*.[ch]' -o -name '*.cu' \
+    -o -name '*.cuh' \) 2>/dev/null |
     grep -v node_modules | LC_ALL=C sort)
 [ -n "$files" ] || { echo "no sources here"; echo "0 passed, 1 failed"; exit 1; }
 # shellcheck disable=SC2086 # a list of files
@@ -26,10 +27,10 @@ FNR == 1 {
     if (start && FNR - start > 90) bad("a function of " FNR - start " lines, 90 at most")
     start = 0
 }
-/^#(ifndef|define|endif|pragma once)/ && FILENAME ~ /\.h$/ { has[FILENAME] = 1 }
+/^#(ifndef|define|endif|pragma once)/ && FILENAME ~ /\.(h|cuh)$/ { has[FILENAME] = 1 }
 END {
     for (i = 1; i < ARGC; i++)
-        if (ARGV[i] ~ /\.h$/ && !has[ARGV[i]]) {
+        if (ARGV[i] ~ /\.(h|cuh)$/ && !has[ARGV[i]]) {
             print ARGV[i] ": no include guard"
             broken[ARGV[i]] = 1
         }

@@ -39,13 +39,13 @@ static game begin(const char *sampler, int32_t columns, int32_t given, int32_t s
     g.params.steps = steps;
     g.params.temperature = 1;
     assert_int_equal(tt_arena_open(&g.life, tt_seq_bytes(g.sampler, columns, 0, 0), &e), TT_OK);
-    assert_int_equal(tt_arena_open(&g.step, tt_seq_step_bytes(columns), &e), TT_OK);
+    assert_int_equal(tt_arena_open(&g.step, tt_seq_step_bytes(g.sampler, columns, 0), &e), TT_OK);
     for (int32_t c = 0; c < columns; c++) {
         id[c] = c % 90;
         open[c] = c >= given;
     }
     g.q = (tt_seq){.columns = columns, .mask_id = MASK, .eos_id = 90, .eot_id = -1, .vocab = 100,
-                   .arena = &g.life,
+                   .sampler = g.sampler, .arena = &g.life,
                    .noise = {.kind = TT_NOISE_PHILOX, .seed = seed, .sample = sample}};
     g.q.params = &g.params;
     assert_int_equal(tt_seq_begin(&g.q, id, open, NULL, &e), TT_OK);

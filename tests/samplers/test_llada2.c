@@ -55,7 +55,7 @@ static tt_status begin_with(game *g, const char *sampler, int32_t columns, const
     g->sampler = tt_sampler_find(sampler);
     int32_t room = tt_run_columns(g->sampler, &g->params, columns);
     assert_int_equal(tt_arena_open(&g->life, tt_seq_bytes(g->sampler, room, 0, 0), e), TT_OK);
-    assert_int_equal(tt_arena_open(&g->step, tt_seq_step_bytes(room), e), TT_OK);
+    assert_int_equal(tt_arena_open(&g->step, tt_seq_step_bytes(g->sampler, room, 0), e), TT_OK);
     for (int32_t c = 0; c < columns; c++)
         id[c] = c % 7;
     g->q = (tt_seq){.columns = columns,

@@ -22,11 +22,16 @@ typedef struct {
     const tt_sampler *sampler;
     void *state;
     int32_t order[MAX], commits[MAX]; /* columns in the order committed; how many per step */
+    tt_plan plan[MAX];                /* of each step; its lists are gone */
+    int32_t first_fed[MAX];           /* of the step's list of columns, if it had one */
     int steps;
 } game;
 
 /* confidence of a column; its token is the column number */
 static float (*sure)(int32_t column);
+
+/* how far every distribution moves */
+static float moved;
 
 static float falling(int32_t c) { return 1.0f / (float)(c + 2); }
 static float rising(int32_t c) { return 1 - 1.0f / (float)(c + 2); }
@@ -47,8 +52,10 @@ static tt_status begin(game *g, const char *sampler, int32_t columns, int32_t pr
     }
     g->sampler = tt_sampler_find(sampler);
     assert_int_equal(tt_arena_open(&g->life, tt_seq_bytes(g->sampler, columns, 0, 0), e), TT_OK);
-    assert_int_equal(tt_arena_open(&g->step, tt_seq_step_bytes(columns), e), TT_OK);
+    assert_int_equal(tt_arena_open(&g->step, tt_seq_step_bytes(g->sampler, columns, 0),
+                                   e), TT_OK);
     g->q = (tt_seq){.columns = columns, .prompt = prompt, .params = &g->params, .mask_id = MASK,
+                    .sampler = g->sampler, .kinds = TT_KIND_BIDIRECTIONAL | TT_KIND_MEMO,
                     .eos_id = 90, .eot_id = -1, .vocab = 100, .arena = &g->life,
                     .noise = {.kind = TT_NOISE_PHILOX, .seed = 5}};
     assert_int_equal(tt_seq_begin(&g->q, id, rest, NULL, e), TT_OK);
@@ -60,23 +67,27 @@ static bool play_step(game *g)
 {
     tt_err e;
     bool done = false;
-    tt_row_stats stats[MAX];
+    tt_row_stats stats[2 * MAX];
+    float kl[2 * MAX];
     tt_arena_rewind(&g->step, 0);
     tt_plan plan = {.arena = &g->step};
     assert_int_equal(g->sampler->plan(&g->q, g->state, &plan, &e), TT_OK);
     assert_true(plan.asks > 0);
     for (int32_t i = 0; i < plan.asks; i++) {
         int32_t c = plan.ask[i].column;
+        kl[i] = moved;
         stats[i] = (tt_row_stats){.argmax = c, .drawn = c, .prob = sure(c), .margin = sure(c),
                                   .entropy = -sure(c)};
     }
     int32_t before[MAX], n = 0;
     memcpy(before, g->q.id, (size_t)g->q.columns * sizeof *before);
-    tt_result r = {.plan = &plan, .stats = stats};
+    tt_result r = {.plan = &plan, .stats = stats, .kl = kl};
+    g->plan[g->steps] = plan;
+    g->first_fed[g->steps] = plan.feed ? plan.feed[0] : -1;
     assert_int_equal(g->sampler->apply(&g->q, g->state, &r, &done, &e), TT_OK);
     for (int32_t c = 0; c < g->q.columns; c++)
         if (before[c] == MASK && g->q.id[c] != MASK) {
-            assert_int_equal(g->q.id[c], c);
+            assert_true(g->q.id[c] == c || (g->q.params->early_stop && g->q.id[c] == g->q.eos_id));
             g->order[g->q.committed - 1] = c;
             n++;
         }
@@ -296,6 +307,197 @@ static void every_ask_bans_the_mask_and_has_its_own_noise(void **state)
     end(&g);
 }
 
+static float entropies(int32_t c) { return -0.05f * (float)(c + 1); }
+
+static void entropy_bound_leaves_the_largest_out_of_the_sum(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = entropies; /* 0.05 0.1 0.15 0.2 0.25 0.3 */
+    g.params.entropy_bound = 0.16;
+    assert_int_equal(begin(&g, "entropy_bound", 6, 0, NULL, &e), TT_OK);
+    play(&g);
+    const int32_t want[] = {3, 1, 1, 1};
+    assert_int_equal(g.steps, 4);
+    assert_memory_equal(g.commits, want, sizeof want);
+    end(&g);
+}
+
+static float two_runs(int32_t c)
+{
+    static const float p[] = {0.2f, 0.45f, 0.3f, 0, 0.35f, 0.42f};
+    return p[c];
+}
+
+static void hierarchy_commits_the_best_of_every_run(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    uint8_t open[6] = {1, 1, 1, 0, 1, 1};
+    sure = two_runs;
+    assert_int_equal(begin(&g, "hierarchy", 6, 0, open, &e), TT_OK);
+    assert_false(play_step(&g));
+    assert_int_equal(g.q.id[1], 1); /* the block's best, its run's best too */
+    assert_int_equal(g.q.id[5], 5); /* the other run's best, above low_threshold */
+    assert_int_equal(g.commits[0], 2);
+    assert_false(play_step(&g)); /* three runs of one, all below low_threshold: the best alone */
+    assert_int_equal(g.q.id[4], 4);
+    assert_int_equal(g.commits[1], 1);
+    end(&g);
+}
+
+static void klass_waits_until_distributions_stop_moving(void **state)
+{
+    (void)state;
+    for (int calm = 0; calm < 2; calm++) {
+        game g = new_game();
+        tt_err e;
+        sure = equal;
+        moved = calm ? 0.001f : 0.5f;
+        g.params.threshold = 0.4;
+        g.params.block_length = 4;
+        assert_int_equal(begin(&g, "klass", 8, 0, NULL, &e), TT_OK);
+        play(&g);
+        const int32_t want[] = {1, 3, 1, 3}; /* the first step of a block is never stable */
+        assert_int_equal(g.steps, calm ? 4 : 8);
+        if (calm)
+            assert_memory_equal(g.commits, want, sizeof want);
+        end(&g);
+    }
+}
+
+static void klass_goes_on_when_its_steps_are_used_up(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = falling; /* columns 0, 1 pass the threshold, one per step after the first */
+    moved = 0;
+    g.params.threshold = 0.3;
+    g.params.steps = 2;
+    assert_int_equal(begin(&g, "klass", 8, 0, NULL, &e), TT_OK);
+    play(&g);
+    const int32_t want[] = {4, 4};
+    assert_memory_equal(g.commits, want, sizeof want);
+    end(&g);
+    g = new_game();
+    g.params.threshold = 0.1;
+    g.params.steps = 3; /* 3, then a stable one instead of 3, then 2, and 2 left over */
+    sure = falling;
+    assert_int_equal(begin(&g, "klass", 16, 0, NULL, &e), TT_OK);
+    play(&g); /* asserts that nothing stays open */
+    assert_true(g.steps > 3);
+    end(&g);
+}
+
+static float weak_end(int32_t c) { return c < 4 ? 0.5f : 0.05f; }
+
+static void slowfast_ends_a_cycle_where_the_block_gets_unsure(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = weak_end;
+    g.params.explore_steps = 2;
+    assert_int_equal(begin(&g, "slowfast", 8, 0, NULL, &e), TT_OK);
+    play(&g);
+    assert_int_equal(g.steps, 8);
+    /* Two slow steps and the first fast one see all; the second sees no further than the cycle. */
+    const int32_t see[] = {8, 8, 8, 4};
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(g.plan[i].see_end, see[i]);
+        assert_int_equal(g.plan[i].row_end, see[i]);
+    }
+    for (int32_t c = 0; c < 8; c++)
+        assert_int_equal(g.order[c], c);
+    end(&g);
+}
+
+static void dkv_feeds_open_columns_and_the_last_commits(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = falling; /* left to right */
+    g.params.cache = TT_CACHE_DKV;
+    g.params.cache_refresh = 4;
+    assert_int_equal(begin(&g, "low_confidence", 10, 2, NULL, &e), TT_OK);
+    play(&g);
+    /* Steps 0, 1, 4 feed all; the others what is open and what was committed one step before. */
+    const int32_t fed[] = {-1, -1, 3, 4, -1, 6, 7, 8};
+    assert_int_equal(g.steps, 8);
+    for (int i = 0; i < 8; i++) {
+        assert_true(g.plan[i].keep);
+        assert_int_equal(g.first_fed[i], fed[i]);
+        assert_int_equal(g.plan[i].feeds, fed[i] < 0 ? 0 : 10 - fed[i]);
+    }
+    end(&g);
+}
+
+static void vicinity_warms_up_fills_and_feeds_what_is_near(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = falling;
+    g.params.cache = TT_CACHE_VICINITY;
+    g.params.cache_before = 2;
+    g.params.cache_after = 3;
+    g.params.cache_warmup = 2;
+    g.params.block_length = 4;
+    assert_int_equal(begin(&g, "low_confidence", 16, 4, NULL, &e), TT_OK);
+    play(&g);
+    static const struct {
+        bool keep;
+        int32_t begin, end;
+    } want[] = {{false, 0, 16}, {false, 0, 16}, {true, 0, 16}, {true, 2, 11}, /* block 4..7 */
+                {true, 0, 16},  {true, 6, 15},  {true, 6, 15}, {true, 6, 15}, /* block 8..11 */
+                {true, 0, 16},  {true, 10, 16}};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        assert_int_equal(g.plan[i].keep, want[i].keep);
+        assert_int_equal(g.plan[i].row_begin, want[i].begin);
+        assert_int_equal(g.plan[i].row_end, want[i].end);
+    }
+    end(&g);
+}
+
+static void a_refreshed_dual_cache_feeds_all_again(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = falling;
+    g.params.cache = TT_CACHE_DUAL;
+    g.params.cache_refresh = 3;
+    assert_int_equal(begin(&g, "low_confidence", 10, 2, NULL, &e), TT_OK);
+    play(&g);
+    /* A pass over all and one over the block are one turn; turns 0, 3 begin with all. */
+    const int32_t begins[] = {0, 2, 2, 2, 0, 2, 2, 2};
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(g.plan[i].row_begin, begins[i]);
+    end(&g);
+}
+
+static void early_stop_fills_up_after_the_block_with_the_end(void **state)
+{
+    (void)state;
+    game g = new_game();
+    tt_err e;
+    sure = falling;
+    g.params.block_length = 4;
+    g.params.early_stop = true;
+    assert_int_equal(begin(&g, "low_confidence", 12, 0, NULL, &e), TT_OK);
+    g.q.eos_id = 2; /* what column 2 will hold */
+    play(&g);
+    assert_int_equal(g.steps, 4);
+    assert_int_equal(g.q.id[3], 3); /* the block is finished first */
+    for (int32_t c = 4; c < 12; c++)
+        assert_int_equal(g.q.id[c], 2);
+    end(&g);
+}
+
 static void the_table_is_whole(void **state)
 {
     (void)state;
@@ -343,6 +545,15 @@ int main(void)
         cmocka_unit_test(too_few_steps_name_the_parameter),
         cmocka_unit_test(the_random_order_depends_on_seed_and_sample_alone),
         cmocka_unit_test(every_ask_bans_the_mask_and_has_its_own_noise),
+        cmocka_unit_test(entropy_bound_leaves_the_largest_out_of_the_sum),
+        cmocka_unit_test(hierarchy_commits_the_best_of_every_run),
+        cmocka_unit_test(klass_waits_until_distributions_stop_moving),
+        cmocka_unit_test(klass_goes_on_when_its_steps_are_used_up),
+        cmocka_unit_test(slowfast_ends_a_cycle_where_the_block_gets_unsure),
+        cmocka_unit_test(dkv_feeds_open_columns_and_the_last_commits),
+        cmocka_unit_test(vicinity_warms_up_fills_and_feeds_what_is_near),
+        cmocka_unit_test(a_refreshed_dual_cache_feeds_all_again),
+        cmocka_unit_test(early_stop_fills_up_after_the_block_with_the_end),
         cmocka_unit_test(the_table_is_whole),
         cmocka_unit_test(parameters_are_checked),
     };

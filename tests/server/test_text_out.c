@@ -75,6 +75,37 @@ static void only_the_contiguous_prefix_is_shown(void **state)
     tt_text_out_free(&o);
 }
 
+static void what_may_be_revised_waits(void **state)
+{
+    (void)state;
+    canvas c;
+    canvas_init(&c, 8);
+    tt_text_out o = {.tok = tok, .begin = 0, .end = 8};
+    put(&c, 0, "abcdef");
+    c.v.unsettled = 4; /* the block begins at column 4 */
+    feed(&o, &c);
+    SHOWS(o, "abcd");
+    c.id[5] = -1; /* taken back */
+    put(&c, 4, "x");
+    feed(&o, &c);
+    SHOWS(o, "abcd");
+    put(&c, 5, "yzw");
+    feed(&o, &c); /* full, but its end was not said */
+    SHOWS(o, "abcd");
+    assert_int_equal(o.finish, TT_FINISH_NONE);
+    c.v.unsettled = 0;
+    feed(&o, &c);
+    SHOWS(o, "abcdxyzw");
+    assert_int_equal(o.finish, TT_FINISH_LENGTH);
+    tt_text_out_free(&o);
+    /* A run that ends otherwise shows what there is. */
+    c.v.unsettled = 4;
+    c.v.finish = TT_FINISH_DEADLINE;
+    feed(&o, &c);
+    SHOWS(o, "abcdxyzw");
+    tt_text_out_free(&o);
+}
+
 static void a_character_is_never_cut(void **state)
 {
     (void)state;
@@ -166,44 +197,6 @@ static void held_text_appears_when_the_answer_is_over(void **state)
     feed(&o, &c);
     SHOWS(o, "xEN");
     assert_int_equal(o.finish, TT_FINISH_CANCELLED);
-    tt_text_out_free(&o);
-}
-
-static void a_revising_sampler_is_shown_at_its_end_only(void **state)
-{
-    (void)state;
-    canvas c;
-    canvas_init(&c, 3);
-    tt_text_out o = {.tok = tok, .end = 3, .hold = true};
-    put(&c, 0, "abc");
-    feed(&o, &c);
-    SHOWS(o, "");
-    put(&c, 0, "xyz");
-    c.v.finish = TT_FINISH_LENGTH;
-    feed(&o, &c);
-    SHOWS(o, "xyz");
-    tt_text_out_free(&o);
-}
-
-static void unsettled_columns_wait_until_they_are_settled(void **state)
-{
-    (void)state;
-    canvas c;
-    canvas_init(&c, 4);
-    tt_text_out o = {.tok = tok, .end = 4};
-    put(&c, 0, "abcd");
-    c.v.unsettled = 2;
-    feed(&o, &c);
-    SHOWS(o, "ab");
-    put(&c, 2, "x");
-    feed(&o, &c);
-    SHOWS(o, "ab");
-    c.v.unsettled = 1;
-    feed(&o, &c);
-    SHOWS(o, "abx");
-    c.v.finish = TT_FINISH_LENGTH; /* the end settles the rest */
-    feed(&o, &c);
-    SHOWS(o, "abxd");
     tt_text_out_free(&o);
 }
 
@@ -367,13 +360,12 @@ static int close_tok(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unsettled_columns_wait_until_they_are_settled),
         cmocka_unit_test(only_the_contiguous_prefix_is_shown),
+        cmocka_unit_test(what_may_be_revised_waits),
         cmocka_unit_test(a_character_is_never_cut),
         cmocka_unit_test(a_stop_id_ends_the_text),
         cmocka_unit_test(text_that_may_begin_a_stop_string_waits),
         cmocka_unit_test(held_text_appears_when_the_answer_is_over),
-        cmocka_unit_test(a_revising_sampler_is_shown_at_its_end_only),
         cmocka_unit_test(the_result_does_not_depend_on_when_one_looks),
         cmocka_unit_test(a_draft_shows_every_column),
         cmocka_unit_test(without_a_tokenizer_columns_are_counted),
