@@ -10,13 +10,13 @@
 enum { MAX_THREADS = 1024 };
 enum { KEY_DEVICE = 0x100, KEY_THREADS, KEY_WEIGHTS };
 
-static const char *const weights_names[] = {"auto", "f32", "bf16", "int8", NULL};
+static const char *const weights_names[] = {"auto", "f32", "bf16", "int8", "fp8", NULL};
 
 static const struct argp_option engine_options[] = {
     {"device", KEY_DEVICE, "NAME", 0,
      "auto, cpu, plain (no plug-in), twin (slow reference), cuda or cuda:N (TUTTI_DEVICE)", 10},
     {"threads", KEY_THREADS, "N", 0, "CPU threads; 0: all cores but one (TUTTI_THREADS)", 10},
-    {"weights", KEY_WEIGHTS, "MODE", 0, "auto (as stored), f32, bf16 or int8", 10},
+    {"weights", KEY_WEIGHTS, "MODE", 0, "auto (as stored), f32, bf16, int8 or fp8", 10},
     {0},
 };
 
@@ -46,7 +46,7 @@ static tt_weights_mode weights_mode(struct argp_state *state, const char *text)
     for (int i = 0; weights_names[i]; i++)
         if (!strcmp(weights_names[i], text))
             return (tt_weights_mode)i;
-    argp_error(state, "--weights is '%.40s', must be auto, f32, bf16 or int8", text);
+    argp_error(state, "--weights is '%.40s', must be auto, f32, bf16, int8 or fp8", text);
     return TT_WEIGHTS_AUTO;
 }
 

@@ -11,7 +11,7 @@
 namespace {
 
 constexpr int kRows = 64, kKeys = 64, kThreads = 128;
-constexpr int kChunk = 192;                   /* keys of a part */
+constexpr int kChunk = 192, kMostChunks = 64; /* keys of a part at least; parts at most */
 constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
 
 /* --- tensor cores --- */
@@ -163,33 +163,57 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
     }
 }
 
-/* The last block of a (tile, head) merges the parts of its chunks, in their order. */
+/* The last block of a (tile, head) merges the parts of its chunks, in their order. share: room for
+ * each chunk's share of each row, in shared memory. Four places a thread at a time, so that many
+ * loads are under way. */
 template <int HD>
 __device__ void merge_chunks(const call *c, const span &s, const heads &n, int head, int tile,
-                             bf16 *out, int64_t ldo)
+                             bf16 *out, int64_t ldo, float *share)
 {
     int64_t first = (int64_t)head * c->parts + s.part + (int64_t)tile * s.chunks;
-    int64_t rows = s.query_rows - (int64_t)tile * kRows;
+    int rows = (int)(s.query_rows - (int64_t)tile * kRows), fours = n.dim / 4;
     rows = rows < kRows ? rows : kRows;
-    for (int t = threadIdx.x; t < rows * (n.dim / 4); t += kThreads) {
-        int row = t / (n.dim / 4), at = t % (n.dim / 4) * 4;
+    for (int row = threadIdx.x; row < rows; row += kThreads) {
+        const float2 *m = c->part_max + first * kRows + row;
         float max = -INFINITY, mass = 0;
-        float4 sum = {0, 0, 0, 0};
         for (int i = 0; i < s.chunks; i++)
-            max = fmaxf(max, __ldcg(&c->part_max[(first + i) * kRows + row]).x);
-        for (int i = 0; i < s.chunks && max > -INFINITY; i++) {
-            float2 m = __ldcg(&c->part_max[(first + i) * kRows + row]);
-            if (m.x == -INFINITY)
-                continue; /* the part is not written */
-            float4 v = __ldcg((const float4 *)&c->part_sum[((first + i) * kRows + row) * HD + at]);
-            float by = exp2f(m.x - max);
-            mass += m.y * by;
-            sum.x += v.x * by, sum.y += v.y * by, sum.z += v.z * by, sum.w += v.w * by;
+            max = fmaxf(max, __ldcg(m + i * kRows).x);
+        for (int i = 0; i < s.chunks; i++) {
+            float2 v = __ldcg(m + i * kRows);
+            float by = v.x == -INFINITY ? 0.0f : exp2f(v.x - max);
+            share[i * kRows + row] = by;
+            mass += v.y * by;
         }
         float inv = mass > 0 ? 1.0f / mass : 0.0f;
-        uint2 w = {pack2(sum.x * inv, sum.y * inv), pack2(sum.z * inv, sum.w * inv)};
-        bf16 *y = out + (s.query_row + (int64_t)tile * kRows + row) * ldo + head * n.dim + at;
-        *reinterpret_cast<uint2 *>(y) = w;
+        for (int i = 0; i < s.chunks; i++)
+            share[i * kRows + row] *= inv;
+    }
+    __syncthreads();
+    constexpr int AT_ONCE = 4;
+    for (int t0 = threadIdx.x; t0 < rows * fours; t0 += AT_ONCE * kThreads) {
+        float4 sum[AT_ONCE] = {};
+#pragma unroll 4
+        for (int i = 0; i < s.chunks; i++)
+#pragma unroll
+            for (int u = 0; u < AT_ONCE; u++) {
+                int t = t0 + u * kThreads, row = t / fours, at = t % fours * 4;
+                float by = t < rows * fours ? share[i * kRows + row] : 0.0f;
+                if (by == 0.0f)
+                    continue; /* a part nobody saw is not written */
+                float4 v =
+                    __ldcg((const float4 *)&c->part_sum[((first + i) * kRows + row) * HD + at]);
+                sum[u].x = fmaf(v.x, by, sum[u].x), sum[u].y = fmaf(v.y, by, sum[u].y);
+                sum[u].z = fmaf(v.z, by, sum[u].z), sum[u].w = fmaf(v.w, by, sum[u].w);
+            }
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            int t = t0 + u * kThreads, row = t / fours, at = t % fours * 4;
+            if (t >= rows * fours)
+                break;
+            bf16 *y = out + (s.query_row + (int64_t)tile * kRows + row) * ldo + head * n.dim + at;
+            *reinterpret_cast<uint2 *>(y) =
+                make_uint2(pack2(sum[u].x, sum[u].y), pack2(sum[u].z, sum[u].w));
+        }
     }
 }
 
@@ -250,8 +274,8 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
 
     int64_t rows = s.query_rows - row0 < kRows ? s.query_rows - row0 : kRows;
     int64_t seen = s.see == TT_SEE_ALL ? s.keys : visible(s, row0 + rows - 1);
-    int64_t begin_key = s.chunks > 1 ? (int64_t)chunk * kChunk : 0;
-    int64_t end_key = s.chunks > 1 && begin_key + kChunk < seen ? begin_key + kChunk : seen;
+    int64_t begin_key = (int64_t)chunk * s.chunk;
+    int64_t end_key = s.chunks > 1 && begin_key + s.chunk < seen ? begin_key + s.chunk : seen;
     int64_t see[2];
     for (int h = 0; h < 2; h++) {
         int64_t r = row0 + warp * 16 + lane / 4 + 8 * h;
@@ -319,7 +343,7 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
     __syncthreads();
     if (is_last) {
         __threadfence();
-        merge_chunks<HD>(c, s, n, head, tile, out, ldo);
+        merge_chunks<HD>(c, s, n, head, tile, out, ldo, (float *)tiles);
     }
 }
 
@@ -485,8 +509,11 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
         int tile = kind == KIND_LONG ? kLongRows : kRows;
         o->tiles = (int32_t)((s->query_rows + tile - 1) / tile);
         o->chunks = 1;
-        if (kind == KIND_SHORT && s->query_rows <= kSplitRows && s->keys > kChunk)
-            o->chunks = (int32_t)((s->keys + kChunk - 1) / kChunk);
+        if (kind == KIND_SHORT && s->query_rows <= kSplitRows && s->keys > kChunk) {
+            int64_t even = (s->keys + kMostChunks * kKeys - 1) / (kMostChunks * kKeys) * kKeys;
+            o->chunk = even > kChunk ? even : kChunk;
+            o->chunks = (int32_t)((s->keys + o->chunk - 1) / o->chunk);
+        }
         to->items += kind == KIND_ROWS ? s->query_rows : (int64_t)o->tiles * o->chunks;
         o->part = to->parts;
         o->counter = to->counters;

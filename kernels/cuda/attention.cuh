@@ -15,6 +15,7 @@ struct span {
     const void *k, *v;
     int32_t see, block;
     int32_t tiles, chunks;   /* of query rows, of keys */
+    int64_t chunk;           /* keys of a chunk */
     int64_t item;            /* number of the first (tile, chunk) of the span */
     int64_t part;            /* first part of the span, per head: tile-major, then chunk */
     int64_t counter;         /* first counter of the span, per head */

@@ -3,7 +3,8 @@
  * A block takes 128 query rows of one head: two warpgroups of 64 rows multiply, a third brings the
  * rows and then tiles of 128 keys and values through a ring of two. Scores stay in registers, and
  * so do the weights on their way into the second product (FlashAttention-3, arXiv 2407.08608,
- * without its pipelining inside a warpgroup: two warpgroups keep the multipliers busy in turns). */
+ * without its pipelining inside a warpgroup). The two multiplying warpgroups take turns with their
+ * scores, so that one multiplies while the other takes exponentials. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/hopper.cuh"
 
@@ -229,12 +230,21 @@ __device__ void store(const state<HD> &s, const work &w, bf16 *out, int64_t ldo,
     }
 }
 
+/* Turns of the two warpgroups, by named barriers: one waits for its own, and opens the other's. */
+__device__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
+__device__ void pass_turn(int group)
+{
+    asm volatile("bar.arrive %0, 256;" ::"r"(2 - group) : "memory");
+}
+
 template <int HD>
 __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, int64_t ldo)
 {
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     int turn = 0, parity = 0, q_parity = 0;
     bool speaks = threadIdx.x % 128 == 0;
+    if (group == 1)
+        pass_turn(1); /* the first turn is the other's */
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x, q_parity ^= 1) {
         work w = work_of(c, item, blockIdx.y);
         int64_t row0 = w.row0 + group * 64 + warp * 16, see[2];
@@ -252,7 +262,9 @@ __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, 
         for (int64_t at = 0; at < w.keys; at += kKeys) {
             float weight[kKeys / 2];
             barrier_wait(&t.k_full[turn], parity);
+            wait_turn(group);
             score<HD>(weight, t.q + group * 64 * 128, t.k + turn * tile_bytes<HD>());
+            pass_turn(group);
             if (speaks)
                 barrier_arrive(&t.k_empty[turn]);
             int limit[2], hole = hole_in(*w.s, row0 + lane / 4, at, kKeys);

@@ -48,9 +48,14 @@ namespace hopper {
 
 constexpr int kSlab = 128; /* bytes of K a stage */
 
+/* With few rows a block takes less than half of the shared memory, and few threads: the blocks of
+ * the next product then start beside it and fetch their first weights while it ends. */
+template <int TM> __host__ __device__ constexpr int threads() { return TM == 64 ? 160 : 384; }
+
 template <int TM, int TN> constexpr int stages()
 {
-    return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
+    int room = (TM == 64 ? 108 : 216) * 1024;
+    return room / ((TM + TN) * kSlab) < 16 ? room / ((TM + TN) * kSlab) : 16;
 }
 template <int TM, int TN> constexpr size_t shared_bytes()
 {
@@ -253,7 +258,7 @@ __device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_r
 {
     constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8; /* multiplying threads; float4s of one */
     __shared__ bool last[TM / 64];
-    int group = threadIdx.x / 128 - 1, thread = threadIdx.x - 128;
+    int group = threadIdx.x / 128, thread = threadIdx.x;
     float4 *first = (float4 *)a.part + (int64_t)(i / 4) * 4 * SIZE * FOURS + thread;
     float4 *mine = first + (int64_t)(i % 4) * SIZE * FOURS;
 #pragma unroll
@@ -293,7 +298,7 @@ __device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_r
 template <bool TOTALS, bool FP8, int TM, int TN>
 __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2])
 {
-    int group = threadIdx.x / 128 - 1, last = -1, at = 0;
+    int group = threadIdx.x / 128, last = -1, at = 0;
     float total[TOTALS ? TN / 2 : 1];
     for (int k = 0; k < slabs; k++, r.next()) {
         barrier_wait(&r.full[r.stage], r.parity);
@@ -335,7 +340,7 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
 template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
 __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 {
-    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+    int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
     int run = FP8 ? kPromote : SUM == QUARTERS ? a.slabs / 4 : a.slabs;
     for (int i = blockIdx.x; i < a.tiles; i += gridDim.x) {
         float d[TN / 2];
@@ -357,7 +362,7 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 }
 
 template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
-__global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
+__global__ void __launch_bounds__(threads<TM>(), TM == 64 ? 2 : 1)
     gemm(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
          const __grid_constant__ hopper_args a)
 {
@@ -374,10 +379,10 @@ __global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
     }
     __syncthreads();
     let_next_start();
-    if (threadIdx.x < 128) {
+    if (threadIdx.x >= TM / 64 * 128) {
         if (TM > 64)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == 0)
+        if (threadIdx.x == TM / 64 * 128)
             feed<TM, TN, FP8, SUM>(r, &mx, &mw, a);
     } else {
         if (TM > 64)
@@ -436,8 +441,7 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     if (st)
         return st;
     unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
-    return launch(c, "linear", kernel, grid, (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, mw,
-                  a);
+    return launch(c, "linear", kernel, grid, threads<TM>(), shared_bytes<TM, TN>(), e, mx, mw, a);
 }
 
 /* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its
@@ -464,8 +468,8 @@ inline choice choose(const cuda *c, const cuda_gemm *g, int64_t n, const int *wi
     int64_t k_bytes = g->w->k * (g->w->fp8 ? 1 : 2);
     for (int tm = 64; tm <= 128; tm += 64)
         for (int i = 0; i < count; i++) {
-            if (tm == 64 ? g->rows > 64 : (g->w->fp8 && widths[i] > 128))
-                continue; /* the wider tiles of e4m3 do not fit the registers twice */
+            if (tm == 64 ? g->rows > 64 || widths[i] > 192 : g->w->fp8 && widths[i] > 128)
+                continue; /* too few stages; too many registers for sums of sums */
             double now = cost(c, g->rows, n, k_bytes, tm, widths[i]);
             if (!best.tm || now < least) {
                 best = {tm, widths[i]};

@@ -32,7 +32,7 @@ __device__ void feed_groups(ring<TM, TN> r, const CUtensorMap *mx, const grouped
         group_tile t = find_tile(p.first, p.groups, TM, p.columns, tile);
         if (t.group < 0)
             return;
-        if (threadIdx.x == 0) {
+        if (threadIdx.x % 32 == 0) {
             const CUtensorMap *mw = &p.card[t.group]->map;
             acquire_map(mw);
             for (int k = 0; k < p.a.slabs; k++, r.next()) {
@@ -51,7 +51,7 @@ __device__ void feed_groups(ring<TM, TN> r, const CUtensorMap *mx, const grouped
 template <int TM, int TN, bool FP8>
 __device__ void multiply_groups(ring<TM, TN> r, const grouped_args &p)
 {
-    int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4;
+    int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
     for (int tile = blockIdx.x;; tile += gridDim.x) {
         group_tile t = find_tile(p.first, p.groups, TM, p.columns, tile);
         if (t.group < 0)
@@ -68,7 +68,7 @@ __device__ void multiply_groups(ring<TM, TN> r, const grouped_args &p)
 }
 
 template <int TM, int TN, bool FP8>
-__global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
+__global__ void __launch_bounds__(threads<TM>(), TM == 64 ? 2 : 1)
     grouped(const __grid_constant__ CUtensorMap mx, const __grid_constant__ grouped_args p)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
@@ -84,10 +84,10 @@ __global__ void __launch_bounds__((TM / 64 + 1) * 128, 1)
     }
     __syncthreads();
     begin();
-    if (threadIdx.x < 128) {
+    if (threadIdx.x >= TM / 64 * 128) {
         if (TM > 64)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x < 32)
+        if (threadIdx.x < TM / 64 * 128 + 32)
             feed_groups<TM, TN, FP8>(r, &mx, p);
     } else {
         if (TM > 64)
@@ -123,7 +123,7 @@ template <int TM, bool FP8> tt_status run_grouped(cuda *c, const cuda_gemm *g, t
         st = allow_shared(c, &allowed, kernel, shared_bytes<TM, TN>(), "linear_grouped", e);
     return st ? st
               : launch(c, "linear_grouped", kernel, (unsigned)(tiles < c->sms ? tiles : c->sms),
-                       (TM / 64 + 1) * 128, shared_bytes<TM, TN>(), e, mx, p);
+                       threads<TM>(), shared_bytes<TM, TN>(), e, mx, p);
 }
 
 } // namespace hopper

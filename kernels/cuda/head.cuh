@@ -66,83 +66,144 @@ __device__ inline float biased(float l, const tt_id_value *bias, int n, int32_t 
     return l;
 }
 
-/* d: accumulators of 16 rows x TN columns a warp, in wgmma's layout; m0: the warp's first row. */
+/* Moves everything four places down, the first four to the end. With it a loop over registers need
+ * not be unrolled: the statistics of a tile as straight code would not fit the instruction cache. */
+template <int N> __device__ inline void rotate(float (&d)[N])
+{
+    float first[4] = {d[0], d[1], d[2], d[3]};
+#pragma unroll
+    for (int j = 0; j + 4 < N; j++)
+        d[j] = d[j + 4];
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        d[N - 4 + j] = first[j];
+}
+
+/* A row's rules, as a thread of its quad holds them. */
+struct head_rules {
+    head_row q;
+    const tt_id_value *bias;
+    int64_t row, end; /* end: ids from here on are banned */
+    bool valid, any;  /* any: a bias lies in this tile */
+};
+
+__device__ inline head_rules rules_of(const head_tile_args &a, int64_t row, int64_t rows, int64_t n,
+                                      int n0)
+{
+    head_rules u;
+    u.row = row;
+    u.valid = row < rows;
+    u.q = a.row[u.valid ? row : 0];
+    u.bias = a.bias + (u.valid ? row : 0) * kPlainBias;
+    u.end = u.q.limit > 0 && u.q.limit < n ? u.q.limit : n;
+    u.any = false;
+    for (int i = 0; i < u.q.n_bias; i++)
+        u.any |= u.bias[i].id >= n0 && u.bias[i].id < n0 + kHeadTile;
+    return u;
+}
+
+/* What a thread has seen of a row. */
+struct head_seen {
+    head_peak peak;
+    float sum, moment, score, logit;
+    int32_t drawn;
+};
+
+__device__ inline void merge_quad(head_seen &s)
+{
+    for (int x = 1; x <= 2; x *= 2) {
+        s.sum += __shfl_xor_sync(~0u, s.sum, x);
+        s.moment += __shfl_xor_sync(~0u, s.moment, x);
+        float score = __shfl_xor_sync(~0u, s.score, x), l = __shfl_xor_sync(~0u, s.logit, x);
+        int32_t at = __shfl_xor_sync(~0u, s.drawn, x);
+        if (score > s.score || (score == s.score && (uint32_t)at < (uint32_t)s.drawn)) {
+            s.score = score;
+            s.drawn = at;
+            s.logit = l;
+        }
+    }
+}
+
+/* Two logits side by side: their weights, and their noisy scores. */
+__device__ inline void weigh(head_seen &s, const float *l, int32_t col, const head_row &q)
+{
+    bool noisy = q.temperature > 0 && q.noise == TT_NOISE_PHILOX;
+    tt_rng_block noise;
+    if (noisy)
+        noise = tt_rng_at({q.seed, q.sample, q.step, q.position}, (uint32_t)col / 4);
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        if (l[c] == -INFINITY)
+            continue;
+        float off = l[c] - s.peak.max, e = expf(off);
+        s.sum += e;
+        s.moment = fmaf(e, off, s.moment);
+        if (!noisy)
+            continue;
+        uint32_t word = col % 4 ? noise.v[2 + c] : noise.v[c];
+        float score = fmaf(q.temperature, tt_gumbel(word), l[c]);
+        if (score > s.score) {
+            s.score = score;
+            s.drawn = col + c;
+            s.logit = l[c];
+        }
+    }
+}
+
+/* d: accumulators of 16 rows x kHeadTile columns a warp, in wgmma's layout; m0: the warp's first
+ * row. */
 template <int TN>
 __device__ void head_tile(float (&d)[TN / 2], const head_tile_args &a, int64_t rows, int64_t n,
                           int64_t m0, int n0, int tile)
 {
     int lane = threadIdx.x % 32, t = lane % 4;
+    head_rules u[2] = {rules_of(a, m0 + lane / 4, rows, n, n0),
+                       rules_of(a, m0 + lane / 4 + 8, rows, n, n0)};
+    head_seen s[2];
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int64_t row = m0 + lane / 4 + 8 * h;
-        bool valid = row < rows;
-        head_row q = a.row[valid ? row : 0];
-        const tt_id_value *bias = a.bias + (valid ? row : 0) * kPlainBias;
-        int64_t end = q.limit > 0 && q.limit < n ? q.limit : n;
-        head_peak p = {-INFINITY, -INFINITY, -1};
-        bool any = false; /* a bias or the target lies in this tile */
-        for (int i = 0; i < q.n_bias; i++)
-            any |= bias[i].id >= n0 && bias[i].id < n0 + TN;
+    for (int h = 0; h < 2; h++)
+        s[h] = {{-INFINITY, -INFINITY, -1}, 0, 0, -INFINITY, 0, -1};
+#pragma unroll 1
+    for (int g = 0; g < TN / 8; g++) {
 #pragma unroll
-        for (int i = 0; i < TN / 4; i++) {
-            int32_t col = n0 + i / 2 * 8 + 2 * t + i % 2;
-            float &l = d[i / 2 * 4 + 2 * h + i % 2];
-            l = col < end ? clean(l) : -INFINITY;
-            if (any)
-                l = biased(l, bias, q.n_bias, col);
-            if (col == q.target && valid)
-                a.target[row] = l;
+        for (int i = 0; i < 4; i++) {
+            int h = i / 2;
+            int32_t col = n0 + 8 * g + 2 * t + i % 2;
+            float l = col < u[h].end ? clean(d[i]) : -INFINITY;
+            if (u[h].any)
+                l = biased(l, u[h].bias, u[h].q.n_bias, col);
+            if (col == u[h].q.target && u[h].valid)
+                a.target[u[h].row] = l;
+            head_peak &p = s[h].peak;
             if (l > p.max)
                 p = {l, p.max, col};
             else
                 p.second = fmaxf(p.second, l);
+            d[i] = l;
         }
-        for (int x = 1; x <= 2; x *= 2)
+        rotate(d);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        for (int x = 1; x <= 2; x *= 2) {
+            head_peak &p = s[h].peak;
             p = merge(p, {__shfl_xor_sync(~0u, p.max, x), __shfl_xor_sync(~0u, p.second, x),
                           __shfl_xor_sync(~0u, p.at, x)});
-        float sum = 0, moment = 0, score = -INFINITY, logit = 0;
-        int32_t drawn = -1;
-        bool noisy = q.temperature > 0 && q.noise == TT_NOISE_PHILOX;
-        tt_rng_address from = {q.seed, q.sample, q.step, q.position};
-#pragma unroll
-        for (int i = 0; i < TN / 4; i += 2) {
-            int32_t col = n0 + i / 2 * 8 + 2 * t;
-            tt_rng_block noise;
-            if (noisy)
-                noise = tt_rng_at(from, (uint32_t)col / 4);
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                float l = d[i / 2 * 4 + 2 * h + c];
-                if (l == -INFINITY)
-                    continue;
-                float off = l - p.max, e = expf(off);
-                sum += e;
-                moment = fmaf(e, off, moment);
-                if (noisy) {
-                    uint32_t word = t % 2 ? noise.v[2 + c] : noise.v[c];
-                    float s = fmaf(q.temperature, tt_gumbel(word), l);
-                    if (s > score) {
-                        score = s;
-                        drawn = col + c;
-                        logit = l;
-                    }
-                }
-            }
         }
-        for (int x = 1; x <= 2; x *= 2) {
-            sum += __shfl_xor_sync(~0u, sum, x);
-            moment += __shfl_xor_sync(~0u, moment, x);
-            float s = __shfl_xor_sync(~0u, score, x), l = __shfl_xor_sync(~0u, logit, x);
-            int32_t at = __shfl_xor_sync(~0u, drawn, x);
-            if (s > score || (s == score && (uint32_t)at < (uint32_t)drawn)) {
-                score = s;
-                drawn = at;
-                logit = l;
-            }
-        }
-        if (t == 0 && valid)
-            a.part[row * a.tiles + tile] = {p.max, p.second, sum, moment, score, logit, p.at,
-                                            drawn};
+#pragma unroll 1
+    for (int g = 0; g < TN / 8; g++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            weigh(s[h], &d[2 * h], n0 + 8 * g + 2 * t, u[h].q);
+        rotate(d);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        merge_quad(s[h]);
+        const head_seen &f = s[h];
+        if (t == 0 && u[h].valid)
+            a.part[u[h].row * a.tiles + tile] = {f.peak.max, f.peak.second, f.sum, f.moment,
+                                                 f.score, f.logit, f.peak.at, f.drawn};
     }
 }
 

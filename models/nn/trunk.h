@@ -42,7 +42,7 @@ typedef struct {
 
 typedef struct {
     tt_stream *stream;
-    tt_compute compute;
+    tt_compute compute, layer_compute; /* of the head and attention; of the layers' matrices */
     tt_dtype act;    /* of activations */
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */

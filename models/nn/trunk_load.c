@@ -7,7 +7,7 @@
 #include "models/nn/trunk.h"
 
 /* Arithmetic for a weights mode, given how this checkpoint stores its matrices. */
-static void choose(tt_trunk *t, tt_weights_mode mode)
+static tt_status choose(tt_trunk *t, tt_weights_mode mode, tt_err *e)
 {
     tt_stream *s = t->stream;
     tt_dtype stored = t->stored;
@@ -21,16 +21,24 @@ static void choose(tt_trunk *t, tt_weights_mode mode)
         break;
     case TT_WEIGHTS_BF16:
     case TT_WEIGHTS_INT8:
+    case TT_WEIGHTS_FP8:
         t->compute = TT_COMPUTE_BF16;
         break;
     }
+    if (mode == TT_WEIGHTS_FP8 && !s->op.has_compute(s, TT_COMPUTE_FP8))
+        return tt_fail(e, TT_EUNSUP, "weights 'fp8': device '%s' has no 8-bit float products; a GPU "
+                       "of compute capability 9.0 has", s->op.name);
+    t->layer_compute = mode == TT_WEIGHTS_FP8 ? TT_COMPUTE_FP8 : t->compute;
     t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
     t->act = s->op.act_type ? s->op.act_type(s, t->compute) : TT_F32;
+    return TT_OK;
 }
 
 static const char *compute_text(const tt_trunk *t)
 {
     bool narrow = t->compute == TT_COMPUTE_BF16;
+    if (t->layer_compute == TT_COMPUTE_FP8)
+        return "fp8 layers, bf16 head";
     if (t->quantise || t->stored == TT_I8)
         return narrow ? "int8 weights, bf16 products" : "int8 weights widened to f32";
     return narrow ? "bf16" : "f32";
@@ -62,10 +70,9 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->vocab = t->vocab;
     info->parameters = tt_weights_elements(w);
     info->layer_weights = layer_weights(t);
-    info->products = t->compute;
-    info->bytes_per_weight = t->compute == TT_COMPUTE_F32           ? 4
-                             : t->quantise || t->stored == TT_I8 ? 1
-                                                                 : 2;
+    bool bytes = t->quantise || t->stored == TT_I8 || t->layer_compute == TT_COMPUTE_FP8;
+    info->products = t->layer_compute;
+    info->bytes_per_weight = t->compute == TT_COMPUTE_F32 ? 4 : bytes ? 1 : 2;
     info->weight_bytes = tt_weights_bytes(w);
     info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
                                 tt_dtype_size(t->act);
@@ -303,9 +310,9 @@ static void free_packing(packing *p, int64_t n)
     free(p->rounded);
 }
 
-/* exact: float32 products of unrounded weights whatever the mode is. */
+/* compute F32: of unrounded weights, whatever the mode is. */
 static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part *parts,
-                           int64_t n, int64_t k, unsigned flags, bool exact, tt_err *e)
+                           int64_t n, int64_t k, unsigned flags, tt_compute compute, tt_err *e)
 {
     float *bias = NULL;
     packing p = {calloc((size_t)n, sizeof *p.weight), calloc((size_t)n, sizeof *p.rounded)};
@@ -313,14 +320,13 @@ static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, co
     if (!p.weight || !p.rounded)
         s = tt_fail(e, TT_ENOMEM, "no memory for a matrix of %lld parts", (long long)n);
     /* A table is looked up in the mapped original. */
-    bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && !exact;
+    bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && compute != TT_COMPUTE_F32;
     if (!s)
         s = read_parts(&p, w, parts, n, k, round, e);
     if (!s)
         s = read_bias(&bias, w, parts, n, e);
     if (!s)
-        s = t->stream->op.matrix_open(t->stream, out, p.weight, (int)n, bias,
-                                      exact ? TT_COMPUTE_F32 : t->compute, flags, e);
+        s = t->stream->op.matrix_open(t->stream, out, p.weight, (int)n, bias, compute, flags, e);
     free(bias);
     if (s)
         tt_context(e, s, "tensor '%.80s'", parts[0].name.text);
@@ -331,7 +337,7 @@ static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, co
 static tt_status matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part *parts,
                         int64_t n, int64_t k, unsigned flags, tt_err *e)
 {
-    return matrix_as(t, out, w, parts, n, k, flags, false, e);
+    return matrix_as(t, out, w, parts, n, k, flags, t->layer_compute, e);
 }
 
 /* --- a layer --- */
@@ -406,7 +412,8 @@ static tt_status bind_experts(const place *p, tt_trunk_layer *l, tt_err *e)
     l->expert_down = calloc((size_t)experts, sizeof *l->expert_down);
     if (!l->expert_gate_up || !l->expert_down)
         return tt_fail(e, TT_ENOMEM, "no memory for %d experts", experts);
-    tt_status s = matrix_as(t, &l->router, p->w, &router, 1, t->width, TT_MATRIX_LINEAR, true, e);
+    tt_status s = matrix_as(t, &l->router, p->w, &router, 1, t->width, TT_MATRIX_LINEAR,
+                            TT_COMPUTE_F32, e);
     if (!s)
         s = layer_vector(p, &l->router_bias, n->router_bias, experts, e);
     for (int32_t x = 0; x < experts && !s; x++) {
@@ -447,7 +454,7 @@ static tt_status bind_modulation(tt_trunk *t, const tt_weights *w, const tt_trun
                            names->modulation_bias);
     list[t->layers] = outside(names->last_modulation, 2 * t->width, names->last_modulation_bias);
     tt_status s = matrix_as(t, &t->modulation.table, w, list, t->layers + 1, t->modulation.width,
-                            TT_MATRIX_LINEAR, true, e);
+                            TT_MATRIX_LINEAR, TT_COMPUTE_F32, e);
     free(list);
     return s;
 }
@@ -463,11 +470,13 @@ static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_name
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
     tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
-        s = matrix(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE, e);
+        s = matrix_as(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE,
+                      t->compute, e);
     if (!s && t->places)
-        s = matrix(t, &t->place_table, w, &places, 1, t->width, TT_MATRIX_TABLE, e);
+        s = matrix_as(t, &t->place_table, w, &places, 1, t->width, TT_MATRIX_TABLE, t->compute, e);
     if (s || !share)
-        return s ? s : matrix(t, &t->head, w, &head, 1, t->width, TT_MATRIX_LINEAR, e);
+        return s ? s
+                 : matrix_as(t, &t->head, w, &head, 1, t->width, TT_MATRIX_LINEAR, t->compute, e);
     t->head = t->table;
     return TT_OK;
 }
@@ -507,8 +516,9 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
     if (s)
         return tt_context(e, s, "layer 0");
     t->stored = first.data.dtype;
-    choose(t, mode);
-    s = rope(t, rotary, e);
+    s = choose(t, mode, e);
+    if (!s)
+        s = rope(t, rotary, e);
     for (int64_t i = 0; i < t->layers && !s; i++) {
         s = bind_layer(&(place){t, w, names, i}, e);
         if (progress)

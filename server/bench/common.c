@@ -105,6 +105,8 @@ tt_status tt_bench_ceilings(tt_bench *b, tt_err *e)
 static double peak(const tt_bench *b)
 {
     const tt_ceilings *c = &b->ceilings;
+    if (b->model->info.products == TT_COMPUTE_FP8)
+        return c->flops_fp8 > 0 ? c->flops_fp8 : c->flops_f32;
     bool narrow = b->model->info.products == TT_COMPUTE_BF16 && c->flops_bf16 > 0;
     return narrow ? c->flops_bf16 : c->flops_f32;
 }
