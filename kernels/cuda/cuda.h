@@ -202,6 +202,7 @@ typedef struct {
     const tt_matrix *w;
     bool add;       /* y += */
     bool glu;       /* y = silu(even runs) * odd runs */
+    bool narrow;    /* x and y are bfloat16 though the weights are float32 */
     bool wide;      /* y is float32 whatever the activations are (logits) */
     const void *x8; /* e4m3 activations and their scales instead of x */
     const float *x8_scale;

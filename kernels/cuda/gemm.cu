@@ -169,10 +169,9 @@ tt_status check(const char *op, const tt_stream *s, const cuda_gemm *g, int64_t 
         return shape_error(op, g->rows, m->k, g->ldx, e);
     if (g->ldy < outputs)
         return shape_error(op, g->rows, outputs, g->ldy, e);
-    tt_dtype want = m->compute == TT_COMPUTE_BF16 ? TT_BF16 : TT_F32;
-    if (s->act != want)
-        return tt_fail(e, TT_EINVAL, "%s: %s activations, %s weights", op, tt_dtype_name(s->act),
-                       tt_dtype_name(want));
+    /* Float32 weights take activations of either type: they are what must not be rounded. */
+    if (m->compute == TT_COMPUTE_BF16 && s->act != TT_BF16)
+        return tt_fail(e, TT_EINVAL, "%s: %s activations, BF16 weights", op, tt_dtype_name(s->act));
     return TT_OK;
 }
 
@@ -185,7 +184,8 @@ tt_status cuda_gemm_run(cuda *c, cuda_gemm *g, tt_err *e)
     if (g->w->fp8)
         return run_fp8(c, g, e);
     if (g->w->compute == TT_COMPUTE_F32)
-        return run_simple<float, float, float>(c, g, e);
+        return g->narrow ? run_simple<bf16, float, bf16>(c, g, e)
+                         : run_simple<float, float, float>(c, g, e);
     if (c->hopper && cuda_gemm_hopper_fits(g))
         return cuda_gemm_hopper(c, g, e);
     if (cuda_gemm_mma_fits(g))
@@ -204,6 +204,7 @@ extern "C" tt_status tt_cuda_linear(tt_stream *s, tt_act *y, int64_t ldy, const 
     g.ldx = ldx;
     g.rows = rows;
     g.w = w;
+    g.narrow = s->act == TT_BF16;
     g.add = add;
     tt_status st = check("linear", s, &g, w->n, e);
     return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
@@ -257,6 +258,7 @@ extern "C" tt_status tt_cuda_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_
     g.ldx = ldx;
     g.rows = rows;
     g.w = w;
+    g.narrow = s->act == TT_BF16;
     g.glu = true;
     tt_status st = check("glu", s, &g, w->n / 2, e);
     return st ? st : cuda_gemm_run(cuda_of(s), &g, e);

@@ -521,7 +521,8 @@ static void nonsense_is_refused(void **state)
     assert_int_equal(gpu->op.linear(gpu, NULL, 4, NULL, 4, -1, m, false, &e), TT_EINVAL);
     assert_int_equal(gpu->op.linear(gpu, NULL, 4, NULL, 4, 0, m, false, &e), TT_OK);
     assert_int_equal(gpu->op.embed(gpu, NULL, 4, m, NULL, 1, &e), TT_EINVAL);
-    gpu->act = TT_BF16;
+    gpu->op.matrix_close(gpu, m);
+    m = open_on(gpu, &w, 1, NULL, TT_COMPUTE_BF16, TT_MATRIX_LINEAR);
     assert_int_equal(gpu->op.linear(gpu, NULL, 4, NULL, 4, 1, m, false, &e), TT_EINVAL);
     gpu->op.matrix_close(gpu, m);
     free_weight(&w);
