@@ -4,7 +4,8 @@
  * one head and goes over the keys in tiles of 64 with running maximum and sum (FlashAttention-2,
  * arXiv 2307.08691). A span of few query rows would leave most of the GPU idle, so its keys are cut
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
- * their log-sum-exp. How a span is cut follows from its own sizes alone. Everything else takes the
+ * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out the
+ * keys too. How a span is cut follows from its own sizes alone. Everything else takes the
  * plain kernel: four warps a query row and head. */
 #include "kernels/cuda/attention.cuh"
 
@@ -83,46 +84,47 @@ template <int HD> struct state {
     float max[2], mass[2];
 };
 
-/* One tile of keys. limit: keys from the tile's first that each row may see; hole: as
- * hole_in has it. */
-template <int HD>
+/* KEYS of a tile's keys, from `first`. limit: keys from the tile's first that each row may see;
+ * hole: as hole_in has it. */
+template <int HD, int KEYS>
 __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const bf16 *k,
-                            const bf16 *v, const int (&limit)[2], int hole, float scale)
+                            const bf16 *v, int first, const int (&limit)[2], int hole, float scale)
 {
     int lane = threadIdx.x % 32;
-    float w[kKeys / 8][4];
+    float w[KEYS / 8][4];
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; n++)
+    for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             w[n][i] = 0;
 #pragma unroll
     for (int d = 0; d < HD / 16; d++)
 #pragma unroll
-        for (int n = 0; n < kKeys / 8; n += 2) {
+        for (int n = 0; n < KEYS / 8; n += 2) {
             uint32_t b[4]; /* keys 8 n.., channels 16 d..: two tiles of 8 keys, two of 8 channels */
-            load_matrix(b, k + place<HD>(8 * n + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
+            load_matrix(b, k + place<HD>(first + 8 * n + lane % 8 + lane / 16 * 8,
+                                       2 * d + lane / 8 % 2));
             mma(w[n], q[d], b[0], b[1]);
             mma(w[n + 1], q[d], b[2], b[3]);
         }
     float most[2] = {s.max[0], s.max[1]};
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; n++)
+    for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int col = 8 * n + 2 * (lane % 4) + i % 2, h = i / 2;
+            int col = first + 8 * n + 2 * (lane % 4) + i % 2, h = i / 2;
             w[n][i] = col < limit[h] ? w[n][i] * scale : -INFINITY;
         }
     if (hole != kFarHole) {
 #pragma unroll
-        for (int n = 0; n < kKeys / 8; n++)
+        for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                if (8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
+                if (first + 8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
                     w[n][i] = -INFINITY;
     }
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; n++)
+    for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             most[i / 2] = fmaxf(most[i / 2], w[n][i]);
@@ -141,7 +143,7 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
         for (int i = 0; i < 4; i++)
             s.sum[d][i] *= keep[i / 2];
 #pragma unroll
-    for (int n = 0; n < kKeys / 8; n++)
+    for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float m = s.max[i / 2];
@@ -149,14 +151,14 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
             s.mass[i / 2] += w[n][i];
         }
 #pragma unroll
-    for (int n = 0; n < kKeys / 16; n++) {
+    for (int n = 0; n < KEYS / 16; n++) {
         uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
                          pack2(w[2 * n + 1][0], w[2 * n + 1][1]),
                          pack2(w[2 * n + 1][2], w[2 * n + 1][3])};
 #pragma unroll
         for (int d = 0; d < HD / 8; d += 2) {
             uint32_t b[4]; /* keys 16 n.., channels 8 d..: transposed on the way */
-            load_transposed(b, v + place<HD>(16 * n + lane % 16, d + lane / 16));
+            load_transposed(b, v + place<HD>(first + 16 * n + lane % 16, d + lane / 16));
             mma(s.sum[d], a, b[0], b[1]);
             mma(s.sum[d + 1], a, b[2], b[3]);
         }
@@ -219,9 +221,9 @@ __device__ void merge_chunks(const call *c, const span &s, const heads &n, int h
 
 template <int HD>
 __device__ void store_part(const call *c, const span &s, const state<HD> &st, int head, int tile,
-                           int chunk)
+                           int chunk, int warp)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int lane = threadIdx.x % 32;
     int64_t part = (int64_t)head * c->parts + s.part + (int64_t)tile * s.chunks + chunk;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -241,9 +243,9 @@ __device__ void store_part(const call *c, const span &s, const state<HD> &st, in
 
 template <int HD>
 __device__ void store_rows(const span &s, const state<HD> &st, const heads &n, int head, int tile,
-                           bf16 *out, int64_t ldo)
+                           bf16 *out, int64_t ldo, int warp)
 {
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t row = (int64_t)tile * kRows + warp * 16 + lane / 4 + 8 * h;
@@ -261,13 +263,47 @@ __device__ void store_rows(const span &s, const state<HD> &st, const heads &n, i
 
 template <int HD> constexpr size_t tile_bytes() { return (size_t)5 * kKeys * HD * sizeof(bf16); }
 
-/* One (tile, chunk) of a span, one head. */
-template <int HD>
+/* Two warps have the same rows and different keys: the second leaves its state in shared memory,
+ * the first adds it to its own. */
+template <int HD> __device__ void join_halves(state<HD> &s, float *room, bool second)
+{
+    float *mine = room + threadIdx.x % 64; /* [number][64 threads] */
+    if (second) {
+#pragma unroll
+        for (int i = 0; i < HD / 2; i++)
+            mine[i * 64] = s.sum[i / 4][i % 4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            mine[(HD / 2 + h) * 64] = s.max[h];
+            mine[(HD / 2 + 2 + h) * 64] = s.mass[h];
+        }
+    }
+    __syncthreads();
+    if (second)
+        return;
+    float keep[2], add[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float other = mine[(HD / 2 + h) * 64], max = fmaxf(s.max[h], other);
+        keep[h] = s.max[h] == -INFINITY ? 0.0f : exp2f(s.max[h] - max);
+        add[h] = other == -INFINITY ? 0.0f : exp2f(other - max);
+        s.max[h] = max;
+        s.mass[h] = s.mass[h] * keep[h] + mine[(HD / 2 + 2 + h) * 64] * add[h];
+    }
+#pragma unroll
+    for (int i = 0; i < HD / 2; i++)
+        s.sum[i / 4][i % 4] = s.sum[i / 4][i % 4] * keep[i % 4 / 2] + mine[i * 64] * add[i % 4 / 2];
+}
+
+/* One (tile, chunk) of a span, one head. HALVES 2: of a span of at most 32 rows, where two warps
+ * share a tile's rows, half of its keys each. */
+template <int HD, int HALVES>
 __device__ void attend(const call *c, const span &s, const heads &n, int head, int64_t item,
                        bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq, bf16 *tiles)
 {
     int tile = (int)(item - s.item) / s.chunks, chunk = (int)(item - s.item) % s.chunks;
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % (4 / HALVES);
+    int half = threadIdx.x / 32 / (4 / HALVES);
     bf16 *qt = tiles, *kt = tiles + kRows * HD, *vt = kt + 2 * kKeys * HD;
     int64_t row0 = (int64_t)tile * kRows, kv = head / (n.heads / n.kv_heads) * (int64_t)n.dim;
     const bf16 *k = (const bf16 *)s.k + kv, *v = (const bf16 *)s.v + kv;
@@ -316,8 +352,8 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
         int limit[2], hole = hole_in(s, row0 + warp * 16 + lane / 4, at, kKeys);
         for (int h = 0; h < 2; h++)
             limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-        attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, limit, hole,
-                        n.scale * kLog2e);
+        attend_tile<HD, kKeys / HALVES>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD,
+                                        half * (kKeys / HALVES), limit, hole, n.scale * kLog2e);
         __syncthreads();
     }
     copies_wait<0>();
@@ -326,11 +362,15 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
         st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 1);
         st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 2);
     }
+    if (HALVES == 2)
+        join_halves<HD>(st, (float *)tiles, half == 1);
     if (s.chunks == 1) {
-        store_rows<HD>(s, st, n, head, tile, out, ldo);
+        if (half == 0)
+            store_rows<HD>(s, st, n, head, tile, out, ldo, warp);
         return;
     }
-    store_part<HD>(c, s, st, head, tile, chunk);
+    if (half == 0)
+        store_part<HD>(c, s, st, head, tile, chunk, warp);
     __shared__ bool is_last;
     __threadfence();
     __syncthreads();
@@ -354,7 +394,11 @@ __global__ void __launch_bounds__(kThreads) attend_spans(bf16 *out, int64_t ldo,
     extern __shared__ __align__(128) char raw[];
     begin();
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
-        attend<HD>(c, *span_of(c, item), n, blockIdx.y, item, out, ldo, q, ldq, (bf16 *)raw);
+        const span *s = span_of(c, item);
+        if (s->query_rows <= kRows / 2)
+            attend<HD, 2>(c, *s, n, blockIdx.y, item, out, ldo, q, ldq, (bf16 *)raw);
+        else
+            attend<HD, 1>(c, *s, n, blockIdx.y, item, out, ldo, q, ldq, (bf16 *)raw);
         __syncthreads();
     }
 }

@@ -48,14 +48,11 @@ namespace hopper {
 
 constexpr int kSlab = 128; /* bytes of K a stage */
 
-/* With few rows a block takes less than half of the shared memory, and few threads: the blocks of
- * the next product then start beside it and fetch their first weights while it ends. */
 template <int TM> __host__ __device__ constexpr int threads() { return TM == 64 ? 160 : 384; }
 
 template <int TM, int TN> constexpr int stages()
 {
-    int room = (TM == 64 ? 108 : 216) * 1024;
-    return room / ((TM + TN) * kSlab) < 16 ? room / ((TM + TN) * kSlab) : 16;
+    return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
 }
 template <int TM, int TN> constexpr size_t shared_bytes()
 {
@@ -362,7 +359,7 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 }
 
 template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
-__global__ void __launch_bounds__(threads<TM>(), TM == 64 ? 2 : 1)
+__global__ void __launch_bounds__(threads<TM>(), 1)
     gemm(const __grid_constant__ CUtensorMap mx, const __grid_constant__ CUtensorMap mw,
          const __grid_constant__ hopper_args a)
 {
@@ -468,8 +465,8 @@ inline choice choose(const cuda *c, const cuda_gemm *g, int64_t n, const int *wi
     int64_t k_bytes = g->w->k * (g->w->fp8 ? 1 : 2);
     for (int tm = 64; tm <= 128; tm += 64)
         for (int i = 0; i < count; i++) {
-            if (tm == 64 ? g->rows > 64 || widths[i] > 192 : g->w->fp8 && widths[i] > 128)
-                continue; /* too few stages; too many registers for sums of sums */
+            if (tm == 64 ? g->rows > 64 : g->w->fp8 && widths[i] > 128)
+                continue; /* too many registers for sums of sums */
             double now = cost(c, g->rows, n, k_bytes, tm, widths[i]);
             if (!best.tm || now < least) {
                 best = {tm, widths[i]};

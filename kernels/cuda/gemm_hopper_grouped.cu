@@ -68,7 +68,7 @@ __device__ void multiply_groups(ring<TM, TN> r, const grouped_args &p)
 }
 
 template <int TM, int TN, bool FP8>
-__global__ void __launch_bounds__(threads<TM>(), TM == 64 ? 2 : 1)
+__global__ void __launch_bounds__(threads<TM>(), 1)
     grouped(const __grid_constant__ CUtensorMap mx, const __grid_constant__ grouped_args p)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
