@@ -10,7 +10,8 @@ enum { ALIGN = 64, LISTS = 16 }; /* every list may lose up to ALIGN bytes to ali
 size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
 {
     size_t c = (size_t)columns;
-    size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8;
+    size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8 +
+                        s->column_size;
     return LISTS * ALIGN + s->state_size + c * per_column +
            2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
 }
@@ -18,6 +19,12 @@ size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t
 size_t tt_seq_step_bytes(int32_t columns)
 {
     return (size_t)columns * (sizeof(tt_ask) + 32) + 4 * ALIGN;
+}
+
+size_t tt_features_bytes(const tt_features *f)
+{
+    size_t floats = (size_t)f->vectors * ((size_t)f->width + (size_t)f->terms);
+    return floats * sizeof(float) + 2 * ALIGN;
 }
 
 static int by_id(const void *a, const void *b)
@@ -63,6 +70,11 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
         q->id[c] = open[c] ? q->mask_id : id[c];
     }
     q->fixed = fixed;
+    tt_features *f = &q->features;
+    f->vector = f->vectors ? TT_TAKE(q->arena, f->vectors * f->width, float) : NULL;
+    f->logit = f->terms ? TT_TAKE(q->arena, f->vectors * f->terms, float) : NULL;
+    if ((f->vectors && !f->vector) || (f->terms && !f->logit))
+        return tt_fail(e, TT_ENOMEM, "no memory for %d vectors", f->vectors);
     return copy_bias(q, bias, e);
 }
 
@@ -75,6 +87,10 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->id[c] = id;
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
+    if (q->log) {
+        tt_change change = {q->step + 1, c, id, logprob};
+        tt_buf_add(q->log, (const char *)&change, sizeof change);
+    }
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
 }

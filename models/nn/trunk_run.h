@@ -22,8 +22,9 @@ typedef struct {
     int32_t *need_row;               /* needed: rows the head needs, ascending */
     int32_t *want_row, *uncond_row;  /* wants */
     float *cfg;                      /* wants */
-    /* Which modulation each row, needed row, want and unconditional want has. */
-    int32_t *row_mod, *need_mod, *want_mod, *uncond_mod;
+    int32_t *state_row;              /* states */
+    /* Which modulation each row, needed row, want, unconditional want and state has. */
+    int32_t *row_mod, *need_mod, *want_mod, *uncond_mod, *state_mod;
     tt_act *condition; /* conditions x modulation.width */
     tt_act *mod;       /* conditions x (6 layers + 2) width */
     /* Experts, for a chunk of n rows: */
