@@ -2,7 +2,7 @@
  *
  * Pooled: the mean of all columns' final hidden states, or the last column's. Or several vectors
  * (DiffRetriever, arXiv 2605.07210): open columns stand behind the text, and each gives its hidden
- * state and, for given terms, its logits. Both come from the column's own row, also in models whose
+ * state, its most likely token and, for given terms, its logits. All come from the column's own row, also in models whose
  * rows predict the next column. */
 #include <string.h>
 
@@ -23,15 +23,24 @@ static tt_status encode_open(tt_seq *q, void *memory, tt_err *e)
     return TT_OK;
 }
 
-/* The terms in portions of what one ask can return. */
-static tt_status ask_terms(const tt_seq *q, tt_plan *plan, tt_err *e)
+/* One ask per open column for its most likely token, then the terms in portions of what one ask
+ * can return. */
+static tt_status ask_columns(const tt_seq *q, tt_plan *plan, tt_err *e)
 {
     const tt_encoding *n = q->encoding;
-    int32_t parts = (n->terms + TT_MAX_TOP - 1) / TT_MAX_TOP;
+    int32_t parts = 1 + (n->terms + TT_MAX_TOP - 1) / TT_MAX_TOP;
     plan->ask = TT_TAKE(plan->arena, plan->states * parts, tt_ask);
     if (!plan->ask)
         return tt_fail(e, TT_ENOMEM, "no memory for the logits of %d terms", n->terms);
-    plan->n_top = TT_MAX_TOP;
+    plan->n_top = n->terms ? TT_MAX_TOP : 0;
+    for (int32_t i = 0; i < plan->states; i++)
+        plan->ask[plan->asks++] = (tt_ask){.column = plan->state[i],
+                                           .own_row = true,
+                                           .draw = {.top_p = 1,
+                                                    .bias = q->bias,
+                                                    .n_bias = q->n_bias,
+                                                    .limit = q->vocab,
+                                                    .target = -1}};
     for (int32_t i = 0; i < plan->states; i++)
         for (int32_t at = 0; at < n->terms; at += TT_MAX_TOP) {
             int32_t some = n->terms - at < TT_MAX_TOP ? n->terms - at : TT_MAX_TOP;
@@ -57,7 +66,7 @@ static tt_status plan_states(tt_seq *q, tt_see see, tt_plan *plan, tt_err *e)
         if (n->pool == TT_POOL_MEAN || (n->pool == TT_POOL_LAST && c == q->columns - 1) ||
             (n->pool == TT_POOL_OPEN && tt_seq_open_at(q, c)))
             plan->state[plan->states++] = c;
-    return n->terms ? ask_terms(q, plan, e) : TT_OK;
+    return n->pool == TT_POOL_OPEN ? ask_columns(q, plan, e) : TT_OK;
 }
 
 static tt_status encode_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
@@ -102,9 +111,10 @@ static void keep_logits(const tt_seq *q, const tt_result *r)
 {
     const tt_encoding *n = q->encoding;
     int32_t parts = (n->terms + TT_MAX_TOP - 1) / TT_MAX_TOP;
-    for (int32_t i = 0; i < r->plan->asks; i++) {
+    int32_t first = q->features.vectors; /* before them: the most likely tokens */
+    for (int32_t i = first; i < r->plan->asks; i++) {
         const tt_id_value *top = r->top + (size_t)i * TT_MAX_TOP;
-        float *logit = q->features.logit + (size_t)(i / parts) * (size_t)n->terms;
+        float *logit = q->features.logit + (size_t)((i - first) / parts) * (size_t)n->terms;
         for (int k = 0; k < TT_MAX_TOP; k++)
             if (top[k].id >= 0)
                 logit[place_of(n, top[k].id)] = top[k].value + r->stats[i].lse;
@@ -120,6 +130,11 @@ static tt_status encode_apply(tt_seq *q, void *memory, const tt_result *r, bool 
         pool_mean(f, r);
     else
         memcpy(f->vector, r->state, (size_t)f->vectors * (size_t)f->width * sizeof *f->vector);
+    for (int32_t i = 0; i < f->vectors && q->encoding->pool == TT_POOL_OPEN; i++) {
+        q->id[r->plan->state[i]] = r->stats[i].argmax;
+        q->logprob[r->plan->state[i]] = r->stats[i].logprob;
+        q->step_of[r->plan->state[i]] = 1;
+    }
     if (q->encoding->terms)
         keep_logits(q, r);
     *done = true;

@@ -59,8 +59,8 @@ static size_t rule_bytes(const tt_run_spec *s)
 static size_t step_bytes(const tt_run_spec *s)
 {
     tt_features f = features_of(s);
-    size_t asks = (size_t)f.vectors * (size_t)(f.terms / TT_MAX_TOP + (f.terms > 0));
     int32_t room = tt_run_columns(s->sampler, s->params, s->columns);
+    size_t asks = (size_t)f.vectors * (size_t)(f.terms / TT_MAX_TOP + 2);
     return tt_seq_step_bytes(room) + asks * sizeof(tt_ask) + rule_bytes(s);
 }
 

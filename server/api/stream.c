@@ -336,6 +336,8 @@ static bool finish_stream(sender *s)
         tt_buf_puts(s->out, "\n\n");
         return true;
     }
+    if (tt_fit_pending(g))
+        return false;
     for (int i = 0; i < g->choices; i++)
         if (!g->choice[i].closed)
             return false;
@@ -349,6 +351,7 @@ static bool finish_stream(sender *s)
 bool tt_gen_frames(tt_gen *g, int64_t now_ms, tt_buf *out, int64_t *again_ms)
 {
     sender s = {.g = g, .out = out, .now_ms = now_ms};
+    tt_gen_advance(g);
     for (int i = 0; i < g->choices && !g->failure.status; i++)
         if (!g->choice[i].closed)
             send_choice(&s, &g->choice[i]);
