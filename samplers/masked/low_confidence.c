@@ -71,7 +71,8 @@ static tt_status lc_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
     for (int32_t i = 0; i < quota && i < asks && !st; i++)
         tt_seq_commit(q, r, order[i]);
     s->extra -= s->extra > 0;
-    if (--s->steps_left > 0)
+    /* Something else may have filled the block before its steps are used up. */
+    if (--s->steps_left > 0 && tt_count_open(q, 0, s->block.end))
         return st;
     *done = !tt_block_find(q, s->block.end, &s->block);
     if (!*done)

@@ -57,6 +57,13 @@ static const tt_field fields[] = {
          "tokens of the answer's canvas. Default: 16 for completions, 32 to fill in the middle, 64 "
          "for chat or what the context has left"),
     READ("max_completion_tokens", CH, INT, 1, INT32, "the same; wins over max_tokens"),
+    READ("min_tokens", CO | CH | FI, INT, 0, INT32,
+         "the answer does not end before so many tokens. With a suffix: its length is chosen from "
+         "here to max_tokens, so that the suffix is likeliest behind it"),
+    READ("prediction", CO | CH, OBJECT, 0, 0,
+         "{\"type\": \"content\", \"content\": text} the answer is expected to be: where a step would "
+         "choose its token, that token is taken at once; text further right is in the model's "
+         "sight meanwhile"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
     READ("seed", GEN, INT, -SEED, SEED,
          "start of the random numbers; same seed, same answer. Random when absent"),
@@ -110,6 +117,7 @@ static const tt_field fields[] = {
     READ("num_denoising_steps", GEN, INT, 0, 65536, "as tutti.steps"),
     READ("num_inference_steps", GEN, INT, 0, 65536, "as tutti.steps"),
     READ("max_nfe", GEN, INT, 0, 65536, "as tutti.steps"),
+    READ("negative_prompt", GEN, TEXT, 0, 0, "as tutti.negative_prompt"),
     READ("guidance_scale", GEN, NUMBER, 0, 100, "as tutti.cfg_scale"),
     READ("confidence_metric", GEN, TEXT, 0, 0,
          "top1_prob or entropy_inverse: as tutti.remask confidence or entropy"),
@@ -118,7 +126,6 @@ static const tt_field fields[] = {
     READ("diffusing", CO | CH | IN | FI, BOOL, 0, 0,
          "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
 
-    NEUTRAL("negative_prompt", GEN, ANY, "\"\""),
     NEUTRAL("best_of", CO, ANY, "1"),
     NEUTRAL("presence_penalty", GEN, ANY, "0"),
     NEUTRAL("frequency_penalty", GEN, ANY, "0"),
@@ -131,7 +138,6 @@ static const tt_field fields[] = {
     NEUTRAL("tool_choice", CH, ANY, "\"none\"|\"auto\""),
     NEUTRAL("functions", CH, ANY, "[]"),
     NEUTRAL("function_call", CH, ANY, "\"none\"|\"auto\""),
-    NEUTRAL("prediction", CH, ANY, ""),
     NEUTRAL("audio", CH, ANY, ""),
     NEUTRAL("modalities", CH, ANY, "[\"text\"]"),
     NEUTRAL("web_search_options", CH, ANY, ""),
@@ -176,7 +182,21 @@ static const tt_field extension[] = {
          "special tokens written in the prompt become their ids; default false"),
     READ("deadline_ms", GEN | RD, INT, 0, 86400000, "give up after this time; 0: never"),
     READ("priority", GEN | RD, INT, -1000000, 1000000, "lower runs first"),
-    READ("trace", GEN, BOOL, 0, 0, "answer with step and log-probability of every token"),
+    READ("trace", GEN, BOOL, 0, 0,
+         "answer with every change of the canvas in order: step, position, token and its "
+         "log-probability; streams tell them as they come"),
+    READ("negative_prompt", GEN, TEXT, 0, 0,
+         "guidance leads away from this prompt instead of the prompt masked; needs cfg_scale"),
+    READ("shrink", GEN, BOOL, 0, 0,
+         "once an end token is placed, positions behind it are neither filled nor computed "
+         "(default); false: as the samplers' released code has it"),
+    READ("force", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens that stand in the answer from the start: {\"0\": id or a text of one token}; "
+         "positions count from its beginning"),
+    READ("ban", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens impossible at a position: {\"0\": token or list}; everywhere: logit_bias"),
+    READ("allow", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens that alone are possible at a position: {\"0\": token or list}"),
     READ("pooling", ENC, TEXT, 0, 0,
          "what becomes the vector: mean of all tokens' final hidden states (default of models that "
          "see both sides), last (the last token's; default of causal models), eos (an end token is "
@@ -204,6 +224,7 @@ static const tt_alias aliases[] = {
     {"num_inference_steps", "steps", "vllm-omni"},
     {"max_nfe", "steps", "Diffulex"},
     {"guidance_scale", "cfg_scale", "vllm-omni"},
+    {"negative_prompt", "negative_prompt", "vllm-omni"},
     {"confidence_metric", "remask", "dlmserve"},
     {"stream_mode", "stream_mode", "Diffulex"},
     {"priority", "priority", "vLLM"},

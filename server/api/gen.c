@@ -111,7 +111,7 @@ static tt_status read_body(tt_gen *g, const char *text, size_t bytes, tt_err *e)
         s = g->endpoint->reads ? tt_gen_read_reading(g, body, e) : tt_gen_read_common(g, body, e);
     if (!s)
         s = g->endpoint->read(g, body, e);
-    if (!s && !g->fit)
+    if (!s && !tt_fit_pending(g))
         s = tt_gen_open_choices(g, e);
     cJSON_Delete(body);
     return s;

@@ -29,6 +29,7 @@ typedef struct {
     tt_buf open;    /* a byte per column */
     int32_t prompt; /* as in tt_job_spec */
     int32_t given;  /* fixed columns */
+    int32_t chosen; /* of them, those of holes that took one of several texts */
     tt_part *part;
     int parts, holes;
     const tt_sampler *sampler; /* NULL: the request's */
@@ -106,7 +107,8 @@ struct tt_gen {
     bool logprobs, echo, trace, special_tokens;
     int32_t n_top;
     bool stop_early, ban_stops, shrink;
-    tt_ids negative; /* negative prompt */
+    tt_ids negative;   /* negative prompt */
+    int32_t predicted; /* tokens of the prediction */
     int64_t deadline_ms;
     int32_t priority;
     bool stream, include_usage;
@@ -211,6 +213,18 @@ void tt_write_legacy_logprobs(const tt_gen *g, const tt_choice *c, const tt_text
                               int32_t from, int32_t to, size_t offset, tt_json *w);
 void tt_write_chat_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_out *o,
                             int32_t from, int32_t to, tt_json *w);
+
+/* --- steer.c: what is said about the tokens of an answer --- */
+
+/* Forced, banned and allowed tokens of `tutti`, and min_tokens, for the canvas's last hole. */
+tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e);
+/* The tokens of `prediction`, if there is one. */
+tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_err *e);
+/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. */
+tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e);
+/* Predicted tokens that are in the answers, at their place. */
+int64_t tt_gen_accepted(const tt_gen *g);
+tt_status tt_gen_read_negative(tt_gen *g, const cJSON *body, tt_err *e);
 
 /* --- submit.c: jobs --- */
 

@@ -296,6 +296,7 @@ static tt_status read_extension(tt_gen *g, const cJSON *body, tt_err *e)
     g->placeholder = tt_gen_keep(g, mark, strlen(mark));
     g->interval_ms = tt_field_int(tutti, "stream_interval_ms", 0);
     g->trace = tt_field_bool(tutti, "trace", false);
+    g->shrink = tt_field_bool(tutti, "shrink", true);
     return g->placeholder ? TT_OK : no_memory(e);
 }
 
@@ -323,7 +324,7 @@ tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
 {
     static tt_status (*const steps[])(tt_gen *, const cJSON *, tt_err *) = {
         read_sampler, read_guide, read_params, read_bias, read_logprobs, read_stops, read_stream,
-        read_extension, read_shared,
+        read_extension, read_shared, tt_gen_read_negative,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         tt_status s = steps[i](g, body, e);

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kernels/base/clock.h"
-#include "server/api/gen_parts.h"
+#include "server/api/fit.h"
 
 /* Jobs of one request that reads which are with the engine at the same time. */
 enum { WINDOW = 64 };
@@ -103,7 +103,7 @@ tt_status tt_gen_submit_more(tt_gen *g, int64_t *retry_after_ms, tt_err *e)
         return TT_OK;
     int room = g->endpoint->reads ? WINDOW - running(g) : g->canvases;
     while (g->submitted < g->canvases && room-- > 0) {
-        bool continues = g->fit || (g->endpoint->reads && g->submitted);
+        bool continues = tt_fit_nfe(g) || (g->endpoint->reads && g->submitted);
         tt_status s = tt_canvas_submit(g, &g->canvas[g->submitted], continues, retry_after_ms, e);
         if (s) {
             tt_gen_cancel(g);
@@ -119,8 +119,8 @@ tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *
 {
     g->wake = wake;
     g->wake_arg = arg;
-    return g->fit ? tt_fit_submit(g, retry_after_ms, e)
-                  : tt_gen_submit_more(g, retry_after_ms, e);
+    return tt_fit_pending(g) ? tt_fit_submit(g, retry_after_ms, e)
+                             : tt_gen_submit_more(g, retry_after_ms, e);
 }
 
 void tt_gen_cancel(tt_gen *g)

@@ -1,5 +1,5 @@
 /* write.c - answers as JSON: the frame all endpoints share, counts, and the `tutti` object. */
-#include "server/api/gen_parts.h"
+#include "server/api/fit.h"
 
 const char *tt_finish_text(tt_finish f)
 {
@@ -25,7 +25,9 @@ static void count(const tt_gen *g, int64_t *given, int64_t *made)
 {
     *given = *made = 0;
     for (int i = 0; i < g->canvases; i++)
-        *given += g->canvas[i].given;
+        *given += g->canvas[i].given - g->canvas[i].chosen;
+    for (int i = 0; i < g->choices; i++)
+        *made += g->choice[i].canvas->chosen;
     for (int i = 0; i < g->choices; i++)
         for (int k = 0; k < g->choice[i].canvas->holes; k++)
             *made += g->choice[i].out[k].tokens;
@@ -39,6 +41,13 @@ void tt_gen_write_usage(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "prompt_tokens", given);
     tt_json_int_member(w, "completion_tokens", made);
     tt_json_int_member(w, "total_tokens", given + made);
+    if (g->predicted) {
+        int64_t accepted = tt_gen_accepted(g), all = (int64_t)g->predicted * g->choices;
+        tt_json_open_member(w, "completion_tokens_details", '{');
+        tt_json_int_member(w, "accepted_prediction_tokens", accepted);
+        tt_json_int_member(w, "rejected_prediction_tokens", all - accepted);
+        tt_json_close(w, '}');
+    }
     tt_json_close(w, '}');
 }
 
@@ -69,6 +78,8 @@ static void write_time(const tt_gen *g, tt_json *w)
 {
     double queue = 0, run = 0;
     for (int i = 0; i < g->canvases; i++) {
+        if (!g->canvas[i].job)
+            continue;
         tt_job_times t = tt_job_get_times(g->canvas[i].job);
         queue = t.queue_ms > queue ? t.queue_ms : queue;
         run = t.run_ms > run ? t.run_ms : run;
@@ -82,7 +93,7 @@ static void write_time(const tt_gen *g, tt_json *w)
 
 void tt_gen_write_extras(const tt_gen *g, tt_json *w)
 {
-    int64_t given, made, nfe = 0;
+    int64_t given, made, nfe = tt_fit_nfe(g);
     int32_t steps = 0, columns = 0;
     count(g, &given, &made);
     for (int i = 0; i < g->choices; i++) {
