@@ -52,7 +52,9 @@ static tt_status fit_gap(tt_gen *g, const cJSON *body, int64_t tokens, const cha
         return tt_fail_param(e, "suffix", "unsupported_value", "model '%s' has no tokenizer",
                              g->model->id);
     s = tt_tok_encode(g->model->tok, suffix, strlen(suffix), flags, &slot->ids, e);
-    return s ? s : tt_fit_close(g, "max_tokens", e);
+    if (!s)
+        s = tt_fit_check(g, "max_tokens", e);
+    return s ? s : tt_fit_close(g, e);
 }
 
 static tt_status read_gaps(tt_gen *g, const cJSON *body, int64_t tokens, tt_err *e)

@@ -313,7 +313,7 @@ static void next_slot(tt_fit *f)
         f->at++;
 }
 
-static tt_status check_size(const tt_gen *g, const char *path, tt_err *e)
+tt_status tt_fit_check(const tt_gen *g, const char *path, tt_err *e)
 {
     const tt_fit *f = g->fit;
     int64_t all = 0;
@@ -326,11 +326,8 @@ static tt_status check_size(const tt_gen *g, const char *path, tt_err *e)
                          g->model->id, (long long)g->model->info.context, (long long)all);
 }
 
-tt_status tt_fit_close(tt_gen *g, const char *path, tt_err *e)
+tt_status tt_fit_close(tt_gen *g, tt_err *e)
 {
-    tt_status s = check_size(g, path, e);
-    if (s)
-        return s;
     next_slot(g->fit);
     if (tt_fit_pending(g))
         return TT_OK;

@@ -59,9 +59,10 @@ typedef struct {
 tt_status tt_fit_open(tt_gen *g, tt_err *e);
 /* A new slot at the end, to be filled in; NULL with *e set. */
 tt_slot *tt_fit_add(tt_gen *g, tt_err *e);
-/* The text is complete: makes the canvas at once when nothing is to be fitted. path: the field to
- * blame when it is too long. */
-tt_status tt_fit_close(tt_gen *g, const char *path, tt_err *e);
+/* Refuses a text that may be too long so far; path: the field to blame. */
+tt_status tt_fit_check(const tt_gen *g, const char *path, tt_err *e);
+/* The text is complete: makes the canvas at once when nothing is to be fitted. */
+tt_status tt_fit_close(tt_gen *g, tt_err *e);
 
 /* The slot of a hole by its id, or NULL. */
 const tt_slot *tt_fit_hole(const tt_gen *g, const char *id);

@@ -59,6 +59,7 @@ typedef struct {
     int64_t emitted_ns;  /* time of the last emission of committed text */
     uint64_t shown_version;
     int32_t *shown; /* delta mode: ids the client knows, by column */
+    size_t told_changes; /* with a trace: changes the client knows */
 } tt_choice;
 
 typedef enum { TT_STREAM_COMMITTED, TT_STREAM_SNAPSHOT, TT_STREAM_DELTA } tt_stream_mode;
@@ -204,7 +205,14 @@ void tt_choice_text(const tt_choice *c, tt_buf *out);
 void tt_gen_write_answer(const tt_gen *g, tt_json *w);
 void tt_gen_write_usage(const tt_gen *g, tt_json *w);         /* the value */
 void tt_gen_write_extras(const tt_gen *g, tt_json *w);        /* members of `tutti` */
-void tt_choice_write_trace(const tt_choice *c, tt_json *w); /* the value */
+/* A column's position: columns to fill, counted over all holes; -1: none. */
+int32_t tt_choice_pos(const tt_choice *c, int32_t column);
+/* All changes of the canvas in order, as a value; and one of them. known: the position held a
+ * token before. */
+void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w);
+void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
+                            tt_json *w);
+bool tt_choice_held(const tt_gen *g, const tt_choice *c, size_t i);
 
 /* --- logprobs.c --- */
 

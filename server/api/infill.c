@@ -157,9 +157,14 @@ static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int n
     slot->hole = true;
     slot->id = id;
     const cJSON *choices = tt_json_get(hole, "choices");
-    if (choices)
-        return read_choices(g, choices, tt_json_member(path, "choices").text, slot, e);
+    tt_json_path at = tt_json_member(path, "choices");
+    if (choices) {
+        s = read_choices(g, choices, at.text, slot, e);
+        return s ? s : tt_fit_check(g, at.text, e);
+    }
     s = read_length(hole, path, slot, e);
+    if (!s)
+        s = tt_fit_check(g, tt_json_member(path, "max").text, e);
     return s ? s : tt_positions_read(g, hole, path, slot->max, &slot->positions, e);
 }
 
@@ -259,7 +264,7 @@ static tt_status read_infill(tt_gen *g, const cJSON *body, tt_err *e)
     }
     if (!s && !holes)
         s = invalid("segments", "has no hole", e);
-    return s ? s : tt_fit_close(g, "segments", e);
+    return s ? s : tt_fit_close(g, e);
 }
 
 /* --- writing --- */

@@ -112,6 +112,9 @@ tt_status tt_gen_read_negative(tt_gen *g, const cJSON *body, tt_err *e)
         s = tt_json_text(node, path.text, &text, e);
     if (s || !*text)
         return s;
+    if (g->params.cfg_scale <= 0)
+        return tt_fail_param(e, path.text, "invalid_value",
+                             "'%s' needs 'tutti.cfg_scale' above 0", path.text);
     if (!g->model->tok)
         return tt_fail_param(e, path.text, "unsupported_value", "model '%s' has no tokenizer",
                              g->model->id);

@@ -99,7 +99,7 @@ static void send_last(sender *s, tt_choice *c)
         final_text(c, &w);
     if (g->trace) {
         tt_json_key(&w, "trace");
-        tt_choice_write_trace(c, &w);
+        tt_choice_write_trace(g, c, &w);
     }
     tt_json_close(&w, '}');
     close_chunk(s, &w);
@@ -221,26 +221,9 @@ static int32_t open_columns(const tt_choice *c)
     return n;
 }
 
-static void put_event(const tt_gen *g, const tt_choice *c, int32_t pos, int32_t column,
-                      const char *op, tt_json *w)
-{
-    int32_t id = c->view.id[column];
-    size_t n = 0;
-    const char *text = id >= 0 && g->model->tok ? tt_tok_piece(g->model->tok, id, &n) : NULL;
-    tt_json_open(w, '{');
-    tt_json_int_member(w, "pos", pos);
-    tt_json_text_member(w, "op", op);
-    if (id >= 0) {
-        tt_json_int_member(w, "id", id);
-        tt_json_key(w, "text");
-        tt_json_put_bytes(w, text ? text : "", n);
-        tt_json_bool_member(w, "committed", true);
-        tt_json_float_member(w, "logprob", (double)c->view.logprob[column]);
-    }
-    tt_json_close(w, '}');
-}
-
-static void put_events(const tt_gen *g, tt_choice *c, tt_json *w)
+/* The newest state against what the client knows; steps the reader was too slow for are passed
+ * over. */
+static void put_news(const tt_gen *g, tt_choice *c, tt_json *w)
 {
     int32_t pos = 0;
     for (int k = 0; k < c->canvas->holes; k++)
@@ -248,9 +231,45 @@ static void put_events(const tt_gen *g, tt_choice *c, tt_json *w)
             int32_t was = c->shown[pos], is = c->view.id[i];
             if (was == is)
                 continue;
-            put_event(g, c, pos, i, is < 0 ? "mask" : was < 0 ? "set" : "revise", w);
+            tt_change x = {c->view.step[i], i, is < 0 ? g->model->info.mask_id : is,
+                           c->view.logprob[i]};
+            tt_choice_write_change(g, c, &x, was >= 0, w);
             c->shown[pos] = is;
         }
+}
+
+/* With a trace every change is told, however slow the reader. */
+static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
+{
+    for (; c->told_changes < c->view.changes; c->told_changes++) {
+        const tt_change *x = &c->view.change[c->told_changes];
+        int32_t pos = tt_choice_pos(c, x->column);
+        if (pos < 0)
+            continue;
+        tt_choice_write_change(g, c, x, c->shown[pos] >= 0, w);
+        c->shown[pos] = x->id == g->model->info.mask_id ? -1 : x->id;
+    }
+    put_news(g, c, w); /* what was there from the start */
+}
+
+/* What became of holes whose length or text was chosen first. */
+static void put_holes(const tt_choice *c, tt_json *w)
+{
+    tt_json_open_member(w, "holes", '[');
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->hole && !p->id)
+            continue;
+        tt_json_open(w, '{');
+        if (p->id)
+            tt_json_text_member(w, "id", p->id);
+        if (p->hole)
+            tt_json_int_member(w, "tokens", p->end - p->begin);
+        else
+            tt_json_text_member(w, "text", p->text);
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
 }
 
 static bool prepare_shown(tt_choice *c)
@@ -272,10 +291,15 @@ static void send_events(sender *s, tt_choice *c)
     tt_json_open_member(&w, "tutti", '{');
     tt_json_int_member(&w, "step", c->view.now);
     tt_json_int_member(&w, "of", c->view.of);
-    if (first)
+    if (first) {
         tt_json_int_member(&w, "canvas", open_columns(c));
+        put_holes(c, &w);
+    }
     tt_json_open_member(&w, "events", '[');
-    put_events(s->g, c, &w);
+    if (s->g->trace)
+        put_changes(s->g, c, &w);
+    else
+        put_news(s->g, c, &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');
     close_chunk(s, &w);
