@@ -86,6 +86,26 @@ static void final_text(const tt_choice *c, tt_json *w)
     tt_buf_free(&text);
 }
 
+/* What became of holes whose length or text was chosen first. */
+static void put_holes(const tt_choice *c, tt_json *w)
+{
+    tt_json_open_member(w, "holes", '[');
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->hole && !p->id)
+            continue;
+        tt_json_open(w, '{');
+        if (p->id)
+            tt_json_text_member(w, "id", p->id);
+        if (p->hole)
+            tt_json_int_member(w, "tokens", p->end - p->begin);
+        else
+            tt_json_text_member(w, "text", p->text);
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
+}
+
 /* Closes a choice. The last one to close carries the numbers of the whole request. */
 static void send_last(sender *s, tt_choice *c)
 {
@@ -95,6 +115,8 @@ static void send_last(sender *s, tt_choice *c)
     tt_json_open_member(&w, "tutti", '{');
     if (last_open(g, c))
         tt_gen_write_extras(g, &w);
+    if (g->mode == TT_STREAM_DELTA && !c->shown) /* nothing was to be filled */
+        put_holes(c, &w);
     if (g->mode == TT_STREAM_DELTA)
         final_text(c, &w);
     if (g->trace) {
@@ -250,26 +272,6 @@ static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
         c->shown[pos] = x->id == g->model->info.mask_id ? -1 : x->id;
     }
     put_news(g, c, w); /* what was there from the start */
-}
-
-/* What became of holes whose length or text was chosen first. */
-static void put_holes(const tt_choice *c, tt_json *w)
-{
-    tt_json_open_member(w, "holes", '[');
-    for (int i = 0; i < c->canvas->parts; i++) {
-        const tt_part *p = &c->canvas->part[i];
-        if (!p->hole && !p->id)
-            continue;
-        tt_json_open(w, '{');
-        if (p->id)
-            tt_json_text_member(w, "id", p->id);
-        if (p->hole)
-            tt_json_int_member(w, "tokens", p->end - p->begin);
-        else
-            tt_json_text_member(w, "text", p->text);
-        tt_json_close(w, '}');
-    }
-    tt_json_close(w, ']');
 }
 
 static bool prepare_shown(tt_choice *c)
