@@ -72,7 +72,15 @@ static tt_status plan_states(tt_seq *q, tt_see see, tt_plan *plan, tt_err *e)
 static tt_status encode_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
     (void)memory;
+    plan->sigma = tt_canvas_sigma(q);
     return plan_states(q, TT_SEE_ALL, plan, e);
+}
+
+static tt_status blocks_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
+{
+    (void)memory;
+    plan->block = q->params->block_length > 0 ? q->params->block_length : 1;
+    return plan_states(q, TT_SEE_BLOCK, plan, e);
 }
 
 static tt_status causal_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
@@ -148,10 +156,22 @@ const tt_sampler tt_encode = {
     .summary = "hidden states of a text, pooled, or of open columns behind it",
     .source = "DiffRetriever, arXiv 2605.07210, for several vectors",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .timed = true,
     .reads = true,
     .params = params,
     .open = encode_open,
     .plan = encode_plan,
+    .apply = encode_apply,
+};
+const tt_sampler tt_encode_blocks = {
+    .name = "encode_blocks",
+    .summary = "as encode, under a block-causal model",
+    .source = "DiffRetriever, arXiv 2605.07210, for several vectors",
+    .needs = TT_KIND_BLOCKS,
+    .reads = true,
+    .params = params,
+    .open = encode_open,
+    .plan = blocks_plan,
     .apply = encode_apply,
 };
 const tt_sampler tt_encode_causal = {
@@ -168,5 +188,7 @@ const tt_sampler tt_encode_causal = {
 
 const tt_sampler *tt_encode_for(uint32_t kinds)
 {
-    return kinds & TT_KIND_BIDIRECTIONAL ? &tt_encode : &tt_encode_causal;
+    return kinds & TT_KIND_BIDIRECTIONAL ? &tt_encode
+           : kinds & TT_KIND_BLOCKS      ? &tt_encode_blocks
+                                         : &tt_encode_causal;
 }

@@ -22,16 +22,19 @@ extern const tt_sampler tt_score_bound;
 /* The chain rule from left to right: sample i of L shows the first i columns, masks the others and
  * scores column i alone. The sum over all samples is ln p of the model that generates in this
  * order; nothing is random. */
-extern const tt_sampler tt_score_chain;
+extern const tt_sampler tt_score_chain, tt_score_chain_blocks; /* the second: block-causal models */
 /* A causal model's exact log-probabilities, in one pass of one sample. */
 extern const tt_sampler tt_score_causal;
 
 /* One pass; seq->encoding says what of it becomes seq->features. */
-extern const tt_sampler tt_encode;
-extern const tt_sampler tt_encode_causal;
+extern const tt_sampler tt_encode, tt_encode_blocks, tt_encode_causal;
 
 /* The one that fits a model of these kinds. */
 const tt_sampler *tt_encode_for(uint32_t kinds);
+
+/* Noise level of a canvas for models that are told: sigma of MDLM's schedule (ddpm.c) at the share
+ * of open columns. */
+float tt_canvas_sigma(const tt_seq *q);
 
 /* Columns sample `sample` of `samples` masks for the bound of `targets` columns: l above. */
 int32_t tt_score_masked(uint64_t seed, int32_t sample, int32_t samples, int32_t targets);

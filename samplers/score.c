@@ -5,6 +5,14 @@
 #include "kernels/base/rng.h"
 #include "samplers/read.h"
 
+float tt_canvas_sigma(const tt_seq *q)
+{
+    int32_t open = 0;
+    for (int32_t c = 0; c < q->columns; c++)
+        open += tt_seq_open_at(q, c);
+    return -log1pf(-(1 - 1e-3f) * (float)open / (float)q->columns);
+}
+
 typedef struct {
     int32_t *target; /* columns with a token to score, ascending */
     int32_t targets;
@@ -151,7 +159,14 @@ static tt_status plan_asks(tt_seq *q, state *s, tt_see see, tt_plan *plan, tt_er
 
 static tt_status masked_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 {
+    plan->sigma = tt_canvas_sigma(q);
     return plan_asks(q, memory, TT_SEE_ALL, plan, e);
+}
+
+static tt_status blocks_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
+{
+    plan->block = q->params->block_length > 0 ? q->params->block_length : 1;
+    return plan_asks(q, memory, TT_SEE_BLOCK, plan, e);
 }
 
 static tt_status causal_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
@@ -180,6 +195,7 @@ const tt_sampler tt_score_bound = {
     .summary = "one sample of the Monte-Carlo bound of a text's likelihood",
     .source = "LLaDA, arXiv 2502.09992, equation 6",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .timed = true,
     .reads = true,
     .state_size = sizeof(state),
     .column_size = 8 + sizeof(shuffled),
@@ -193,12 +209,26 @@ const tt_sampler tt_score_chain = {
     .summary = "one factor of a text's likelihood, tokens shown from left to right",
     .source = "chain rule",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .timed = true,
     .reads = true,
     .state_size = sizeof(state),
     .column_size = 8 + sizeof(shuffled),
     .params = params,
     .open = chain_open,
     .plan = masked_plan,
+    .apply = score_apply,
+};
+const tt_sampler tt_score_chain_blocks = {
+    .name = "likelihood_chain_blocks",
+    .summary = "one factor of a text's likelihood under a block-causal model",
+    .source = "chain rule",
+    .needs = TT_KIND_BLOCKS,
+    .reads = true,
+    .state_size = sizeof(state),
+    .column_size = 8 + sizeof(shuffled),
+    .params = params,
+    .open = chain_open,
+    .plan = blocks_plan,
     .apply = score_apply,
 };
 const tt_sampler tt_score_causal = {

@@ -379,6 +379,7 @@ static void open_seq(tt_batch *b, tt_run *r, bool twin, int64_t rows)
                       .see_end = moved ? twin_column(r, p->see_end) : p->see_end,
                       .see = p->see,
                       .block = p->block,
+                      .sigma = p->sigma,
                       .kv = p->keep ? *store_of(r, twin) : NULL};
 }
 
@@ -454,7 +455,7 @@ static void accept_drafts(tt_run *r, const tt_result *result)
     tt_seq *q = &r->seq;
     for (int32_t i = 0; i < p->asks; i++) {
         int32_t c = p->ask[i].column;
-        if (tt_seq_open_at(q, c) && result->stats[i].drawn == q->draft[c])
+        if (c < q->columns && tt_seq_open_at(q, c) && result->stats[i].drawn == q->draft[c])
             tt_seq_commit(q, result, i);
     }
 }

@@ -282,7 +282,9 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
         *why = TT_FINISH_ERROR;
         return true;
     }
-    if (j->spec.stop_early && j->spec.shrink && !r->sampler->needs_guide)
+    /* Guided and block-causal samplers end by themselves; nothing is cut that may be revised. */
+    bool cuts = !r->sampler->needs_guide && !(r->sampler->needs & TT_KIND_BLOCKS);
+    if (j->spec.stop_early && j->spec.shrink && cuts && !r->seq.unsettled)
         cut_behind_stop(a);
     tt_job_publish(j, a->sample, r);
     int32_t stop = j->spec.ban_stops ? -1 : stop_column(a);

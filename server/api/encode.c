@@ -13,7 +13,7 @@ enum { MAX_TERMS = 2048 };
 static tt_status read_pooling(tt_gen *g, const cJSON *tutti, tt_err *e)
 {
     tt_reading *r = &g->reading;
-    bool masked = g->model->info.kinds & TT_KIND_BIDIRECTIONAL;
+    bool masked = g->model->info.kinds & (TT_KIND_BIDIRECTIONAL | TT_KIND_BLOCKS);
     const char *name = tt_field_text(tutti, "pooling", masked ? "mean" : "last");
     r->pool = strcmp(name, "mean") ? TT_POOL_LAST : TT_POOL_MEAN;
     r->add_end = !strcmp(name, "eos");
@@ -69,7 +69,7 @@ static tt_status check_k(const tt_gen *g, const cJSON *tutti, tt_err *e)
     if (tt_json_get(tutti, "pooling"))
         return tt_fail_param(e, "tutti.pooling", "invalid_value",
                              "'tutti.pooling' and 'tutti.k' exclude each other");
-    if (!(g->model->info.kinds & TT_KIND_BIDIRECTIONAL) || g->model->info.mask_id < 0)
+    if (g->model->info.kinds & TT_KIND_CAUSAL || g->model->info.mask_id < 0)
         return tt_fail_param(e, "tutti.k", "unsupported_parameter",
                              "model '%s' is causal; several vectors need a masked model",
                              g->model->id);

@@ -172,7 +172,7 @@ static tt_status make_probe(tt_gen *g, tt_canvas *c, int k, tt_err *e)
     for (int i = 0; i < g->fit->slots && !s; i++)
         s = add_slot(g, c, i, k, e);
     if (!s)
-        tt_canvas_score(c, TT_SCORE_LEFT_TO_RIGHT, 0);
+        tt_canvas_score(g, c, TT_SCORE_LEFT_TO_RIGHT, 0);
     return s;
 }
 

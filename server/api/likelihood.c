@@ -26,8 +26,11 @@ static tt_status refuse_method(const tt_gen *g, const char *name, tt_err *e)
 static tt_status read_options(const tt_gen *g, const cJSON *body, options *o, tt_err *e)
 {
     bool masked = g->model->info.kinds & TT_KIND_BIDIRECTIONAL;
+    bool blocks = g->model->info.kinds & TT_KIND_BLOCKS;
     bool causal = g->model->info.kinds & TT_KIND_CAUSAL;
-    tt_score_method usual = masked ? TT_SCORE_MONTE_CARLO : TT_SCORE_EXACT;
+    tt_score_method usual = masked   ? TT_SCORE_MONTE_CARLO
+                            : blocks ? TT_SCORE_LEFT_TO_RIGHT
+                                     : TT_SCORE_EXACT;
     const char *name = tt_field_text(body, "method", tt_score_name(usual));
     int m = 0;
     while (m <= TT_SCORE_EXACT && strcmp(tt_score_name((tt_score_method)m), name))
@@ -37,7 +40,8 @@ static tt_status read_options(const tt_gen *g, const cJSON *body, options *o, tt
                              "'method' is '%.40s', must be monte_carlo, left_to_right or exact",
                              name);
     o->method = (tt_score_method)m;
-    if (o->method == TT_SCORE_EXACT ? !causal : !masked)
+    bool has[] = {masked, masked || blocks, causal};
+    if (!has[o->method])
         return refuse_method(g, name, e);
     if (o->method != TT_SCORE_MONTE_CARLO && tt_json_get(body, "samples"))
         return tt_fail_param(e, "samples", "unsupported_parameter",
@@ -47,7 +51,7 @@ static tt_status read_options(const tt_gen *g, const cJSON *body, options *o, tt
     o->suffix = tt_field_text(body, "suffix", "");
     if (*o->suffix && !masked)
         return tt_fail_param(e, "suffix", "unsupported_parameter",
-                             "model '%s' cannot see a suffix: it is causal", g->model->id);
+                             "model '%s' cannot see a suffix", g->model->id);
     return TT_OK;
 }
 
@@ -95,7 +99,7 @@ static tt_status add_target(tt_gen *g, const options *o, const cJSON *node, cons
         return tt_fail_param(e, path, "invalid_value",
                              "'%s' has %d tokens; method left_to_right takes at most %d", path,
                              targets, MAX_CHAIN);
-    tt_canvas_score(c, o->method, o->samples);
+    tt_canvas_score(g, c, o->method, o->samples);
     return TT_OK;
 }
 

@@ -96,7 +96,7 @@ static void write_extension(const tt_served *m, bool guided, tt_json *w)
         tt_json_put_text(w, "infill");
     if (m->info.kinds & TT_KIND_CAUSAL)
         tt_json_put_text(w, "guide");
-    if (fills || m->info.kinds & TT_KIND_CAUSAL) {
+    if (writes || m->info.kinds & TT_KIND_CAUSAL) {
         tt_json_put_text(w, "likelihood");
         tt_json_put_text(w, "embeddings");
     }

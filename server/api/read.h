@@ -15,7 +15,7 @@ tt_status tt_canvas_add_target(const tt_gen *g, tt_canvas *c, const int32_t *id,
 /* Columns of the canvas to be scored. */
 int32_t tt_canvas_targets(const tt_canvas *c);
 /* Sets sampler and samples for a canvas that is complete. */
-void tt_canvas_score(tt_canvas *c, tt_score_method m, int32_t samples);
+void tt_canvas_score(const tt_gen *g, tt_canvas *c, tt_score_method m, int32_t samples);
 
 typedef struct {
     double logprob, standard_error; /* NaN: one sample tells no error */

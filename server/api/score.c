@@ -69,11 +69,13 @@ int32_t tt_canvas_targets(const tt_canvas *c)
     return n;
 }
 
-void tt_canvas_score(tt_canvas *c, tt_score_method m, int32_t samples)
+void tt_canvas_score(const tt_gen *g, tt_canvas *c, tt_score_method m, int32_t samples)
 {
+    bool blocks = g->model->info.kinds & TT_KIND_BLOCKS;
     pad_draft(c);
     c->sampler = m == TT_SCORE_EXACT         ? &tt_score_causal
                  : m == TT_SCORE_MONTE_CARLO ? &tt_score_bound
+                 : blocks                    ? &tt_score_chain_blocks
                                              : &tt_score_chain;
     c->samples = m == TT_SCORE_EXACT         ? 1
                  : m == TT_SCORE_MONTE_CARLO ? samples

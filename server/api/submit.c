@@ -49,7 +49,9 @@ static tt_job_spec spec_of(const tt_gen *g, const tt_canvas *c)
         .wake_arg = g->wake_arg,
     };
     if (reads) {
-        tt_params_default(&s.params);
+        s.params = g->model->defaults; /* the block length is among them */
+        s.params.cfg_scale = 0;
+        s.params.cache = TT_CACHE_NONE;
         return s;
     }
     s.guide = g->guide;
