@@ -6,8 +6,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -17,28 +19,71 @@
 #define MASKED "tests/golden/masked-diffusion/llada"
 #define SHIFTED "tests/golden/masked-diffusion/dream"
 #define CAUSAL "tests/golden/masked-diffusion/guided/guide"
+#define BLOCKS "tests/golden/masked-diffusion/llada2_moe"
+#define MDLM "tests/golden/masked-diffusion/mdlm"
 
 enum { COLUMNS = 20, PROMPT = 6 };
 
 typedef struct {
     tt_engine *engine;
-    const tt_served *masked, *shifted, *causal;
+    const tt_served *masked, *shifted, *causal, *blocks, *mdlm;
 } world;
+
+/* The folder of a checkpoint that leaves its mask to others, with the mask named. */
+static const char *with_mask(const char *from, int mask)
+{
+    static char folder[] = "/tmp/tutti-read-XXXXXX";
+    static const char *const file[] = {"config.json", "model.safetensors"};
+    char path[300], target[400], here[200];
+    if (!mkdtemp(folder) || !getcwd(here, sizeof here))
+        return "";
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, file[i]);
+        snprintf(target, sizeof target, "%s/%s/%s", here, from, file[i]);
+        if (symlink(target, path))
+            return "";
+    }
+    snprintf(path, sizeof path, "%s/generation_config.json", folder);
+    FILE *f = fopen(path, "w");
+    if (f) {
+        fprintf(f, "{\"mask_token_id\": %d, \"block_length\": 8}", mask);
+        fclose(f);
+    }
+    return folder;
+}
+
+static void remove_folder(const char *folder)
+{
+    static const char *const file[] = {"config.json", "model.safetensors",
+                                       "generation_config.json"};
+    char path[300];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, file[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
 
 static int setup(void **state)
 {
     static world w;
     tt_err e;
+    const char *blocks = with_mask(BLOCKS, 301);
     if (tt_engine_open(&w.engine, &(tt_engine_options){.device = "plain"}, &e) ||
         tt_engine_add_model(w.engine, "masked", MASKED, TT_WEIGHTS_F32, NULL, NULL, &e) ||
         tt_engine_add_model(w.engine, "shifted", SHIFTED, TT_WEIGHTS_F32, NULL, NULL, &e) ||
-        tt_engine_add_model(w.engine, "causal", CAUSAL, TT_WEIGHTS_F32, NULL, NULL, &e)) {
+        tt_engine_add_model(w.engine, "causal", CAUSAL, TT_WEIGHTS_F32, NULL, NULL, &e) ||
+        tt_engine_add_model(w.engine, "blocks", blocks, TT_WEIGHTS_F32, NULL, NULL, &e) ||
+        tt_engine_add_model(w.engine, "mdlm", MDLM, TT_WEIGHTS_F32, NULL, NULL, &e)) {
         print_error("%s\n", e.text);
         return -1;
     }
     w.masked = tt_engine_find(w.engine, "masked");
     w.shifted = tt_engine_find(w.engine, "shifted");
     w.causal = tt_engine_find(w.engine, "causal");
+    w.blocks = tt_engine_find(w.engine, "blocks");
+    w.mdlm = tt_engine_find(w.engine, "mdlm");
+    remove_folder(blocks); /* mapped by now */
     *state = &w;
     return 0;
 }
@@ -63,7 +108,8 @@ static tt_job_spec to_score(const tt_served *m, const tt_sampler *s, int from, i
     tt_job_spec j = {.model = m, .sampler = s, .id = ids, .open = open_at, .columns = COLUMNS,
                      .samples = 1, .seed = 3, .draft = draft};
     tt_params_default(&j.params);
-    if (s == &tt_score_chain)
+    j.params.block_length = m->defaults.block_length;
+    if (s == &tt_score_chain || s == &tt_score_chain_blocks)
         j.samples = to - from;
     return j;
 }
@@ -204,6 +250,44 @@ static void a_causal_score_looks_back_only(void **state)
     assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_EINVAL);
 }
 
+/* Blocks of 8 columns: what stands in a later block cannot change a score. */
+static void a_block_causal_score_sees_no_later_block(void **state)
+{
+    const world *w = *state;
+    static double all[16][COLUMNS], part[16][COLUMNS];
+    int block = w->blocks->defaults.block_length, last = (COLUMNS - 1) / block * block;
+    assert_in_range(last, 1, COLUMNS - 1);
+    tt_job_spec s = to_score(w->blocks, &tt_score_chain_blocks, 2, 18);
+    scores(w, &s, all);
+    s = to_score(w->blocks, &tt_score_chain_blocks, 2, 18);
+    for (int c = last; c < COLUMNS; c++) {
+        ids[c] = 5;
+        draft[c] = draft[c] < 0 ? -1 : 5;
+    }
+    scores(w, &s, part);
+    for (int i = 0; i < 16; i++) {
+        assert_true(all[i][2 + i] < 0);
+        if (2 + i < last)
+            assert_true(all[i][2 + i] == part[i][2 + i]);
+    }
+    tt_job *j;
+    tt_err e;
+    s = to_score(w->blocks, &tt_score_bound, 2, 18); /* its masks are not what it was trained on */
+    assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_EINVAL);
+}
+
+static void other_families_score_and_encode(void **state)
+{
+    const world *w = *state;
+    double got[1][COLUMNS];
+    tt_job_spec s = to_score(w->mdlm, &tt_score_bound, 2, 18);
+    scores(w, &s, got);
+    int scored = 0;
+    for (int c = 0; c < COLUMNS; c++)
+        scored += got[0][c] < 0;
+    assert_int_equal(scored, tt_score_masked(3, 0, 1, 16));
+}
+
 /* --- vectors --- */
 
 static tt_job_spec to_encode(const tt_served *m, tt_pooling pool, int words)
@@ -226,8 +310,8 @@ static tt_view vectors(const world *w, const tt_job_spec *s)
 static void the_last_state_is_the_last_of_them(void **state)
 {
     const world *w = *state;
-    const tt_served *models[] = {w->masked, w->shifted, w->causal};
-    for (int i = 0; i < 3; i++) {
+    const tt_served *models[] = {w->masked, w->shifted, w->causal, w->blocks, w->mdlm};
+    for (int i = 0; i < 5; i++) {
         tt_job_spec s = to_encode(models[i], TT_POOL_MEAN, 0);
         tt_view mean = vectors(w, &s);
         s = to_encode(models[i], TT_POOL_LAST, 0);
@@ -265,8 +349,8 @@ static void words_give_states_tokens_and_logits(void **state)
     int32_t term[TERMS];
     for (int i = 0; i < TERMS; i++)
         term[i] = 5 * i;
-    const tt_served *models[] = {w->masked, w->shifted};
-    for (int m = 0; m < 2; m++) {
+    const tt_served *models[] = {w->masked, w->shifted, w->blocks, w->mdlm};
+    for (int m = 0; m < 4; m++) {
         tt_job_spec s = to_encode(models[m], TT_POOL_OPEN, WORDS);
         s.encoding.term = term;
         s.encoding.terms = TERMS;
@@ -470,6 +554,8 @@ int main(void)
         cmocka_unit_test(the_bound_is_the_mean_over_orders),
         cmocka_unit_test(scores_do_not_depend_on_company),
         cmocka_unit_test(a_causal_score_looks_back_only),
+        cmocka_unit_test(a_block_causal_score_sees_no_later_block),
+        cmocka_unit_test(other_families_score_and_encode),
         cmocka_unit_test(the_last_state_is_the_last_of_them),
         cmocka_unit_test(a_mean_over_one_column_is_that_column),
         cmocka_unit_test(words_give_states_tokens_and_logits),
