@@ -2,8 +2,8 @@
  *
  * Pooled: the mean of all columns' final hidden states, or the last column's. Or several vectors
  * (DiffRetriever, arXiv 2605.07210): open columns stand behind the text, and each gives its hidden
- * state, its most likely token and, for given terms, its logits. All come from the column's own row, also in models whose
- * rows predict the next column. */
+ * state, its most likely token and, for given terms, its logits. All come from the column's own
+ * row, also in models whose rows predict the next column. */
 #include <string.h>
 
 #include "samplers/read.h"

@@ -1,5 +1,6 @@
 /* holes.h - a text with holes as people write it: "Dear [[4]], thank you" has a hole of four
- * tokens between two literal parts, [[2-8]] one of two to eight, [[Sir|Madam]] a choice of texts. */
+ * tokens between two literal parts, [[2-8]] one of two to eight, [[Sir|Madam]] a choice of texts.
+ */
 #ifndef TT_HOLES_H
 #define TT_HOLES_H
 

@@ -61,9 +61,9 @@ static const tt_field fields[] = {
          "the answer does not end before so many tokens. With a suffix: its length is chosen from "
          "here to max_tokens, so that the suffix is likeliest behind it"),
     READ("prediction", CO | CH, OBJECT, 0, 0,
-         "{\"type\": \"content\", \"content\": text} the answer is expected to be: where a step would "
-         "choose its token, that token is taken at once; text further right is in the model's "
-         "sight meanwhile"),
+         "{\"type\": \"content\", \"content\": text} the answer is expected to be: where a step "
+         "would choose its token, that token is taken at once; text further right is in the "
+         "model's sight meanwhile"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
     READ("seed", GEN, INT, -SEED, SEED,
          "start of the random numbers; same seed, same answer. Random when absent"),
@@ -203,8 +203,8 @@ static const tt_field extension[] = {
          "added and its state taken)"),
     READ("normalize", EM, BOOL, 0, 0, "vectors of length 1; default true"),
     READ("k", ENC, INT, 1, 32,
-         "instead of pooling: let the model put the text into k words at masked positions, and take "
-         "the states there, k vectors from one pass"),
+         "instead of pooling: let the model put the text into k words at masked positions, and "
+         "take the states there, k vectors from one pass"),
     READ("kind", EM, TEXT, 0, 0, "with k: query (default) or passage, as the instruction calls it"),
     READ("outputs", EM, TEXTS, 0, 2,
          "with k: dense (default), sparse (weights of the text's own words), or both"),

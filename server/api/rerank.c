@@ -122,7 +122,10 @@ const tt_endpoint tt_endpoint_rerank = {
 
 /* --- score --- */
 
-static int texts_of(const cJSON *node) { return cJSON_IsArray(node) ? cJSON_GetArraySize(node) : 1; }
+static int texts_of(const cJSON *node)
+{
+    return cJSON_IsArray(node) ? cJSON_GetArraySize(node) : 1;
+}
 
 static tt_status add_all(tt_gen *g, const cJSON *node, bool passage, const char *name, tt_err *e)
 {

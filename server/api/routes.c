@@ -10,8 +10,8 @@
      .summary = text, .fields = TT_ON_##bit}
 
 #define READ(p, other, name, bit, text)                                                            \
-    {.method = "POST", .path = p, .alias = other, .endpoint = &tt_endpoint_##name, .tag = "Measuring",             \
-     .summary = text, .fields = TT_ON_##bit}
+    {.method = "POST", .path = p, .alias = other, .endpoint = &tt_endpoint_##name,                 \
+     .tag = "Measuring", .summary = text, .fields = TT_ON_##bit}
 
 static const tt_route routes[] = {
     GENERATE("/v1/chat/completions", chat, CHAT, "Answer a conversation"),

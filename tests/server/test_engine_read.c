@@ -419,7 +419,8 @@ static void rules_hold_at_their_columns(void **state)
     banned[0] = free_choice.id[8] < free_choice.id[9] ? free_choice.id[8] : free_choice.id[9];
     banned[1] = free_choice.id[8] < free_choice.id[9] ? free_choice.id[9] : free_choice.id[8];
     tt_column_rule rule[] = {{.begin = 6, .end = 8, .id = allowed, .n = 2, .allow = true},
-                             {.begin = 8, .end = 10, .id = banned, .n = 1 + (banned[0] != banned[1])},
+                             {.begin = 8, .end = 10, .id = banned,
+                              .n = 1 + (banned[0] != banned[1])},
                              {.begin = 9, .end = 20, .id = stops, .n = 1}};
     tt_id_value push = {3, 50};
     s = to_fill(w);
