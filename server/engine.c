@@ -355,7 +355,7 @@ tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
 {
     *out = NULL;
     tt_job *j;
-    tt_status s = tt_job_open(&j, spec, g->o.max_rows, e);
+    tt_status s = tt_job_open(&j, spec, g->o.max_rows, g->o.max_running, e);
     if (s)
         return s;
     s = try_sampler(j, e);

@@ -269,7 +269,7 @@ tt_run_spec tt_job_run_spec(const tt_job *j, int32_t i)
                          .n_top = p->n_top,
                          .samples = p->samples,
                          .draft = p->draft,
-                         .encoding = p->sampler->reads ? &p->encoding : NULL,
+                         .encoding = p->sampler->reads && !p->draft ? &p->encoding : NULL,
                          .rule = p->rule,
                          .rules = p->rules,
                          .negative = p->negative,
@@ -290,7 +290,8 @@ static size_t store_bytes(const tt_job_spec *s)
     return guide + (s->params.cfg_scale > 0 ? one + twin : one);
 }
 
-tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e)
+tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
+                      tt_err *e)
 {
     *out = NULL;
     tt_job_spec s = *spec;
@@ -327,7 +328,8 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, t
     j->spec.id = j->id;
     j->spec.open = j->open;
     tt_run_spec run = tt_job_run_spec(j, 0);
-    j->bytes = (size_t)s.samples * (tt_run_bytes(&run) + store_bytes(&s));
+    int32_t at_once = s.samples < max_running ? s.samples : max_running;
+    j->bytes = (size_t)at_once * (tt_run_bytes(&run) + store_bytes(&s));
     *out = j;
     return TT_OK;
 }

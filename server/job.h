@@ -46,8 +46,10 @@ struct tt_job {
     atomic_int ahead;
 };
 
-/* Checks the spec against the model and copies it. TT_EINVAL names the field. */
-tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e);
+/* Checks the spec against the model and copies it. TT_EINVAL names the field. max_running: samples
+ * that run at the same time at most. */
+tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
+                      tt_err *e);
 void tt_job_drop(tt_job *j); /* one owner less; the last one frees */
 
 /* How sample i of the job is run. The spec leads into the job. */

@@ -73,7 +73,8 @@ typedef enum { TT_SCORE_MONTE_CARLO, TT_SCORE_LEFT_TO_RIGHT, TT_SCORE_EXACT } tt
 typedef struct {
     /* likelihood */
     tt_score_method method;
-    bool choices; /* the texts are choices of one continuation */
+    bool choices;   /* the texts are choices of one continuation */
+    int64_t values; /* samples times tokens, over all texts */
     /* encoding */
     tt_pooling pool;
     bool add_end;               /* an end token behind the text */

@@ -8,7 +8,8 @@
 
 #include "server/api/read.h"
 
-enum { DEFAULT_SAMPLES = 128, MAX_CHAIN = 1024 };
+/* MAX_VALUES: log-probabilities a request may have to keep, over all texts and samples. */
+enum { DEFAULT_SAMPLES = 128, MAX_CHAIN = 1024, MAX_VALUES = 1 << 24 };
 
 typedef struct {
     tt_score_method method;
@@ -100,7 +101,12 @@ static tt_status add_target(tt_gen *g, const options *o, const cJSON *node, cons
                              "'%s' has %d tokens; method left_to_right takes at most %d", path,
                              targets, MAX_CHAIN);
     tt_canvas_score(g, c, o->method, o->samples);
-    return TT_OK;
+    g->reading.values += (int64_t)c->samples * (int64_t)c->ids.count;
+    return g->reading.values <= MAX_VALUES
+               ? TT_OK
+               : tt_fail_param(e, path, "invalid_value",
+                               "samples times tokens, over all texts, are more than %d",
+                               MAX_VALUES);
 }
 
 /* A string, ids, or a list of either. */

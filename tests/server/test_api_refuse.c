@@ -311,6 +311,24 @@ static void texts_to_score(void **state)
     REFUSED(list);
 }
 
+/* No request may make the server keep more than it has room for. */
+static void texts_to_score_are_limited(void **state)
+{
+    (void)state;
+    tt_buf b = {0};
+    tt_buf_puts(&b, "{" M "\"samples\":1024,\"text\":[");
+    for (int i = 0; i < 40; i++) {
+        tt_buf_puts(&b, i ? ",\"" : "\"");
+        for (int k = 0; k < 500; k++)
+            tt_buf_putc(&b, 'a');
+        tt_buf_puts(&b, "\"");
+    }
+    tt_buf_puts(&b, "]}");
+    const bad much = {LK, tt_buf_text(&b), "invalid_value", "text[32]"};
+    refused(&much);
+    tt_buf_free(&b);
+}
+
 static void texts_to_encode(void **state)
 {
     (void)state;
@@ -488,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup(holes, fresh),
         cmocka_unit_test_setup(steering, fresh),
         cmocka_unit_test_setup(texts_to_score, fresh),
+        cmocka_unit_test_setup(texts_to_score_are_limited, fresh),
         cmocka_unit_test_setup(texts_to_encode, fresh),
         cmocka_unit_test_setup(the_context_is_a_limit, fresh),
         cmocka_unit_test_setup(samplers_and_aliases, fresh),
