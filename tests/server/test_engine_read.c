@@ -531,6 +531,97 @@ static void every_change_is_logged_in_order(void **state)
     tt_view_free(&v);
 }
 
+/* What is taken back is logged too, and a shadow knows what the rules leave possible: a token that
+ * nothing else could be is never doubted. */
+static void what_is_taken_back_is_logged(void **state)
+{
+    const world *w = *state;
+    static const int32_t only[] = {7};
+    tt_column_rule rule = {.begin = 8, .end = 10, .id = only, .n = 1, .allow = true};
+    int32_t now[COLUMNS], taken = 0, mask = w->masked->info.mask_id;
+    tt_job_spec s = to_fill(w);
+    s.sampler = tt_sampler_find("wino");
+    s.params.draft_threshold = 0;
+    s.params.verify_threshold = 1;
+    s.rule = &rule;
+    s.rules = 1;
+    s.log = true;
+    tt_view v = filled(w, &s);
+    for (int c = 0; c < COLUMNS; c++)
+        now[c] = c < PROMPT ? ids[c] : mask;
+    for (size_t i = 0; i < v.changes; i++) {
+        const tt_change *x = &v.change[i];
+        if (x->id == mask) {
+            assert_int_not_equal(now[x->column], mask);
+            assert_false(x->column == 8 || x->column == 9);
+            taken++;
+        }
+        now[x->column] = x->id;
+    }
+    assert_true(taken > 0);
+    assert_memory_equal(now, v.id, sizeof now);
+    assert_true(v.id[8] == 7 && v.id[9] == 7);
+    tt_view_free(&v);
+}
+
+/* Negative prompts of any length where only some columns are fed, in a list. */
+static void listed_columns_have_a_twin_too(void **state)
+{
+    const world *w = *state;
+    tt_job_spec s = to_fill(w);
+    s.params.cache = TT_CACHE_DKV;
+    tt_view plain = filled(w, &s);
+    s.params.cfg_scale = 2;
+    s.negative = ids;
+    s.negatives = PROMPT;
+    tt_view twin = filled(w, &s);
+    assert_memory_equal(plain.id, twin.id, COLUMNS * sizeof *plain.id);
+    assert_memory_equal(plain.step, twin.step, COLUMNS * sizeof *plain.step);
+    static const int32_t lengths[] = {1, PROMPT + 3};
+    for (int i = 0; i < 2; i++) {
+        int32_t negative[PROMPT + 3] = {5, 4, 3, 2, 1};
+        s.negative = negative;
+        s.negatives = lengths[i];
+        tt_view other = filled(w, &s);
+        assert_int_equal(other.finish, TT_FINISH_LENGTH);
+        assert_memory_not_equal(plain.logprob, other.logprob, COLUMNS * sizeof *plain.logprob);
+        tt_view_free(&other);
+    }
+    tt_view_free(&plain);
+    tt_view_free(&twin);
+}
+
+/* Samplers that look again at what they did keep the canvas to themselves. */
+static void some_samplers_share_no_canvas(void **state)
+{
+    const world *w = *state;
+    static const char *const name[] = {"wino", "klass", "low_confidence"};
+    int32_t eos = w->masked->info.eos_id;
+    tt_column_rule rule = {.begin = 10, .end = 11, .id = &eos, .n = 1, .allow = true};
+    for (int i = 0; i < 3; i++) {
+        tt_job_spec s = to_fill(w);
+        s.sampler = tt_sampler_find(name[i]);
+        s.params.cache = i == 2 ? TT_CACHE_DKV : TT_CACHE_NONE;
+        s.params.block_length = 14;
+        s.stop_early = true;
+        s.rule = &rule;
+        s.rules = 1;
+        tt_view whole = filled(w, &s);
+        s.shrink = true;
+        tt_view cut = filled(w, &s);
+        assert_int_equal(cut.nfe, whole.nfe);
+        assert_int_equal(cut.end, whole.end);
+        assert_memory_equal(cut.id, whole.id, COLUMNS * sizeof *cut.id);
+        tt_view_free(&whole);
+        tt_view_free(&cut);
+        tt_err e = {0};
+        tt_job *j;
+        s.draft = draft;
+        assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_EINVAL);
+        assert_string_equal(e.param, "prediction");
+    }
+}
+
 /* A job of many samples must not keep one with a single sample waiting for all of them. */
 static void many_samples_leave_room_for_others(void **state)
 {
@@ -566,6 +657,9 @@ int main(void)
         cmocka_unit_test(columns_behind_a_stop_are_left_alone),
         cmocka_unit_test(guidance_away_from_the_prompt_itself_changes_nothing),
         cmocka_unit_test(every_change_is_logged_in_order),
+        cmocka_unit_test(what_is_taken_back_is_logged),
+        cmocka_unit_test(listed_columns_have_a_twin_too),
+        cmocka_unit_test(some_samplers_share_no_canvas),
         cmocka_unit_test(many_samples_leave_room_for_others),
     };
     return cmocka_run_group_tests_name("engine_read", tests, setup, teardown);
