@@ -306,7 +306,8 @@ static tt_status open_stores(tt_run *r, tt_err *e)
     int32_t columns = tt_run_columns(r->sampler, p, r->seq.columns);
     if (!r->plan.guide)
         columns = tt_sampler_store(r->sampler, p, columns, r->seq.prompt);
-    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep; twin++) {
+    int stores = !r->plan.keep ? 0 : r->plan.cfg_scale > 0 ? 2 : 1;
+    for (int twin = 0; twin < stores; twin++) {
         tt_kv **kv = store_of(r, twin);
         int32_t room = twin ? twin_column(r, columns) : columns;
         tt_status s = *kv ? TT_OK : tt_kv_open(kv, tt_run_model(r), room, e);

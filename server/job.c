@@ -355,8 +355,10 @@ static void copy_changes(tt_view *v, const tt_change *from, size_t n)
 {
     if (n > v->change_room) {
         tt_change *more = realloc(v->change, 2 * n * sizeof *more);
-        v->change = more ? more : v->change;
-        v->change_room = more ? 2 * n : v->change_room;
+        if (more) {
+            v->change = more;
+            v->change_room = 2 * n;
+        }
     }
     size_t room = n < v->change_room ? n : v->change_room;
     if (room > v->changes)
