@@ -168,6 +168,11 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e)
         if (p->want[i].row < 0 || p->want[i].row >= p->rows || p->want[i].uncond >= p->rows)
             return tt_fail(e, TT_EINVAL, "pass: want %lld names row %lld", (long long)i,
                            (long long)p->want[i].row);
+    for (int64_t i = 0; i < p->states && !s; i++)
+        if (p->state_row[i] < 0 || p->state_row[i] >= p->rows ||
+            (i && p->state_row[i] <= p->state_row[i - 1]))
+            return tt_fail(e, TT_EINVAL, "pass: state %lld is of row %lld", (long long)i,
+                           (long long)p->state_row[i]);
     if (!s)
         s = check_memos(m, p, e);
     if (s)

@@ -72,7 +72,11 @@ typedef struct {
                             there is no such want */
     float *logits;       /* out: wants x vocab, or NULL (tests and scoring of few rows only) */
     float *hidden;       /* out: (layers + 1) x rows x width, the residual stream after the
-                            embedding and after each layer, the last one normalised; or NULL */
+                            embedding and after each layer, the last one normalised; or NULL.
+                            For tests: embeddings ask for `state` */
+    int64_t states;           /* rows whose final hidden state is wanted */
+    const int64_t *state_row; /* which, ascending, none twice */
+    float *state;             /* out: states x width, normalised: what the head reads */
 } tt_pass;
 
 /* --- a model --- */

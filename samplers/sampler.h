@@ -24,6 +24,41 @@ typedef struct {
 
 struct tt_sampler;
 
+/* Ids that alone are possible, or that are impossible, at columns [begin, end). */
+typedef struct {
+    int32_t begin, end;
+    const int32_t *id; /* ascending, none twice */
+    int32_t n;
+    bool allow;
+} tt_column_rule;
+
+/* A change of the canvas: a token committed, or replaced. id: mask_id where it was taken back. */
+typedef struct {
+    int32_t step, column, id; /* step counts from 1 */
+    float logprob;            /* 0 where taken back */
+} tt_change;
+
+/* What an encoding pass reads off the model (samplers/read.h). */
+typedef enum {
+    TT_POOL_MEAN, /* one vector: the mean over all columns */
+    TT_POOL_LAST, /* one vector: the last column's */
+    TT_POOL_OPEN, /* one vector per open column, left to right */
+} tt_pooling;
+typedef struct {
+    tt_pooling pool;
+    const int32_t *term; /* ids whose logits at the open columns are wanted, ascending, or NULL */
+    int32_t terms;
+} tt_encoding;
+
+/* Its result. */
+typedef struct {
+    float *vector; /* vectors x width: hidden states as the head reads them, pooled */
+    int32_t vectors;
+    int64_t width;
+    float *logit; /* vectors x terms, or NULL */
+    int32_t terms;
+} tt_features;
+
 /* One sequence being generated. The engine (or a test) fills it; samplers change id, step and the
  * published bookkeeping through tt_seq_commit() alone. */
 typedef struct tt_seq {
@@ -40,6 +75,12 @@ typedef struct tt_seq {
     int32_t row_shift; /* of the model: row c - row_shift predicts column c */
     const tt_id_value *bias; /* sorted by id; holds the mask id at -inf and the request's biases */
     int32_t n_bias;
+    const int32_t *draft; /* per column: the token the request suggests, or wants scored, where it
+                             is open; -1: none. NULL: none anywhere */
+    int32_t samples;      /* of the job: noise.sample is one of them */
+    const tt_encoding *encoding; /* for encoding passes */
+    tt_features features;        /* their result; arrays are the arena's */
+    tt_buf *log; /* of tt_change, in order of commits; NULL: not kept */
     tt_arena *arena; /* memory of the sequence's life */
 
     int32_t step;      /* steps done */
@@ -57,6 +98,7 @@ typedef struct tt_seq {
 typedef struct {
     int32_t column;
     tt_draw draw;
+    bool own_row; /* from the column's own row, whatever the model's shift */
 } tt_ask;
 
 /* What the next pass must do for one sequence. Lists live in the step arena. */
@@ -86,6 +128,8 @@ typedef struct {
     int32_t memos;     /* of the columns of the first so many asks */
     const float *mix;  /* per column: times what is kept of it (TT_MEMO_MEAN) is added to its
                           embedding while it is open; or NULL */
+    int32_t *state;  /* columns fed whose final hidden state is wanted, ascending */
+    int32_t states;
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
@@ -95,6 +139,7 @@ typedef struct {
     const tt_id_value *top; /* asks x plan->n_top, or NULL */
     const float *kl; /* per ask of the first memos, with TT_MEMO_HIDDEN: how far the distribution
                         moved since the column was asked for last; +inf the first time */
+    const float *state;     /* plan->states x width of the model, or NULL */
 } tt_result;
 
 typedef struct tt_sampler {
@@ -105,6 +150,7 @@ typedef struct tt_sampler {
     bool needs_guide;    /* a second, causal model must be given */
     bool timed;          /* plans the noise level that models with TT_KIND_TIMED need */
     bool keeps;          /* uses a store whatever the `cache` parameter says */
+    bool reads;          /* fills nothing: scores or encodes a canvas (samplers/read.h) */
     uint32_t caches;     /* 1 << TT_CACHE_*: values of `cache` it works with; 0: no cache */
     tt_cache_kind best_cache; /* what `auto` chooses */
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
@@ -131,6 +177,9 @@ bool tt_sampler_fits(const tt_sampler *s, uint32_t kinds);
 /* True when the sampler reads this parameter. */
 bool tt_sampler_reads(const tt_sampler *s, const tt_param *p);
 
+/* Bytes of arena the features take. */
+size_t tt_features_bytes(const tt_features *f);
+
 /* Bytes of arena a sequence needs with this sampler: its lists, the sampler's state and what
  * samplers take in open(). */
 size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
@@ -149,6 +198,9 @@ int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
 /* What it keeps per column between passes. */
 tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p);
+/* True when something else may fill columns between its steps: it looks neither at its own commits
+ * again nor at what earlier passes left of a column. */
+bool tt_sampler_shares(const tt_sampler *s, const tt_params *p);
 
 /* Takes a sequence's lists from q->arena: columns, n_top and n_bias must be set. id and fixed are
  * copied (id replaced by mask_id where open); bias is copied, sorted, and the mask id added. */

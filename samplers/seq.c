@@ -28,6 +28,12 @@ int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt)
     return p->block_length > 0 && p->block_length < rest ? p->block_length : rest;
 }
 
+size_t tt_features_bytes(const tt_features *f)
+{
+    size_t floats = (size_t)f->vectors * ((size_t)f->width + (size_t)f->terms);
+    return floats * sizeof(float) + 2 * ALIGN;
+}
+
 static int by_id(const void *a, const void *b)
 {
     const tt_id_value *x = a, *y = b;
@@ -71,7 +77,19 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
         q->id[c] = open[c] ? q->mask_id : id[c];
     }
     q->fixed = fixed;
+    tt_features *f = &q->features;
+    f->vector = f->vectors ? TT_TAKE(q->arena, f->vectors * f->width, float) : NULL;
+    f->logit = f->terms ? TT_TAKE(q->arena, f->vectors * f->terms, float) : NULL;
+    if ((f->vectors && !f->vector) || (f->terms && !f->logit))
+        return tt_fail(e, TT_ENOMEM, "no memory for %d vectors", f->vectors);
     return copy_bias(q, bias, e);
+}
+
+static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob)
+{
+    tt_change change = {q->step + 1, c, id, logprob};
+    if (q->log)
+        tt_buf_add(q->log, (const char *)&change, sizeof change);
 }
 
 void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
@@ -83,6 +101,7 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->id[c] = id;
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
+    log_change(q, c, id, logprob);
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
 }
@@ -93,6 +112,7 @@ void tt_seq_remask(tt_seq *q, int32_t c)
     q->id[c] = q->mask_id;
     q->step_of[c] = 0;
     q->logprob[c] = 0;
+    log_change(q, c, q->mask_id, 0);
 }
 
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)

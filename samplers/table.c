@@ -97,3 +97,9 @@ tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p)
     bool smooths = p->smoothing > 0 && tt_sampler_reads(s, tt_param_find("smoothing"));
     return smooths ? TT_MEMO_MEAN : TT_MEMO_NONE;
 }
+
+bool tt_sampler_shares(const tt_sampler *s, const tt_params *p)
+{
+    return !s->needs_guide && !s->revises && !s->shadows &&
+           tt_sampler_memo(s, p) == TT_MEMO_NONE && tt_sampler_cache(s, p) != TT_CACHE_DKV;
+}

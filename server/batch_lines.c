@@ -37,7 +37,8 @@ static tt_status find_route(const cJSON *line, const tt_route **out, tt_err *e)
     if (*out && (*out)->endpoint)
         return TT_OK;
     return tt_fail_param(e, "url", "invalid_url",
-                         "'%.20s %.60s' cannot be asked in a batch; endpoints that generate can",
+                         "'%.20s %.60s' cannot be asked in a batch; endpoints that generate or "
+                         "read can",
                          method, url);
 }
 

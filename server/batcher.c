@@ -1,6 +1,7 @@
 /* batcher.c - see batcher.h. */
 #include "server/batcher.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,10 +12,63 @@ int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns)
     return n < INT32_MAX ? (int32_t)n : INT32_MAX;
 }
 
-size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias)
+/* --- memory --- */
+
+static int32_t open_columns(const tt_run_spec *s)
 {
-    return tt_seq_bytes(s, columns, n_top, n_bias) + tt_seq_step_bytes(s, columns, n_bias);
+    int32_t n = 0;
+    for (int32_t c = 0; c < s->columns; c++)
+        n += s->open[c] != 0;
+    return n;
 }
+
+/* Sizes of the features an encoding run makes. */
+static tt_features features_of(const tt_run_spec *s)
+{
+    tt_features f = {0};
+    if (!s->encoding)
+        return f;
+    f.vectors = s->encoding->pool == TT_POOL_OPEN ? open_columns(s) : 1;
+    f.width = s->model->info.width;
+    f.terms = s->encoding->terms;
+    return f;
+}
+
+static size_t life_bytes(const tt_run_spec *s)
+{
+    tt_features f = features_of(s);
+    int32_t room = tt_run_columns(s->sampler, s->params, s->columns);
+    return tt_seq_bytes(s->sampler, room, s->n_top, s->n_bias) + tt_features_bytes(&f);
+}
+
+enum { SPARE = 8, SLACK = 64 }; /* biases a sampler may add to a list; alignment of one */
+
+/* Lists that tt_run_plan() makes for the rules, two of each: see constrain(). */
+static size_t rule_bytes(const tt_run_spec *s)
+{
+    size_t ids = 0, columns = 0;
+    for (int32_t i = 0; i < s->rules; i++) {
+        ids += (size_t)s->rule[i].n;
+        columns += (size_t)(s->rule[i].end - s->rule[i].begin);
+    }
+    size_t lists = s->rules ? 2 * (size_t)s->rules + 1 : 0;
+    if (columns < lists || s->sampler->biases_columns)
+        lists = columns; /* else neighbours under the same rules share one */
+    lists *= s->sampler->shadows ? 2 : 1;
+    return 2 * lists * (((size_t)s->n_bias + SPARE + ids) * sizeof(tt_id_value) + SLACK);
+}
+
+static size_t step_bytes(const tt_run_spec *s)
+{
+    tt_features f = features_of(s);
+    int32_t room = tt_run_columns(s->sampler, s->params, s->columns);
+    size_t asks = (size_t)f.vectors * (size_t)(f.terms / TT_MAX_TOP + 2);
+    return tt_seq_step_bytes(s->sampler, room, s->n_bias) + asks * sizeof(tt_ask) + rule_bytes(s);
+}
+
+size_t tt_run_bytes(const tt_run_spec *s) { return life_bytes(s) + step_bytes(s); }
+
+/* --- life --- */
 
 tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
 {
@@ -24,10 +78,14 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
     if (!tt_sampler_fits(s, info->kinds))
         return tt_fail_param(e, "sampler", "unsupported_value",
                              "sampler '%s' does not fit the %s family", s->name, info->family);
-    int32_t room = tt_run_columns(s, spec->params, spec->columns);
-    tt_status st = tt_arena_open(&r->life, tt_seq_bytes(s, room, spec->n_top, spec->n_bias), e);
+    r->live = spec->columns;
+    r->negative = spec->negative;
+    r->negatives = spec->negatives;
+    r->rule = spec->rule;
+    r->rules = spec->rules;
+    tt_status st = tt_arena_open(&r->life, life_bytes(spec), e);
     if (!st)
-        st = tt_arena_open(&r->step, tt_seq_step_bytes(s, room, spec->n_bias), e);
+        st = tt_arena_open(&r->step, step_bytes(spec), e);
     r->seq = (tt_seq){.columns = spec->columns,
                       .prompt = spec->prompt,
                       .sampler = s,
@@ -42,6 +100,11 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .guide_vocab = spec->guide ? (int32_t)spec->guide->info.vocab : 0,
                       .n_bias = spec->n_bias,
                       .n_top = spec->n_top,
+                      .draft = spec->draft,
+                      .samples = spec->samples ? spec->samples : 1,
+                      .encoding = spec->encoding,
+                      .features = features_of(spec),
+                      .log = spec->log ? &r->log : NULL,
                       .arena = &r->life};
     if (!st)
         st = tt_seq_begin(&r->seq, spec->id, spec->open, spec->bias, e);
@@ -65,18 +128,37 @@ void tt_run_close(tt_run *r)
     r->memo = NULL;
     tt_arena_close(&r->life);
     tt_arena_close(&r->step);
+    tt_buf_free(&r->log);
+}
+
+void tt_run_cut(tt_run *r, int32_t end)
+{
+    tt_seq *q = &r->seq;
+    uint8_t *fixed = (uint8_t *)(uintptr_t)q->fixed; /* the arena's: taken by tt_seq_begin() */
+    for (int32_t c = end; c < q->columns; c++)
+        if (tt_seq_open_at(q, c)) {
+            q->id[c] = q->eos_id >= 0 ? q->eos_id : q->id[end - 1];
+            fixed[c] = 1;
+        }
+    r->live = end;
 }
 
 tt_model *tt_run_model(const tt_run *r) { return r->plan.guide ? r->guide : r->model; }
 
 static tt_kv **store_of(tt_run *r, bool twin) { return &r->kv[r->plan.guide ? 2 : twin]; }
 
-/* Where a column's distribution comes from: its own row, or the one before it. Column 0 of a
- * shifted model has no row before it and takes its own. */
-static int32_t source_column(const tt_run *r, int32_t column)
+/* Where an asked column's distribution comes from: its own row, or the one before it. Column 0 of
+ * a shifted model has no row before it and takes its own. */
+static int32_t source_column(const tt_run *r, const tt_ask *a)
 {
-    int32_t shift = r->plan.guide ? 1 : r->seq.row_shift;
-    return column >= shift ? column - shift : column;
+    bool causal = tt_run_model(r)->info.kinds & TT_KIND_CAUSAL;
+    int32_t shift = a->own_row ? 0 : causal ? 1 : r->seq.row_shift;
+    return a->column >= shift ? a->column - shift : a->column;
+}
+
+static bool is_shadow(const tt_run *r, const tt_ask *a)
+{
+    return r->plan.shadow_begin < r->plan.shadow_end && a->column >= r->seq.columns;
 }
 
 /* A shifted model needs the row left of the first column asked for. */
@@ -86,39 +168,10 @@ static void feed_left_neighbour(tt_run *r)
     if (p->feed)
         return;
     for (int32_t i = 0; i < p->asks; i++) {
-        int32_t c = source_column(r, p->ask[i].column);
+        int32_t c = source_column(r, &p->ask[i]);
         if (c < p->row_begin)
             p->row_begin = c;
     }
-}
-
-/* Stores and rows that the plan needs and the run does not have yet. */
-static void open_stores(tt_run *r)
-{
-    const tt_params *p = r->seq.params;
-    int32_t columns = tt_run_columns(r->sampler, p, r->seq.columns);
-    if (!r->plan.guide)
-        columns = tt_sampler_store(r->sampler, p, columns, r->seq.prompt);
-    for (int twin = 0; twin <= (r->plan.cfg_scale > 0) && r->plan.keep && !r->failed; twin++) {
-        tt_kv **kv = store_of(r, twin);
-        if (!*kv)
-            r->failed = tt_kv_open(kv, tt_run_model(r), columns, &r->error);
-    }
-    if (r->plan.memo && !r->memo && !r->failed)
-        r->failed = tt_memo_open(&r->memo, r->model, r->plan.memo, r->seq.columns, &r->error);
-}
-
-void tt_run_plan(tt_run *r)
-{
-    if (r->planned || r->done || r->failed)
-        return;
-    tt_arena_rewind(&r->step, 0);
-    r->plan = (tt_plan){.arena = &r->step, .n_top = r->seq.n_top};
-    r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
-    if (!r->failed)
-        open_stores(r);
-    feed_left_neighbour(r);
-    r->planned = !r->failed;
 }
 
 /* Rows of the canvas that the plan feeds, and columns of it. */
@@ -132,11 +185,159 @@ static int32_t fed_column(const tt_plan *p, int64_t i)
     return p->feed ? p->feed[i] : p->row_begin + (int32_t)i;
 }
 
+/* --- the twin of guidance: the same columns after another prompt --- */
+
+/* Where a column lies in the twin. Without a prompt of its own, its given columns are masked. */
+static int32_t twin_column(const tt_run *r, int32_t column)
+{
+    if (!r->negatives || column <= 0)
+        return column;
+    int32_t c = column - r->seq.prompt + r->negatives;
+    return c > 0 ? c : 0;
+}
+
+/* Of a list of columns fed, so many at its start lie before all that the twin has. */
+static int64_t twin_leaves_out(const tt_run *r)
+{
+    int64_t n = 0;
+    while (r->negatives && n < r->plan.feeds && r->plan.feed[n] < r->seq.prompt - r->negatives)
+        n++;
+    return n;
+}
+
+static int64_t twin_rows(const tt_run *r)
+{
+    const tt_plan *p = &r->plan;
+    return p->feed ? p->feeds - twin_leaves_out(r)
+                   : twin_column(r, p->row_end) - twin_column(r, p->row_begin);
+}
+
+/* --- rules of columns --- */
+
+/* A shadow stands under the rules of its column. */
+static bool covers(const tt_run *r, const tt_column_rule *rule, const tt_ask *a)
+{
+    int32_t shift = is_shadow(r, a) ? r->seq.columns - r->plan.shadow_begin : 0;
+    return rule->begin <= a->column - shift && a->column - shift < rule->end;
+}
+
+static bool same_rules(const tt_run *r, const tt_ask *a, const tt_ask *b)
+{
+    for (int32_t i = 0; i < r->rules; i++)
+        if (covers(r, &r->rule[i], a) != covers(r, &r->rule[i], b))
+            return false;
+    return true;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const tt_id_value *x = a, *y = b;
+    if (x->id != y->id)
+        return x->id < y->id ? -1 : 1;
+    return (x->value > y->value) - (x->value < y->value);
+}
+
+/* The ask's biases with what the rules ban at its column; the ban wins. */
+static tt_status add_bans(tt_run *r, tt_ask *a, tt_err *e)
+{
+    int32_t n = a->draw.n_bias, kept = 0;
+    for (int32_t i = 0; i < r->rules; i++)
+        n += covers(r, &r->rule[i], a) && !r->rule[i].allow ? r->rule[i].n : 0;
+    if (n == a->draw.n_bias)
+        return TT_OK;
+    tt_id_value *list = TT_TAKE(&r->step, n, tt_id_value);
+    if (!list)
+        return tt_fail(e, TT_ENOMEM, "no memory for the rules of column %d", a->column);
+    n = a->draw.n_bias;
+    for (int32_t i = 0; i < n; i++)
+        list[i] = a->draw.bias[i];
+    for (int32_t i = 0; i < r->rules; i++)
+        for (int32_t k = 0; covers(r, &r->rule[i], a) && !r->rule[i].allow && k < r->rule[i].n; k++)
+            list[n++] = (tt_id_value){r->rule[i].id[k], -INFINITY};
+    qsort(list, (size_t)n, sizeof *list, by_id);
+    for (int32_t i = 0; i < n; i++) /* of equal ids the lowest value came first */
+        if (!kept || list[i].id != list[kept - 1].id)
+            list[kept++] = list[i];
+    a->draw.bias = list;
+    a->draw.n_bias = kept;
+    return TT_OK;
+}
+
+/* Puts the rules into the asks of a plan; asks side by side under the same rules share a list. */
+static tt_status constrain(tt_run *r, tt_err *e)
+{
+    const tt_id_value *from = NULL;
+    for (int32_t i = 0; i < r->plan.asks; i++) {
+        tt_ask *a = &r->plan.ask[i], *before = a - 1;
+        for (int32_t k = 0; k < r->rules; k++)
+            if (r->rule[k].allow && covers(r, &r->rule[k], a)) {
+                a->draw.allow = r->rule[k].id;
+                a->draw.n_allow = r->rule[k].n;
+            }
+        bool shared = i && a->draw.bias == from && same_rules(r, a, before);
+        from = a->draw.bias;
+        if (shared) {
+            a->draw.bias = before->draw.bias;
+            a->draw.n_bias = before->draw.n_bias;
+            continue;
+        }
+        tt_status s = add_bans(r, a, e);
+        if (s)
+            return s;
+    }
+    return TT_OK;
+}
+
+/* Columns behind the end of the answer are not fed, except where they complete a block. */
+static void leave_out_tail(tt_run *r)
+{
+    tt_plan *p = &r->plan;
+    if (r->live == r->seq.columns || p->see == TT_SEE_BLOCK)
+        return;
+    p->row_end = p->row_end < r->live ? p->row_end : r->live;
+    p->see_end = p->see_end < r->live ? p->see_end : r->live;
+    p->row_begin = p->row_begin < p->row_end ? p->row_begin : p->row_end;
+}
+
+/* Stores and rows that the plan needs and the run does not have yet. */
+static tt_status open_stores(tt_run *r, tt_err *e)
+{
+    const tt_params *p = r->seq.params;
+    int32_t columns = tt_run_columns(r->sampler, p, r->seq.columns);
+    if (!r->plan.guide)
+        columns = tt_sampler_store(r->sampler, p, columns, r->seq.prompt);
+    int stores = !r->plan.keep ? 0 : r->plan.cfg_scale > 0 ? 2 : 1;
+    for (int twin = 0; twin < stores; twin++) {
+        tt_kv **kv = store_of(r, twin);
+        int32_t room = twin ? twin_column(r, columns) : columns;
+        tt_status s = *kv ? TT_OK : tt_kv_open(kv, tt_run_model(r), room, e);
+        if (s)
+            return s;
+    }
+    bool opens = r->plan.memo && !r->memo;
+    return opens ? tt_memo_open(&r->memo, r->model, r->plan.memo, r->seq.columns, e) : TT_OK;
+}
+
+void tt_run_plan(tt_run *r)
+{
+    if (r->planned || r->done || r->failed)
+        return;
+    tt_arena_rewind(&r->step, 0);
+    r->plan = (tt_plan){.arena = &r->step, .n_top = r->seq.n_top};
+    r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
+    if (!r->failed && r->rules && !r->plan.guide)
+        r->failed = constrain(r, &r->error);
+    if (!r->failed)
+        r->failed = open_stores(r, &r->error);
+    leave_out_tail(r);
+    feed_left_neighbour(r);
+    r->planned = !r->failed;
+}
+
 int64_t tt_run_rows(const tt_run *r)
 {
-    int64_t rows = real_rows(&r->plan);
     int64_t shadows = r->plan.shadow_end - r->plan.shadow_begin;
-    return (r->plan.cfg_scale > 0 ? 2 * rows : rows) + shadows;
+    return real_rows(&r->plan) + (r->plan.cfg_scale > 0 ? twin_rows(r) : 0) + shadows;
 }
 
 /* --- building the pass --- */
@@ -161,11 +362,12 @@ static tt_status grow(void *list, int64_t *room, int64_t need, size_t size, tt_e
 
 static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_top, tt_err *e)
 {
-    int64_t rows = 0, wants = 0;
+    int64_t rows = 0, wants = 0, states = 0, width = tt_run_model(run[0])->info.width;
     *n_top = 0;
     for (int64_t i = 0; i < n; i++) {
         rows += tt_run_rows(run[i]);
         wants += run[i]->plan.asks;
+        states += run[i]->plan.states;
         *n_top = run[i]->plan.n_top > *n_top ? run[i]->plan.n_top : *n_top;
     }
     int64_t room[4] = {b->row_room, b->row_room, b->row_room, b->row_room};
@@ -186,9 +388,42 @@ static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_
         s = grow(&b->stats, &b->want_room, wants, sizeof *b->stats, e);
     if (!s)
         s = grow(&b->seq, &b->seq_room, 3 * n, sizeof *b->seq, e);
+    if (!s)
+        s = grow(&b->state_row, &b->state_room, states, sizeof *b->state_row, e);
+    if (!s)
+        s = grow(&b->state, &b->float_room, states * width, sizeof *b->state, e);
     if (!s && *n_top)
         s = grow(&b->top, &b->top_room, wants * *n_top, sizeof *b->top, e);
     return s;
+}
+
+/* The token fed at a column. Open columns behind the last one asked for show their draft: they are
+ * decided later. */
+static int32_t token_at(const tt_run *r, int32_t c)
+{
+    const tt_plan *p = &r->plan;
+    const tt_seq *q = &r->seq;
+    if (p->row_id)
+        return p->row_id[c];
+    bool later = !p->asks || c > p->ask[p->asks - 1].column;
+    bool drafted = q->draft && !r->sampler->reads && later && c < q->columns && q->draft[c] >= 0;
+    return drafted && tt_seq_open_at(q, c) ? q->draft[c] : q->id[c];
+}
+
+static void open_seq(tt_batch *b, tt_run *r, bool twin, int64_t rows)
+{
+    const tt_plan *p = &r->plan;
+    bool moved = twin && r->negatives;
+    b->seq[b->seqs++] =
+        (tt_pass_seq){.row = b->rows,
+                      .rows = rows,
+                      .see_begin = moved ? twin_column(r, p->see_begin) : p->see_begin,
+                      .see_end = moved ? twin_column(r, p->see_end) : p->see_end,
+                      .see = p->see,
+                      .block = p->block,
+                      .memo = r->memo,
+                      .sigma = p->sigma,
+                      .kv = p->keep ? *store_of(r, twin) : NULL};
 }
 
 static void add_row(tt_batch *b, int32_t id, int32_t position, int32_t column, float mix)
@@ -201,25 +436,36 @@ static void add_row(tt_batch *b, int32_t id, int32_t position, int32_t column, f
     b->rows++;
 }
 
-/* The rows of one run, or of its unconditional twin, in which the given columns are masked. */
-static void add_rows(tt_batch *b, tt_run *r, bool twin)
+static void add_rows(tt_batch *b, tt_run *r)
+{
+    const tt_plan *p = &r->plan;
+    int64_t rows = real_rows(p);
+    r->row = b->rows;
+    open_seq(b, r, false, rows);
+    for (int64_t i = 0; i < rows; i++) {
+        int32_t c = fed_column(p, i);
+        bool mixed = p->mix && tt_seq_open_at(&r->seq, c);
+        add_row(b, token_at(r, c), c, c, mixed ? p->mix[c] : 0);
+    }
+}
+
+/* The twin has the negative prompt in place of the prompt, or masks where columns were given. */
+static void add_twin(tt_batch *b, tt_run *r)
 {
     const tt_plan *p = &r->plan;
     const tt_seq *q = &r->seq;
-    int64_t rows = real_rows(p);
-    b->seq[b->seqs++] = (tt_pass_seq){.row = b->rows,
-                                      .rows = rows,
-                                      .see_begin = p->see_begin,
-                                      .see_end = p->see_end,
-                                      .see = p->see,
-                                      .block = p->block,
-                                      .memo = r->memo,
-                                      .sigma = p->sigma,
-                                      .kv = p->keep ? *store_of(r, twin) : NULL};
+    int64_t rows = twin_rows(r), left_out = twin_leaves_out(r);
+    r->twin_row = b->rows;
+    open_seq(b, r, true, rows);
     for (int64_t i = 0; i < rows; i++) {
-        int32_t c = fed_column(p, i), id = p->row_id ? p->row_id[c] : q->id[c];
-        bool mixed = p->mix && tt_seq_open_at(q, c);
-        add_row(b, twin && q->fixed[c] ? q->mask_id : id, c, c, mixed ? p->mix[c] : 0);
+        int32_t t = p->feed ? twin_column(r, p->feed[left_out + i])
+                            : twin_column(r, p->row_begin) + (int32_t)i;
+        int32_t c = r->negatives ? t - r->negatives + q->prompt : t, id;
+        if (r->negatives)
+            id = t < r->negatives ? r->negative[t] : token_at(r, c);
+        else
+            id = q->fixed[c] ? q->mask_id : token_at(r, c);
+        add_row(b, id, t, t, 0);
     }
 }
 
@@ -241,24 +487,46 @@ static void add_shadows(tt_batch *b, tt_run *r)
         add_row(b, r->seq.mask_id, p->shadow_begin + i, r->seq.columns + i, 0);
 }
 
-/* The row of the pass that holds an asked column's distribution. */
-static int64_t row_of(const tt_run *r, int32_t column)
+/* Which of the rows fed a column is. */
+static int64_t place_of(const tt_plan *p, int32_t column)
 {
-    const tt_plan *p = &r->plan;
-    int32_t shadows = p->shadow_end - p->shadow_begin;
-    if (shadows && column >= r->seq.columns)
-        return r->row + tt_run_rows(r) - shadows + column - r->seq.columns;
-    int32_t source = source_column(r, column), low = 0, high = p->feeds - 1;
     if (!p->feed)
-        return r->row + source - p->row_begin;
+        return column - p->row_begin;
+    int32_t low = 0, high = p->feeds - 1;
     while (low < high) {
         int32_t middle = (low + high) / 2;
-        if (p->feed[middle] < source)
+        if (p->feed[middle] < column)
             low = middle + 1;
         else
             high = middle;
     }
-    return r->row + low;
+    return low;
+}
+
+/* The rows of the pass that hold an asked column's distribution. */
+static int64_t row_of(const tt_run *r, const tt_ask *a)
+{
+    const tt_plan *p = &r->plan;
+    if (is_shadow(r, a))
+        return r->row + real_rows(p) + (p->cfg_scale > 0 ? twin_rows(r) : 0) + a->column -
+               r->seq.columns;
+    return r->row + place_of(p, source_column(r, a));
+}
+
+static int64_t twin_row_of(const tt_run *r, const tt_ask *a)
+{
+    const tt_plan *p = &r->plan;
+    int32_t c = source_column(r, a);
+    int64_t at = p->feed ? place_of(p, c) - twin_leaves_out(r)
+                         : twin_column(r, c) - twin_column(r, p->row_begin);
+    return r->twin_row + (at > 0 ? at : 0);
+}
+
+static void add_states(tt_batch *b, tt_run *r)
+{
+    r->first_state = b->states;
+    for (int32_t i = 0; i < r->plan.states; i++)
+        b->state_row[b->states++] = r->row + place_of(&r->plan, r->plan.state[i]);
 }
 
 static void add_wants(tt_batch *b, tt_run *r)
@@ -266,13 +534,13 @@ static void add_wants(tt_batch *b, tt_run *r)
     const tt_plan *p = &r->plan;
     r->want = b->wants;
     for (int32_t i = 0; i < p->asks; i++) {
-        int64_t row = row_of(r, p->ask[i].column);
-        b->want[b->wants++] = (tt_want){.row = row,
-                                        .uncond = p->cfg_scale > 0 ? row + real_rows(p) : -1,
+        const tt_ask *a = &p->ask[i];
+        b->want[b->wants++] = (tt_want){.row = row_of(r, a),
+                                        .uncond = p->cfg_scale > 0 ? twin_row_of(r, a) : -1,
                                         .cfg_scale = p->cfg_scale,
-                                        .draw = p->ask[i].draw,
+                                        .draw = a->draw,
                                         .memo = p->memo && i < p->memos ? r->memo : NULL,
-                                        .memo_column = p->ask[i].column};
+                                        .memo_column = a->column};
     }
 }
 
@@ -285,13 +553,27 @@ static void narrow_top(tt_batch *b, const tt_run *r, int32_t n_top)
                 (size_t)keep * sizeof *b->top);
 }
 
+/* A drafted token that is the model's own choice for its column is taken, whatever the sampler
+ * would have waited for. */
+static void accept_drafts(tt_run *r, const tt_result *result)
+{
+    const tt_plan *p = &r->plan;
+    tt_seq *q = &r->seq;
+    for (int32_t i = 0; i < p->asks; i++) {
+        int32_t c = p->ask[i].column;
+        if (c < q->columns && tt_seq_open_at(q, c) && result->stats[i].drawn == q->draft[c])
+            tt_seq_commit(q, result, i);
+    }
+}
+
 static void apply(tt_batch *b, tt_run *r, int32_t n_top)
 {
     narrow_top(b, r, n_top);
     tt_result result = {.plan = &r->plan,
                         .stats = b->stats + r->want,
                         .top = r->plan.n_top ? b->top + r->want * n_top : NULL,
-                        .kl = b->kl + r->want};
+                        .kl = b->kl + r->want,
+                        .state = b->state + r->first_state * tt_run_model(r)->info.width};
     r->planned = false;
     r->nfe++;
     for (int32_t i = 0; i < r->plan.asks && !r->failed; i++)
@@ -299,6 +581,8 @@ static void apply(tt_batch *b, tt_run *r, int32_t n_top)
             r->failed = tt_fail_param(&r->error, "logit_bias", "constraint_unsatisfiable",
                                       "no token is possible at column %d",
                                       r->plan.ask[i].column);
+    if (!r->failed && r->seq.draft && !r->sampler->reads && !r->plan.guide)
+        accept_drafts(r, &result);
     if (!r->failed)
         r->failed = r->sampler->apply(&r->seq, r->state, &result, &r->done, &r->error);
     r->seq.step++;
@@ -313,15 +597,15 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
     tt_status s = n ? reserve(b, run, n, &n_top, e) : TT_OK;
     if (s || !n)
         return s;
-    b->rows = b->wants = b->seqs = 0;
+    b->rows = b->wants = b->seqs = b->states = 0;
     b->mixes = false;
     for (int64_t i = 0; i < n; i++) {
-        run[i]->row = b->rows;
-        add_rows(b, run[i], false);
+        add_rows(b, run[i]);
         if (run[i]->plan.cfg_scale > 0)
-            add_rows(b, run[i], true);
+            add_twin(b, run[i]);
         add_shadows(b, run[i]);
         add_wants(b, run[i]);
+        add_states(b, run[i]);
     }
     tt_pass pass = {.rows = b->rows,
                     .id = b->id,
@@ -335,7 +619,10 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
                     .want = b->want,
                     .n_top = n_top,
                     .stats = b->stats,
-                    .top = n_top ? b->top : NULL};
+                    .top = n_top ? b->top : NULL,
+                    .states = b->states,
+                    .state_row = b->state_row,
+                    .state = b->state};
     s = tt_model_run(tt_run_model(run[0]), &pass, e);
     for (int64_t i = 0; i < n && !s; i++)
         apply(b, run[i], n_top);
@@ -353,5 +640,7 @@ void tt_batch_free(tt_batch *b)
     free(b->mix);
     free(b->kl);
     free(b->top);
+    free(b->state_row);
+    free(b->state);
     *b = (tt_batch){0};
 }

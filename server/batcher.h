@@ -20,6 +20,15 @@ typedef struct {
     tt_noise noise;
     const tt_id_value *bias;
     int32_t n_bias, n_top;
+    /* The rest may be left out; what pointers lead to must outlive the run. */
+    int32_t samples;      /* of the job; 0: 1 */
+    const int32_t *draft; /* as in tt_seq. Unless the sampler reads: see tt_job_spec.draft */
+    const tt_encoding *encoding;
+    const tt_column_rule *rule;
+    int32_t rules;
+    const int32_t *negative; /* prompt of the guidance twin, in place of a masked one */
+    int32_t negatives;
+    bool log; /* keep seq.log */
 } tt_run_spec;
 
 typedef struct {
@@ -36,15 +45,25 @@ typedef struct {
     tt_kv *kv[3];
     tt_memo *memo;    /* rows kept between passes; opened when asked for */
     int32_t nfe;      /* passes taken part in */
-    int64_t row, want; /* where its part of the present pass begins */
+    int64_t row, twin_row, want, first_state; /* where its part of the present pass begins */
+    int32_t live;                       /* columns that are still fed: see tt_run_cut */
+    const int32_t *negative;
+    int32_t negatives;
+    const tt_column_rule *rule;
+    int32_t rules;
+    tt_buf log;
 } tt_run;
 
 /* Columns a run needs room for: block-causal samplers complete the last block of a canvas. */
 int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns);
-/* Host memory a run of so much room takes. */
-size_t tt_run_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t n_bias);
+/* Host memory a run takes. */
+size_t tt_run_bytes(const tt_run_spec *spec);
 tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e);
 void tt_run_close(tt_run *r); /* a zeroed run is fine */
+
+/* The answer ends before column `end`: what is open from there on counts as end-of-text padding,
+ * and passes leave those columns out. */
+void tt_run_cut(tt_run *r, int32_t end);
 
 /* Asks the sampler for its next pass unless that is pending. A failure is kept in r->failed. */
 void tt_run_plan(tt_run *r);
@@ -56,6 +75,7 @@ int64_t tt_run_rows(const tt_run *r);
 /* Arrays of a pass, reused from step to step. Zero is the start state. */
 typedef struct {
     int64_t rows, row_room, wants, want_room, top_room, seqs, seq_room;
+    int64_t states, state_room, float_room;
     int32_t *id, *position, *column;
     tt_pass_seq *seq;
     tt_want *want;
@@ -63,6 +83,8 @@ typedef struct {
     float *mix, *kl;
     bool mixes; /* a mix of this pass is not 0 */
     tt_id_value *top;
+    int64_t *state_row;
+    float *state;
 } tt_batch;
 
 void tt_batch_free(tt_batch *b);

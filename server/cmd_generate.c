@@ -32,7 +32,8 @@ static const struct argp_option options[] = {
     {"model", 'm', "MODEL", 0, "id of a model that comes with the program, or a folder", 1},
     {"prompt", 'p', "TEXT", 0, "text to continue, or the message with --chat; - reads stdin", 1},
     {"infill", KEY_INFILL, "TEXT", 0,
-     "text with holes to fill: [[8]] stands for eight tokens; - reads stdin", 1},
+     "text with holes to fill: [[8]] stands for eight tokens, [[2-8]] for two to eight, [[yes|no]] "
+     "for one of these texts; - reads stdin", 1},
     {"chat", KEY_CHAT, NULL, 0, "the prompt is a user's message in the model's chat format", 1},
     {"system", KEY_SYSTEM, "TEXT", 0, "system message for --chat", 1},
     {"max-tokens", 't', "N", 0, "tokens of the answer's canvas", 2},

@@ -342,14 +342,8 @@ void tt_engine_describe(const tt_engine *g, char *text, size_t size)
  * instead of from the queue. */
 static tt_status try_sampler(const tt_job *j, tt_err *e)
 {
-    const tt_job_spec *p = &j->spec;
     tt_run run;
-    tt_run_spec spec = {.sampler = p->sampler, .model = tt_served_model(p->model),
-                        .guide = p->guide ? tt_served_model(p->guide) : NULL,
-                        .params = &p->params, .id = p->id, .open = p->open,
-                        .columns = p->columns, .prompt = p->prompt,
-                        .vocab = (int32_t)p->model->info.vocab, .bias = p->bias,
-                        .n_bias = p->n_bias, .n_top = p->n_top};
+    tt_run_spec spec = tt_job_run_spec(j, 0);
     tt_status s = tt_run_open(&run, &spec, e);
     if (!s)
         tt_run_close(&run);
@@ -361,7 +355,7 @@ tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
 {
     *out = NULL;
     tt_job *j;
-    tt_status s = tt_job_open(&j, spec, g->o.max_rows, e);
+    tt_status s = tt_job_open(&j, spec, g->o.max_rows, g->o.max_running, e);
     if (s)
         return s;
     s = try_sampler(j, e);

@@ -95,7 +95,22 @@ typedef struct {
     int32_t n_bias;
     bool stop_early; /* end a sample when a stop id is committed and no open column lies before
                         it; and never pay for the columns behind */
+    bool shrink;     /* with stop_early: once a stop id is committed, the columns behind it are no
+                        longer filled nor fed. They would have been padding; but a token before
+                        the stop may come out differently than with the padding in sight */
     bool ban_stops;  /* stop ids are impossible (holes inside a text) */
+    /* Suggested tokens of open columns, by column; -1: none. Open columns right of those a step
+     * decides show theirs to the model; where a step would choose the suggested token itself, the
+     * token is committed at once. For samplers that read: the tokens to score. NULL: none. */
+    const int32_t *draft;
+    const tt_column_rule *rule; /* ids possible or impossible at some columns */
+    int32_t rules;
+    const int32_t *negative; /* another prompt: guidance (cfg_scale) leads away from it */
+    int32_t negatives;       /* its ids; 0: away from the prompt masked */
+    tt_encoding encoding;    /* of samplers that encode */
+    bool continues; /* goes on with a request that was taken in before: a full queue is no reason
+                       to refuse it */
+    bool log;       /* keep every change of the canvas, in order: tt_view.change */
     int32_t n_top;   /* alternatives per committed token to keep, at most TT_MAX_TOP */
     int64_t deadline_ms; /* from submission; 0: none */
     int32_t priority;    /* lower runs first */
@@ -130,7 +145,11 @@ typedef struct {
     uint64_t version; /* changes whenever anything above does */
     tt_finish finish;
     tt_err error;     /* for TT_FINISH_ERROR */
-    int32_t capacity; /* the view's own */
+    tt_features features; /* of an encoding run that has finished */
+    tt_change *change;    /* with log: all so far, in order */
+    size_t changes;
+    int32_t capacity; /* the view's own, as is the next */
+    size_t change_room;
 } tt_view;
 
 /* Copies the newest state of sample i. Returns false, and leaves *v alone, when version is still

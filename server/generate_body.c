@@ -7,17 +7,33 @@
 #include "server/holes.h"
 #include "server/json_write.h"
 
+static void write_choices(tt_json *w, const tt_hole_part *p)
+{
+    tt_json_open_member(w, "choices", '[');
+    for (size_t from = 0, to; from <= p->bytes; from = to + 1) {
+        for (to = from; to < p->bytes && p->text[to] != '|'; to++) {
+        }
+        tt_json_put_bytes(w, p->text + from, to - from);
+    }
+    tt_json_close(w, ']');
+}
+
 static void write_segments(tt_json *w, const char *text)
 {
     tt_json_open_member(w, "segments", '[');
     for (tt_hole_part p; tt_holes_next(&text, &p);) {
         tt_json_open(w, '{');
-        if (p.text) {
+        if (p.text && !p.choices) {
             tt_json_key(w, "text");
             tt_json_put_bytes(w, p.text, p.bytes);
         } else {
             tt_json_open_member(w, "hole", '{');
-            tt_json_int_member(w, "max", p.tokens);
+            if (p.choices)
+                write_choices(w, &p);
+            else
+                tt_json_int_member(w, "max", p.tokens);
+            if (p.min < p.tokens)
+                tt_json_int_member(w, "min", p.min);
             tt_json_close(w, '}');
         }
         tt_json_close(w, '}');

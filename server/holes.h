@@ -1,5 +1,6 @@
 /* holes.h - a text with holes as people write it: "Dear [[4]], thank you" has a hole of four
- * tokens between two literal parts. */
+ * tokens between two literal parts, [[2-8]] one of two to eight, [[Sir|Madam]] a choice of texts.
+ */
 #ifndef TT_HOLES_H
 #define TT_HOLES_H
 
@@ -9,9 +10,10 @@
 enum { TT_HOLE_MAX = 9999 };
 
 typedef struct {
-    const char *text; /* literal: the bytes there; NULL for a hole */
+    const char *text; /* literal: the bytes there; choices: what stands between the brackets */
     size_t bytes;
-    int tokens; /* of the hole, 1..TT_HOLE_MAX */
+    int min, tokens; /* of a hole whose length is a number: 1 <= min <= tokens <= TT_HOLE_MAX */
+    bool choices;    /* text holds them, '|' between */
 } tt_hole_part;
 
 /* The next part of the text at *at, which moves behind it. False at the end. */

@@ -6,11 +6,10 @@
 #include <string.h>
 
 #include "kernels/base/clock.h"
-#include "server/batcher.h"
 
 /* --- checking --- */
 
-enum { MAX_SAMPLES = 128, MAX_BIAS = 1 << 20 };
+enum { MAX_SAMPLES = 128, MAX_READS = 1024, MAX_BIAS = 1 << 20 };
 
 static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
 {
@@ -21,8 +20,9 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
         return tt_fail_param(e, "max_tokens", "context_length_exceeded",
                              "the canvas has %d columns; model '%s' has a context of %lld",
                              columns, m->id, (long long)m->info.context);
-    int64_t rows = s->params.cfg_scale > 0 ? 2 * (int64_t)s->columns : s->columns;
-    if (s->sampler->needs & TT_KIND_BLOCKS)
+    int64_t twin = (int64_t)s->columns + (s->negatives ? s->negatives - s->prompt : 0);
+    int64_t rows = s->params.cfg_scale > 0 ? twin + s->columns : s->columns;
+    if (s->sampler->needs & TT_KIND_BLOCKS && !s->sampler->reads)
         rows = 0; /* fed in pieces */
     if (rows > max_rows)
         return tt_fail_param(e, "max_tokens", "context_length_exceeded",
@@ -41,9 +41,63 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
             return tt_fail_param(e, "prompt", "invalid_value",
                                  "column %d is the mask token; holes must be declared as such", c);
     }
-    if (!open)
+    if (!open && !s->sampler->reads)
         return tt_fail_param(e, "max_tokens", "invalid_value", "nothing is to be filled");
     return TT_OK;
+}
+
+static tt_status check_ids(const tt_job_spec *s, const int32_t *id, int32_t n, const char *param,
+                           tt_err *e)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (id[i] < 0 || id[i] >= s->model->info.vocab || id[i] == s->model->info.mask_id)
+            return tt_fail_param(e, param, "invalid_value", "token %d cannot stand there", id[i]);
+    return TT_OK;
+}
+
+static tt_status check_rules(const tt_job_spec *s, tt_err *e)
+{
+    for (int32_t i = 0; i < s->rules; i++) {
+        const tt_column_rule *r = &s->rule[i];
+        if (r->begin < 0 || r->end > s->columns || r->begin >= r->end || r->n < 1)
+            return tt_fail_param(e, "rules", "invalid_value", "rule %d is of columns %d..%d", i,
+                                 r->begin, r->end);
+        tt_status st = check_ids(s, r->id, r->n, "rules", e);
+        if (st)
+            return st;
+    }
+    return TT_OK;
+}
+
+/* What only some jobs have. */
+static tt_status check_extras(const tt_job_spec *s, tt_err *e)
+{
+    for (int32_t c = 0; s->draft && c < s->columns; c++) {
+        tt_status st = s->draft[c] >= 0 ? check_ids(s, &s->draft[c], 1, "prediction", e) : TT_OK;
+        if (st)
+            return st;
+    }
+    if (s->draft && !tt_sampler_shares(s->sampler, &s->params))
+        return tt_fail_param(e, "prediction", "unsupported_parameter",
+                             "sampler '%s' takes no prediction%s", s->sampler->name,
+                             s->sampler->needs_guide ? ": its guide makes one"
+                                                     : " with these parameters");
+    if (!s->negatives)
+        return check_rules(s, e);
+    if (s->params.cfg_scale <= 0)
+        return tt_fail_param(e, "negative_prompt", "invalid_value",
+                             "'negative_prompt' needs 'cfg_scale' above 0");
+    if (s->prompt < 1)
+        return tt_fail_param(e, "negative_prompt", "unsupported_parameter",
+                             "a negative prompt needs a prompt that it can stand for");
+    int64_t twin = (int64_t)s->columns - s->prompt + s->negatives;
+    if (twin > s->model->info.context)
+        return tt_fail_param(e, "negative_prompt", "context_length_exceeded",
+                             "the negative prompt and the answer have %lld columns; model '%s' has "
+                             "a context of %lld", (long long)twin, s->model->id,
+                             (long long)s->model->info.context);
+    tt_status st = check_ids(s, s->negative, s->negatives, "negative_prompt", e);
+    return st ? st : check_rules(s, e);
 }
 
 /* A guide judges ids, so both must mean the same by them. */
@@ -72,9 +126,10 @@ static tt_status check_guide(const tt_job_spec *s, tt_err *e)
 
 static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
 {
-    if (s->samples < 1 || s->samples > MAX_SAMPLES)
+    int32_t most = s->sampler->reads ? MAX_READS : MAX_SAMPLES;
+    if (s->samples < 1 || s->samples > most)
         return tt_fail_param(e, "n", "invalid_value", "'n' is %d, must be in 1..%d", s->samples,
-                             MAX_SAMPLES);
+                             most);
     if (s->n_top < 0 || s->n_top > TT_MAX_TOP)
         return tt_fail_param(e, "logprobs", "invalid_value", "%d alternatives, at most %d",
                              s->n_top, TT_MAX_TOP);
@@ -95,7 +150,8 @@ static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
         if (st)
             return st;
     }
-    return check_canvas(s, max_rows, e);
+    tt_status st = check_canvas(s, max_rows, e);
+    return st ? st : check_extras(s, e);
 }
 
 /* --- life --- */
@@ -143,6 +199,38 @@ static tt_status copy_bias(tt_job *j, const tt_job_spec *s)
     return TT_OK;
 }
 
+/* The rules and, in one block behind them, their ids. */
+static tt_status copy_rules(tt_job *j, const tt_job_spec *s)
+{
+    size_t ids = 0, head = (size_t)s->rules * sizeof *j->rule;
+    for (int32_t i = 0; i < s->rules; i++)
+        ids += (size_t)s->rule[i].n;
+    j->rule = malloc(head + ids * sizeof(int32_t) + 1);
+    if (!j->rule)
+        return TT_ENOMEM;
+    int32_t *id = (int32_t *)(void *)((char *)j->rule + head);
+    for (int32_t i = 0; i < s->rules; i++) {
+        j->rule[i] = s->rule[i];
+        j->rule[i].id = memcpy(id, s->rule[i].id, (size_t)s->rule[i].n * sizeof *id);
+        id += s->rule[i].n;
+    }
+    j->spec.rule = j->rule;
+    return TT_OK;
+}
+
+static tt_status copy_extras(tt_job *j, const tt_job_spec *s)
+{
+    j->draft = s->draft ? copy(s->draft, (size_t)s->columns * sizeof *j->draft) : NULL;
+    j->negative = copy(s->negative, (size_t)s->negatives * sizeof *j->negative);
+    j->term = copy(s->encoding.term, (size_t)s->encoding.terms * sizeof *j->term);
+    if ((s->draft && !j->draft) || !j->negative || !j->term)
+        return TT_ENOMEM;
+    j->spec.draft = j->draft;
+    j->spec.negative = j->negative;
+    j->spec.encoding.term = j->term;
+    return copy_rules(j, s);
+}
+
 static void job_free(tt_job *j)
 {
     for (int32_t i = 0; j->sample && i < j->spec.samples; i++)
@@ -154,7 +242,40 @@ static void job_free(tt_job *j)
     free(j->id);
     free(j->open);
     free(j->bias);
+    free(j->draft);
+    free(j->negative);
+    free(j->term);
+    free(j->rule);
     free(j);
+}
+
+tt_run_spec tt_job_run_spec(const tt_job *j, int32_t i)
+{
+    const tt_job_spec *p = &j->spec;
+    const tt_model_info *info = &p->model->info;
+    int32_t tokens = p->model->tok ? tt_tok_vocab(p->model->tok) : (int32_t)info->vocab;
+    return (tt_run_spec){.sampler = p->sampler,
+                         .model = tt_served_model(p->model),
+                         .guide = p->guide ? tt_served_model(p->guide) : NULL,
+                         .params = &p->params,
+                         .id = p->id,
+                         .open = p->open,
+                         .columns = p->columns,
+                         .prompt = p->prompt,
+                         .vocab = tokens < info->vocab ? tokens : (int32_t)info->vocab,
+                         .noise = {.kind = TT_NOISE_PHILOX, .seed = p->seed,
+                                   .sample = (uint32_t)i},
+                         .bias = p->bias,
+                         .n_bias = p->n_bias,
+                         .n_top = p->n_top,
+                         .samples = p->samples,
+                         .draft = p->draft,
+                         .encoding = p->sampler->reads && !p->draft ? &p->encoding : NULL,
+                         .rule = p->rule,
+                         .rules = p->rules,
+                         .negative = p->negative,
+                         .negatives = p->negatives,
+                         .log = p->log};
 }
 
 /* Keys and values of one sample, its unconditional twin and its guide included, and the rows it
@@ -168,10 +289,13 @@ static size_t store_bytes(const tt_job_spec *s)
                       ? tt_memo_bytes(tt_served_model(s->model), s->columns)
                       : 0;
     size_t guide = s->guide ? (size_t)s->columns * s->guide->info.kv_bytes_per_column : 0;
-    return guide + memo + (s->params.cfg_scale > 0 ? 2 * one : one);
+    size_t more = s->negatives > s->prompt ? (size_t)(s->negatives - s->prompt) : 0;
+    size_t twin = one ? one + more * s->model->info.kv_bytes_per_column : 0;
+    return guide + memo + (s->params.cfg_scale > 0 ? one + twin : one);
 }
 
-tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e)
+tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
+                      tt_err *e)
 {
     *out = NULL;
     tt_job_spec s = *spec;
@@ -198,7 +322,7 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, t
     j->id = copy(s.id, (size_t)s.columns * sizeof *j->id);
     j->open = copy(s.open, (size_t)s.columns);
     j->sample = calloc((size_t)s.samples, sizeof *j->sample);
-    bool bad = !j->id || !j->open || !j->sample || copy_bias(j, &s);
+    bool bad = !j->id || !j->open || !j->sample || copy_bias(j, &s) || copy_extras(j, &s);
     for (int32_t i = 0; i < s.samples && !bad; i++)
         bad = sample_arrays(&j->sample[i].seen, &s) != TT_OK;
     if (bad) {
@@ -207,9 +331,9 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, t
     }
     j->spec.id = j->id;
     j->spec.open = j->open;
-    int32_t room = tt_run_columns(s.sampler, &s.params, s.columns);
-    j->bytes = (size_t)s.samples * (tt_run_bytes(s.sampler, room, s.n_top, j->spec.n_bias) +
-                                    store_bytes(&s));
+    tt_run_spec run = tt_job_run_spec(j, 0);
+    int32_t at_once = s.samples < max_running ? s.samples : max_running;
+    j->bytes = (size_t)at_once * (tt_run_bytes(&run) + store_bytes(&s));
     *out = j;
     return TT_OK;
 }
@@ -225,20 +349,56 @@ void tt_job_drop(tt_job *j)
 
 /* --- the engine's side --- */
 
-void tt_job_publish(tt_job *j, int32_t i, const tt_seq *q, int32_t nfe)
+/* Arrays of a view that grow or appear late. Without memory the view shows fewer changes or no
+ * vectors; who needs them sees that they are not there. */
+static void copy_changes(tt_view *v, const tt_change *from, size_t n)
 {
+    if (n > v->change_room) {
+        tt_change *more = realloc(v->change, 2 * n * sizeof *more);
+        if (more) {
+            v->change = more;
+            v->change_room = 2 * n;
+        }
+    }
+    size_t room = n < v->change_room ? n : v->change_room;
+    if (room > v->changes)
+        memcpy(v->change + v->changes, from + v->changes, (room - v->changes) * sizeof *from);
+    v->changes = room;
+}
+
+static void copy_features(tt_features *to, const tt_features *from)
+{
+    size_t vectors = (size_t)from->vectors * (size_t)from->width * sizeof *from->vector;
+    size_t logits = (size_t)from->vectors * (size_t)from->terms * sizeof *from->logit;
+    if (to->vector || !from->vector)
+        return;
+    *to = *from;
+    to->vector = copy(from->vector, vectors);
+    to->logit = from->logit ? copy(from->logit, logits) : NULL;
+    if (!to->vector || (from->logit && !to->logit))
+        to->vectors = 0;
+}
+
+void tt_job_publish(tt_job *j, int32_t i, const tt_run *r)
+{
+    const tt_seq *q = &r->seq;
     tt_view *v = &j->sample[i].seen;
     size_t n = (size_t)q->columns;
     pthread_mutex_lock(&j->lock);
     for (size_t c = 0; c < n; c++)
-        v->id[c] = tt_seq_open_at(q, (int32_t)c) ? -1 : q->id[c];
+        v->id[c] = tt_seq_open_at(q, (int32_t)c) || (int32_t)c >= r->live ? -1 : q->id[c];
+    if (q->log && !q->log->failed)
+        copy_changes(v, (const tt_change *)(const void *)q->log->data,
+                     q->log->size / sizeof(tt_change));
+    if (r->done)
+        copy_features(&v->features, &q->features);
     memcpy(v->step, q->step_of, n * sizeof *v->step);
     memcpy(v->logprob, q->logprob, n * sizeof *v->logprob);
     if (v->top)
         memcpy(v->top, q->top, n * (size_t)q->n_top * sizeof *v->top);
     v->now = q->step;
     v->of = q->expected > q->step ? q->expected : q->step;
-    v->nfe = nfe;
+    v->nfe = r->nfe;
     v->unsettled = q->unsettled;
     v->version++;
     pthread_cond_broadcast(&j->changed);
@@ -280,6 +440,9 @@ void tt_view_free(tt_view *v)
     free(v->step);
     free(v->logprob);
     free(v->top);
+    free(v->change);
+    free(v->features.vector);
+    free(v->features.logit);
     *v = (tt_view){0};
 }
 
@@ -309,7 +472,13 @@ bool tt_job_view(tt_job *j, int32_t sample, tt_view *v)
     if (news) {
         size_t n = (size_t)from->columns;
         tt_view arrays = *v;
+        copy_changes(&arrays, from->change, from->changes);
+        copy_features(&arrays.features, &from->features);
         *v = *from;
+        v->change = arrays.change;
+        v->changes = arrays.changes;
+        v->change_room = arrays.change_room;
+        v->features = arrays.features;
         v->id = memcpy(arrays.id, from->id, n * sizeof *v->id);
         v->step = memcpy(arrays.step, from->step, n * sizeof *v->step);
         v->logprob = memcpy(arrays.logprob, from->logprob, n * sizeof *v->logprob);

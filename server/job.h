@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "server/batcher.h"
 #include "server/engine.h"
 
 /* One of the n generations of a job. */
@@ -22,6 +23,8 @@ struct tt_job {
     int32_t *id;
     uint8_t *open;
     tt_id_value *bias;
+    int32_t *draft, *negative, *term;
+    tt_column_rule *rule; /* its ids lie behind the rules */
     tt_sample *sample;
     size_t bytes; /* host memory of the whole job while it runs */
 
@@ -39,15 +42,21 @@ struct tt_job {
     tt_job *next;
     uint64_t number;
     int32_t to_start; /* next sample to start */
+    int32_t running;  /* its samples in the batch */
     atomic_int ahead;
 };
 
-/* Checks the spec against the model and copies it. TT_EINVAL names the field. */
-tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, tt_err *e);
+/* Checks the spec against the model and copies it. TT_EINVAL names the field. max_running: samples
+ * that run at the same time at most. */
+tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
+                      tt_err *e);
 void tt_job_drop(tt_job *j); /* one owner less; the last one frees */
 
+/* How sample i of the job is run. The spec leads into the job. */
+tt_run_spec tt_job_run_spec(const tt_job *j, int32_t i);
+
 /* Publishes the run's canvas as sample i's state. */
-void tt_job_publish(tt_job *j, int32_t i, const tt_seq *q, int32_t nfe);
+void tt_job_publish(tt_job *j, int32_t i, const tt_run *r);
 /* Ends sample i. end: first column that is no answer. error: for TT_FINISH_ERROR. */
 void tt_job_finish(tt_job *j, int32_t i, tt_finish why, int32_t end, const tt_err *error);
 void tt_job_wake(tt_job *j);

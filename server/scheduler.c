@@ -93,9 +93,10 @@ tt_status tt_scheduler_submit(tt_scheduler *s, tt_job *j, int64_t *retry_after_m
     pthread_mutex_lock(&s->lock);
     /* What can start at the next turn does not count as waiting. */
     bool full = s->queued >= s->o.max_queue && s->stats.running >= s->o.max_running;
+    full |= s->queued >= s->o.max_queue + s->o.max_running;
     if (s->quit)
         st = tt_fail(e, TT_ECANCEL, "the server is shutting down");
-    else if (full || s->queued >= s->o.max_queue + s->o.max_running)
+    else if (full && !j->spec.continues)
         st = tt_fail(e, TT_EBUSY, "%d jobs are waiting already", s->queued);
     if (st == TT_EBUSY && retry_after_ms)
         *retry_after_ms = guess_wait_ms(s);
@@ -130,6 +131,7 @@ static void end_active(tt_scheduler *s, int at, tt_finish why, int32_t end, cons
 {
     active *a = s->list[at];
     s->list[at] = s->list[--s->running];
+    a->job->running--;
     pthread_mutex_lock(&s->lock);
     s->stats.running = s->running;
     pthread_mutex_unlock(&s->lock);
@@ -152,22 +154,7 @@ static tt_finish overdue(const tt_job *j, int64_t now)
 static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
 {
     const tt_job_spec *p = &j->spec;
-    const tt_model_info *info = &p->model->info;
-    int32_t tokens = p->model->tok ? tt_tok_vocab(p->model->tok) : (int32_t)info->vocab;
-    tt_run_spec spec = {.sampler = p->sampler,
-                        .model = tt_served_model(p->model),
-                        .guide = p->guide ? tt_served_model(p->guide) : NULL,
-                        .params = &p->params,
-                        .id = p->id,
-                        .open = p->open,
-                        .columns = p->columns,
-                        .prompt = p->prompt,
-                        .vocab = tokens < info->vocab ? tokens : (int32_t)info->vocab,
-                        .noise = {.kind = TT_NOISE_PHILOX, .seed = p->seed,
-                                  .sample = (uint32_t)i},
-                        .bias = p->bias,
-                        .n_bias = p->n_bias,
-                        .n_top = p->n_top};
+    tt_run_spec spec = tt_job_run_spec(j, i);
     tt_err e = {0};
     active *a = calloc(1, sizeof *a);
     tt_status st = a ? tt_run_open(&a->run, &spec, &e) : tt_fail(&e, TT_ENOMEM, "no memory");
@@ -178,7 +165,9 @@ static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
     }
     a->job = j;
     a->sample = i;
+    a->turn = s->turn; /* not older than those that wait already */
     s->list[s->running++] = a;
+    j->running++;
     pthread_mutex_lock(&s->lock);
     s->stats.running = s->running;
     pthread_mutex_unlock(&s->lock);
@@ -195,10 +184,21 @@ static tt_job *take_overdue(tt_scheduler *s, int64_t now, tt_finish *why)
     return NULL;
 }
 
+/* Of the most urgent jobs the one with the fewest samples in the batch: a job of many samples
+ * leaves room for those behind it. */
+static tt_job *next_in_line(const tt_scheduler *s)
+{
+    tt_job *best = s->queue;
+    for (tt_job *j = s->queue; j && j->spec.priority == s->queue->spec.priority; j = j->next)
+        if (j->running < best->running)
+            best = j;
+    return best;
+}
+
 /* The next sample to start, or NULL when the batch, memory or the queue is at its end. */
 static tt_job *take_next(tt_scheduler *s, int32_t *sample)
 {
-    tt_job *j = s->queue;
+    tt_job *j = next_in_line(s);
     if (!j || s->running >= s->o.max_running)
         return NULL;
     if (!j->started_ns) {
@@ -263,6 +263,15 @@ static int32_t stop_column(const active *a)
     return -1;
 }
 
+/* The answer ends at its first stop id at the latest, wherever columns before it are still open. */
+static void cut_behind_stop(active *a)
+{
+    const tt_seq *q = &a->run.seq;
+    for (int32_t c = 0; c + 1 < a->run.live; c++)
+        if (!q->fixed[c] && !tt_seq_open_at(q, c) && is_stop(a->job, q->id[c]))
+            tt_run_cut(&a->run, c + 1);
+}
+
 /* Publishes what the pass changed; true when the run is over, with the reason. */
 static bool settle(active *a, tt_finish *why, int32_t *end)
 {
@@ -273,7 +282,12 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
         *why = TT_FINISH_ERROR;
         return true;
     }
-    tt_job_publish(j, a->sample, &r->seq, r->nfe);
+    /* Guided and block-causal samplers end by themselves; nothing is cut that may be revised. */
+    bool cuts = tt_sampler_shares(r->sampler, &j->spec.params) &&
+                !(r->sampler->needs & TT_KIND_BLOCKS);
+    if (j->spec.stop_early && j->spec.shrink && cuts && !r->seq.unsettled)
+        cut_behind_stop(a);
+    tt_job_publish(j, a->sample, r);
     int32_t stop = j->spec.ban_stops ? -1 : stop_column(a);
     if (stop >= 0 && (j->spec.stop_early || r->done)) {
         *why = TT_FINISH_STOP;

@@ -25,6 +25,7 @@ struct tt_show {
     bool with_holes;
     column *column;
     int columns;
+    cJSON *holes; /* what became of the holes, from the first frame */
     frame *first, **last;
     int64_t due_ms;
 };
@@ -71,6 +72,7 @@ void tt_show_close(tt_show *s)
     while (s->first)
         drop_first(s);
     free_columns(s);
+    cJSON_Delete(s->holes);
     free(s);
 }
 
@@ -115,6 +117,8 @@ static void apply(tt_show *s, const frame *f)
         free_columns(s);
         s->column = calloc((size_t)columns, sizeof *s->column);
         s->columns = s->column ? columns : 0;
+        cJSON_Delete(s->holes);
+        s->holes = cJSON_Duplicate(tt_json_get(f->json, "holes"), 1);
     }
     for (int i = 0; i < s->columns; i++)
         s->column[i].fresh = false;
@@ -153,18 +157,32 @@ static void draw_given(const tt_show *s, const char *text, size_t bytes)
     put(s->to, text, bytes);
 }
 
+/* Draws a hole: its columns, or the text that was chosen for it. */
+static void draw_hole(const tt_show *s, const tt_hole_part *p, int nth, int *at)
+{
+    const cJSON *hole = s->holes ? cJSON_GetArrayItem(s->holes, nth) : NULL;
+    const cJSON *text = tt_json_get(hole, "text"), *tokens = tt_json_get(hole, "tokens");
+    int n = cJSON_IsNumber(tokens) ? tokens->valueint : p->tokens;
+    if (cJSON_IsString(text)) {
+        fputs("\033[0;1m", s->to);
+        put(s->to, text->valuestring, strlen(text->valuestring));
+    }
+    for (int i = 0; i < n && *at < s->columns && !cJSON_IsString(text); i++)
+        draw_column(s, (*at)++);
+}
+
 static void draw(const tt_show *s, const frame *f)
 {
-    int at = 0;
+    int at = 0, hole = 0;
     fputs("\033[H", s->to);
     if (!s->with_holes)
         draw_given(s, s->text, strlen(s->text));
     const char *text = s->with_holes ? s->text : "";
     for (tt_hole_part p; tt_holes_next(&text, &p);) {
-        if (p.text)
+        if (p.text && !p.choices)
             draw_given(s, p.text, p.bytes);
-        for (int i = 0; i < p.tokens && at < s->columns; i++)
-            draw_column(s, at++);
+        else
+            draw_hole(s, &p, hole++, &at);
     }
     while (at < s->columns)
         draw_column(s, at++);

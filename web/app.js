@@ -37,8 +37,8 @@ function request() {
   const segments = holes(text);
   if (segments) {
     return { path: 'v1/infill',
-             parts: segments.map(s => s.hole ? { open: s.hole } : s),
-             body: { ...body, segments: segments.map(s => s.hole ? { hole: { max: s.hole } } : s) } };
+             parts: segments.map(s => s.hole ? { open: s.hole.max ?? 1, hole: true } : s),
+             body: { ...body, segments } };
   }
   return { path: 'v1/completions', parts: [{ text }, { open: length }],
            body: { ...body, prompt: text, max_tokens: length } };
@@ -65,6 +65,12 @@ class Run {
     this.playing = true; // the view moves towards the newest frame by itself
     this.started = performance.now();
     this.abort = new AbortController();
+  }
+
+  /** Holes of unknown length got one. */
+  fit(holes) {
+    this.board.fit(holes);
+    this.view.rebuild();
   }
 
   add(frame) {
@@ -162,6 +168,7 @@ const ENDS = { stop: 'end token', length: 'full canvas', cancelled: 'you', error
 function take(chunk) {
   const choice = chunk.choices?.[0];
   const t = choice?.tutti ?? chunk.tutti;
+  if (t?.holes) run.fit(t.holes);
   if (t?.events?.length) run.add({ step: t.step, of: t.of, events: t.events });
   if (choice?.finish_reason) run.finish = choice.finish_reason;
   if (t?.text !== undefined) run.text = t.text;
@@ -244,7 +251,7 @@ function hint() {
   const n = segments?.filter(s => s.hole).length;
   if (!picked) useSampler(segments ? 'infill' : model()?.tutti?.default_sampler);
   $('prompt-hint').textContent = segments
-    ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill`
+    ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill${segments.some(s => s.hole?.min) ? ' at most' : ''}`
     : chat ? '' : 'no hole: the text is continued';
 }
 

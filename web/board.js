@@ -20,6 +20,17 @@ export class Board {
 
   add(frame) { this.frames.push(frame); }
 
+  /** What became of the holes, before the first frame: [{ tokens: n } or { text }]. */
+  fit(holes) {
+    let nth = 0;
+    this.parts = this.parts.map(p => {
+      if (!p.hole) return p;
+      const { text, tokens } = holes[nth++] ?? {};
+      return text === undefined ? { ...p, open: tokens ?? p.open } : { text };
+    });
+    this.columns = this.start();
+  }
+
   /** Moves to the state after n frames; returns the positions that changed (null: all). */
   show(n) {
     n = Math.max(0, Math.min(n, this.frames.length));

@@ -10,7 +10,7 @@
 /* Sizes of one pass as it is run: what is asked for, padded to few different shapes where the
  * backend records passes. Padding rows are token 0 at position 0 and belong to no sequence. */
 typedef struct {
-    int64_t rows, wants;
+    int64_t rows, wants, states;
     int64_t needed; /* rows the head needs, packed for the last layer; 0: all, not packed */
     int64_t conditions; /* modulations; 0: the body has none */
     bool guided;
@@ -27,8 +27,8 @@ static size_t take(size_t *at, size_t bytes)
 
 static int64_t ints_of(const shape *n)
 {
-    int64_t mods = n->conditions ? n->rows + n->needed + 2 * n->wants : 0;
-    return 3 * n->rows + n->needed + 3 * n->wants + mods;
+    int64_t mods = n->conditions ? n->rows + n->needed + 2 * n->wants + n->states : 0;
+    return 3 * n->rows + n->needed + 3 * n->wants + n->states + mods;
 }
 
 static int64_t mod_width(const tt_trunk *t)
@@ -84,10 +84,12 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_sp
     s.want_row = s.need_row + n->needed;
     s.uncond_row = s.want_row + n->wants;
     s.cfg = (float *)(void *)(s.uncond_row + n->wants);
-    s.row_mod = (int32_t *)(void *)(s.cfg + n->wants);
+    s.state_row = s.uncond_row + 2 * n->wants;
+    s.row_mod = s.state_row + n->states;
     s.need_mod = s.row_mod + n->rows;
     s.want_mod = s.need_mod + n->needed;
     s.uncond_mod = s.want_mod + n->wants;
+    s.state_mod = s.uncond_mod + n->wants;
 #undef AT
     if (v)
         *v = s;
@@ -127,8 +129,8 @@ size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
 {
     const tt_stream *s = t->stream;
     int64_t r = s->op.bucket ? s->op.bucket(s, rows) : rows;
-    int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants, needed = r < 2 * w ? r : 2 * w;
-    shape n = {.rows = r, .wants = w, .needed = needed, .mixes = true, .keeps = true};
+    int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants;
+    shape n = {.rows = r, .wants = w, .states = r, .needed = r, .mixes = true, .keeps = true};
     if (t->modulation.width)
         n.conditions = t->modulation.timed ? r : 1;
     return lay_out(t, &n, NULL, NULL);
@@ -274,7 +276,7 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
  * (rules by column and holes need consecutive query rows; hidden states want every row). */
 static int64_t map_needed(tt_trunk *t, const tt_pass *p)
 {
-    bool all = p->hidden || !p->wants;
+    bool all = p->hidden || !(p->wants || p->states);
     for (int64_t i = 0; i < p->seqs; i++)
         all |= p->seq[i].see != TT_SEE_ALL || p->seq[i].hole;
     if (!all && p->rows > t->map_rows) {
@@ -292,6 +294,8 @@ static int64_t map_needed(tt_trunk *t, const tt_pass *p)
         if (p->want[i].uncond >= 0)
             t->map[p->want[i].uncond] = 0;
     }
+    for (int64_t i = 0; i < p->states; i++)
+        t->map[p->state_row[i]] = 0;
     for (int64_t r = 0; r < p->rows; r++)
         if (t->map[r] >= 0)
             t->map[r] = (int32_t)n++;
@@ -302,15 +306,16 @@ static int64_t map_needed(tt_trunk *t, const tt_pass *p)
 static shape shape_of(tt_trunk *t, const tt_pass *p)
 {
     const tt_stream *s = t->stream;
-    shape n = {.rows = p->rows, .wants = p->wants, .needed = map_needed(t, p), .mixes = p->mix};
+    shape n = {.rows = p->rows, .wants = p->wants, .states = p->states,
+               .needed = map_needed(t, p), .mixes = p->mix};
     if (t->modulation.width)
         n.conditions = t->modulation.timed ? p->seqs : 1;
     for (int64_t i = 0; i < p->wants; i++) {
         n.guided |= p->want[i].uncond >= 0;
         n.keeps |= p->want[i].memo != NULL;
     }
-    n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && p->seqs <= SPANS &&
-                 !n.mixes && !n.keeps;
+    n.recorded = s->op.pass_begin && !p->hidden && !p->logits && !p->top && !p->states &&
+                 p->seqs <= SPANS && !n.mixes && !n.keeps;
     if (n.recorded && s->op.bucket) {
         n.rows = s->op.bucket(s, n.rows);
         n.wants = s->op.bucket(s, n.wants);
@@ -353,6 +358,9 @@ static void list_mods(const tt_trunk *t, const tt_pass *p, const shape *n, int32
         want[i] = row[p->want[i].row];
         uncond[i] = p->want[i].uncond >= 0 ? row[p->want[i].uncond] : want[i];
     }
+    int32_t *state = uncond + n->wants;
+    for (int64_t i = 0; i < p->states; i++)
+        state[i] = row[p->state_row[i]];
 }
 
 static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n,
@@ -376,8 +384,12 @@ static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n,
         if (t->map[r] >= 0)
             *need++ = (int32_t)r;
     list_wants(t, p, n, want, want + n->wants, (float *)(void *)(want + 2 * n->wants));
+    for (int64_t i = 0; i < n->states; i++) {
+        int64_t row = p->state_row[i];
+        want[3 * n->wants + i] = n->needed ? t->map[row] : (int32_t)row;
+    }
     if (n->conditions)
-        list_mods(t, p, n, want + 3 * n->wants);
+        list_mods(t, p, n, want + 3 * n->wants + n->states);
     return t->stream->op.upload(t->stream, v->id, t->ints, (size_t)ints * sizeof *t->ints, e);
 }
 
@@ -424,14 +436,35 @@ static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *
     return st;
 }
 
-/* Activations to host float32, for tests and embeddings. */
+/* Activations to host float32. Narrow ones land in the first half of out and are widened there,
+ * from the end, so that none is overwritten before it was read. */
 static tt_status save_hidden(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e)
 {
     tt_stream *s = t->stream;
-    if (t->act != TT_F32)
+    size_t n = (size_t)(rows * t->width);
+    if (t->act != TT_F32 && t->act != TT_BF16)
         return tt_fail(e, TT_EUNSUP, "hidden states of %s activations", tt_dtype_name(t->act));
-    tt_status st = s->op.download(s, out, x, (size_t)(rows * t->width) * sizeof *out, e);
-    return st ? st : s->op.sync(s, e);
+    tt_status st = s->op.download(s, out, x, n * tt_dtype_size(t->act), e);
+    if (!st)
+        st = s->op.sync(s, e);
+    for (size_t i = n; t->act == TT_BF16 && i-- > 0 && !st;) {
+        uint16_t half;
+        memcpy(&half, (char *)out + i * sizeof half, sizeof half);
+        out[i] = tt_bf16_to_f32(half);
+    }
+    return st;
+}
+
+/* The final hidden states of the rows asked for, normalised. They are gathered into h, which no
+ * layer needs any more. */
+static tt_status save_states(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
+                             const tt_trunk_rows *rows, tt_err *e)
+{
+    int64_t d = t->width, n = p->states;
+    tt_status st = t->stream->op.gather(t->stream, v->h, d, rows->x, d, v->state_row, n, d, e);
+    if (!st)
+        st = normalise(t, v, v->h, v->h, t->norm, n, v->state_mod, tt_trunk_slot(t->layers, 0), e);
+    return st ? st : save_hidden(t, v->h, n, p->state, e);
 }
 
 /* --- the head --- */
@@ -561,6 +594,8 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
         if (!st)
             st = save_hidden(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
     }
+    if (!st && p->states)
+        st = save_states(t, p, v, &rows, e);
     if (!st && p->wants)
         st = collect_wants(t, n, v, &rows, e);
     return st || !p->wants ? st : run_head(t, p, n, v, spare, e);

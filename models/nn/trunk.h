@@ -116,6 +116,7 @@ void tt_trunk_close(tt_trunk *t);
  * context, the block length and the row shift. */
 void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w);
 
+/* As tt_model_def.run: all of the pass. */
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e);
 size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants);
 

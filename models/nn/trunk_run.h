@@ -24,8 +24,9 @@ typedef struct {
     float *cfg;                      /* wants */
     float *mix;                      /* rows, if expected embeddings are mixed in */
     int32_t *iota;                   /* wants, if rows are kept: 0, 1, 2, ... */
-    /* Which modulation each row, needed row, want and unconditional want has. */
-    int32_t *row_mod, *need_mod, *want_mod, *uncond_mod;
+    int32_t *state_row;              /* states */
+    /* Which modulation each row, needed row, want, unconditional want and state has. */
+    int32_t *row_mod, *need_mod, *want_mod, *uncond_mod, *state_mod;
     tt_act *condition; /* conditions x modulation.width */
     tt_act *mod;       /* conditions x (6 layers + 2) width */
     /* Experts, for a chunk of n rows: */

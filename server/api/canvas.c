@@ -8,21 +8,26 @@ static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory 
 
 tt_canvas *tt_gen_add_canvas(tt_gen *g, tt_err *e)
 {
-    if ((int64_t)(g->canvases + 1) * g->n > g->api->max_samples) {
+    if (g->endpoint->reads && g->canvases == TT_MAX_READ) {
+        tt_fail(e, TT_EINVAL, "more than %d texts in one request", TT_MAX_READ);
+        return NULL;
+    }
+    if (!g->endpoint->reads && (int64_t)(g->canvases + 1) * g->n > g->api->max_samples) {
         tt_fail_param(e, "n", "invalid_value",
                       "the request asks for more than %d answers (prompts times n)",
                       g->api->max_samples);
         return NULL;
     }
+    pthread_mutex_lock(&g->lock);
     tt_canvas *more = realloc(g->canvas, (size_t)(g->canvases + 1) * sizeof *more);
-    if (!more) {
-        no_memory(e);
-        return NULL;
+    if (more) {
+        g->canvas = more;
+        more[g->canvases++] = (tt_canvas){0};
     }
-    g->canvas = more;
-    tt_canvas *c = &more[g->canvases++];
-    memset(c, 0, sizeof *c);
-    return c;
+    pthread_mutex_unlock(&g->lock);
+    if (!more)
+        no_memory(e);
+    return more ? &more[g->canvases - 1] : NULL;
 }
 
 void tt_canvas_free(tt_canvas *c)
@@ -31,6 +36,8 @@ void tt_canvas_free(tt_canvas *c)
         tt_job_release(c->job);
     tt_ids_free(&c->ids);
     tt_buf_free(&c->open);
+    tt_buf_free(&c->draft);
+    free(c->rule);
     free(c->part);
     *c = (tt_canvas){0};
 }

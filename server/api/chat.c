@@ -38,7 +38,7 @@ static tt_status join_parts(const cJSON *list, const char *path, tt_buf *out, tt
     return TT_OK;
 }
 
-static tt_status read_content(const cJSON *message, const char *path, tt_buf *out, tt_err *e)
+tt_status tt_chat_content(const cJSON *message, const char *path, tt_buf *out, tt_err *e)
 {
     const cJSON *content = tt_json_get(message, "content");
     tt_json_path at = tt_json_member(path, "content");
@@ -109,7 +109,7 @@ static tt_status read_turns(const cJSON *messages, tt_chat_turn *turn, size_t *s
             s = read_role(m, path.text, &turn[i].role, e);
         start[i] = texts->size;
         if (!s)
-            s = read_content(m, path.text, texts, e);
+            s = tt_chat_content(m, path.text, texts, e);
         if (s)
             return s;
         turn[i].bytes = texts->size - start[i];
@@ -145,6 +145,31 @@ tt_status tt_chat_read(const tt_served *model, const cJSON *messages, tt_ids *ou
     return s;
 }
 
+/* Columns of the answer: what is asked for, else a default that a prediction fits into. */
+static tt_status add_answer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
+{
+    tt_ids predicted = {0};
+    tt_status s = tt_gen_read_prediction(g, body, &predicted, e);
+    int64_t room = tt_canvas_room(g, c), usual = (int64_t)predicted.count + TT_DEFAULT_FIM;
+    usual = usual > TT_DEFAULT_CHAT ? usual : TT_DEFAULT_CHAT;
+    int64_t tokens = room < 1 ? 1 : room < usual ? room : usual;
+    tokens = tt_field_int(body, "max_tokens", tokens);
+    tokens = tt_field_int(body, "max_completion_tokens", tokens);
+    bool newer = tt_json_get(body, "max_completion_tokens") != NULL;
+    bool given = newer || tt_json_get(body, "max_tokens");
+    c->prompt = (int32_t)c->ids.count;
+    g->stop_early = true;
+    if (!s)
+        s = tt_canvas_add_hole(g, c, tokens, NULL,
+                               !given  ? "messages"
+                               : newer ? "max_completion_tokens"
+                                       : "max_tokens", e);
+    if (!s)
+        s = tt_canvas_predict(c, &predicted, e);
+    tt_ids_free(&predicted);
+    return s ? s : tt_gen_steer(g, c, body, e);
+}
+
 static tt_status read_chat(tt_gen *g, const cJSON *body, tt_err *e)
 {
     if (g->special_tokens)
@@ -160,19 +185,8 @@ static tt_status read_chat(tt_gen *g, const cJSON *body, tt_err *e)
     tt_ids_free(&ids);
     if (s)
         return s;
-    int64_t room = tt_canvas_room(g, c);
-    int64_t tokens = room < 1 ? 1 : room < TT_DEFAULT_CHAT ? room : TT_DEFAULT_CHAT;
-    tokens = tt_field_int(body, "max_tokens", tokens);
-    tokens = tt_field_int(body, "max_completion_tokens", tokens);
-    bool newer = tt_json_get(body, "max_completion_tokens") != NULL;
-    bool given = newer || tt_json_get(body, "max_tokens");
-    c->prompt = (int32_t)c->ids.count;
-    g->stop_early = true;
-    return tt_canvas_add_hole(g, c, tokens, NULL,
-                              !given ? "messages"
-                              : newer ? "max_completion_tokens" : "max_tokens", e);
+    return add_answer(g, c, body, e);
 }
-
 static void chat_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
 {
     const tt_text_out *o = &c->out[0];

@@ -2,18 +2,59 @@
  * canvases: /v1/fim/completions and llama-server's /infill. */
 #include <string.h>
 
-#include "server/api/gen_parts.h"
+#include "server/api/fit.h"
 
 /* Behind the prompt: the gap, and the suffix when there is one. Without a suffix the answer may
  * end early; with one it fills the gap. */
-static tt_status add_gap(tt_gen *g, tt_canvas *c, int64_t tokens, const char *suffix,
-                         const char *suffix_path, tt_err *e)
+static tt_status add_gap(tt_gen *g, tt_canvas *c, const cJSON *body, int64_t tokens,
+                         const char *suffix, const char *suffix_path, tt_err *e)
 {
     c->prompt = suffix ? 0 : (int32_t)c->ids.count;
     tt_status s = tt_canvas_add_hole(g, c, tokens, NULL, "max_tokens", e);
     if (!s && suffix)
         s = tt_canvas_add_text(g, c, suffix, 0, suffix_path, e);
-    return s;
+    return s ? s : tt_gen_steer(g, c, body, e);
+}
+
+/* With min_tokens a gap's length is fitted: see fit.h. The prompt's columns become the first slot
+ * of that text. */
+static tt_status fit_gap(tt_gen *g, const cJSON *body, int64_t tokens, const char *suffix,
+                         tt_err *e)
+{
+    int64_t least = tt_field_int(body, "min_tokens", 1);
+    if (g->canvases != 1)
+        return tt_fail_param(e, "min_tokens", "unsupported_parameter",
+                             "'min_tokens' with a suffix takes one prompt");
+    if (least > tokens || tokens - least >= TT_FIT_CANDIDATES)
+        return tt_fail_param(e, "min_tokens", "invalid_value",
+                             "'min_tokens' is %lld; with a suffix it must be at most max_tokens, "
+                             "and less than %d below it", (long long)least, TT_FIT_CANDIDATES);
+    tt_status s = tt_fit_open(g, e);
+    tt_slot *slot = s ? NULL : tt_fit_add(g, e);
+    if (!slot)
+        return e->status;
+    tt_canvas *c = &g->canvas[0];
+    slot->text = g->echo ? c->part[0].text : NULL;
+    slot->ids = c->ids;
+    c->ids = (tt_ids){0};
+    tt_canvas_free(c);
+    g->canvases = 0;
+    slot = tt_fit_add(g, e);
+    if (!slot)
+        return e->status;
+    *slot = (tt_slot){.hole = true, .id = "0", .min = least < 1 ? 1 : least, .max = tokens};
+    s = tt_positions_read(g, tt_json_get(body, "tutti"), "tutti", tokens, &slot->positions, e);
+    slot = s ? NULL : tt_fit_add(g, e);
+    if (!slot)
+        return e->status;
+    unsigned flags = g->special_tokens ? TT_TOK_PARSE_SPECIAL : 0;
+    if (!g->model->tok)
+        return tt_fail_param(e, "suffix", "unsupported_value", "model '%s' has no tokenizer",
+                             g->model->id);
+    s = tt_tok_encode(g->model->tok, suffix, strlen(suffix), flags, &slot->ids, e);
+    if (!s)
+        s = tt_fit_check(g, "max_tokens", e);
+    return s ? s : tt_fit_close(g, e);
 }
 
 static tt_status read_gaps(tt_gen *g, const cJSON *body, int64_t tokens, tt_err *e)
@@ -24,8 +65,10 @@ static tt_status read_gaps(tt_gen *g, const cJSON *body, int64_t tokens, tt_err 
     g->stop_early = !suffix;
     g->ban_stops = suffix != NULL;
     tt_status s = tt_gen_read_prompts(g, tt_json_get(body, "prompt"), g->echo, e);
+    if (!s && suffix && tt_json_get(body, "min_tokens"))
+        return fit_gap(g, body, tokens, suffix, e);
     for (int i = 0; i < g->canvases && !s; i++)
-        s = add_gap(g, &g->canvas[i], tokens, suffix, "suffix", e);
+        s = add_gap(g, &g->canvas[i], body, tokens, suffix, "suffix", e);
     return s;
 }
 
@@ -33,7 +76,19 @@ static tt_status read_completion(tt_gen *g, const cJSON *body, tt_err *e)
 {
     if (g->echo && g->logprobs)
         tt_gen_warn(g, "logprobs cover the answer only: tokens of the prompt are not scored");
-    return read_gaps(g, body, tt_field_int(body, "max_tokens", TT_DEFAULT_COMPLETION), e);
+    tt_ids predicted = {0};
+    tt_status s = tt_gen_read_prediction(g, body, &predicted, e);
+    int64_t usual = predicted.count ? (int64_t)predicted.count + TT_DEFAULT_COMPLETION
+                                    : TT_DEFAULT_COMPLETION;
+    if (!s)
+        s = read_gaps(g, body, tt_field_int(body, "max_tokens", usual), e);
+    if (!s && predicted.count && tt_fit_pending(g))
+        s = tt_fail_param(e, "prediction", "unsupported_parameter",
+                          "'prediction' and a gap of fitted length exclude each other");
+    for (int i = 0; i < g->canvases && !s; i++)
+        s = tt_canvas_predict(&g->canvas[i], &predicted, e);
+    tt_ids_free(&predicted);
+    return s;
 }
 
 /* Bytes of literal text before the first hole. */
@@ -160,7 +215,7 @@ static tt_status read_llama(tt_gen *g, const cJSON *body, tt_err *e)
     if (!s && tokens == 0)
         s = tt_fail_param(e, "n_predict", "invalid_value", "'n_predict' is 0, must be -1 or more");
     return s ? s
-             : add_gap(g, c, tokens < 0 ? TT_DEFAULT_FIM : tokens, *suffix ? suffix : NULL,
+             : add_gap(g, c, body, tokens < 0 ? TT_DEFAULT_FIM : tokens, *suffix ? suffix : NULL,
                        "input_suffix", e);
 }
 

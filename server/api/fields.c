@@ -12,6 +12,12 @@
 #define TK TT_ON_TOKENIZE
 #define DT TT_ON_DETOKENIZE
 #define GEN TT_ON_GENERATE
+#define LK TT_ON_LIKELIHOOD
+#define EM TT_ON_EMBEDDINGS
+#define RR TT_ON_RERANK
+#define SC TT_ON_SCORE
+#define ENC TT_ON_ENCODE
+#define RD TT_ON_READ
 
 #define READ(n, where, t, lo, hi, h)                                                               \
     {.name = n, .on = where, .type = TT_FIELD_##t, .min = lo, .max = hi, .help = h}
@@ -26,7 +32,7 @@
 #define SEED 9007199254740992.0
 
 static const tt_field fields[] = {
-    READ("model", GEN | TK | DT, TEXT, 0, 0, "id of the model, as listed by /v1/models"),
+    READ("model", GEN | TK | DT | RD, TEXT, 0, 0, "id of the model, as listed by /v1/models"),
     READ("prompt", CO | FI | LL | TK, PROMPT, 0, 0, "text, token ids, or a list of either"),
     READ("suffix", CO | FI, TEXT, 0, 0,
          "text after the answer: the answer fills the gap between prompt and suffix"),
@@ -51,6 +57,13 @@ static const tt_field fields[] = {
          "tokens of the answer's canvas. Default: 16 for completions, 32 to fill in the middle, 64 "
          "for chat or what the context has left"),
     READ("max_completion_tokens", CH, INT, 1, INT32, "the same; wins over max_tokens"),
+    READ("min_tokens", CO | CH | FI, INT, 0, INT32,
+         "the answer does not end before so many tokens. With a suffix: its length is chosen from "
+         "here to max_tokens, so that the suffix is likeliest behind it"),
+    READ("prediction", CO | CH, OBJECT, 0, 0,
+         "{\"type\": \"content\", \"content\": text} the answer is expected to be: where a step "
+         "would choose its token, that token is taken at once; text further right is in the "
+         "model's sight meanwhile"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
     READ("seed", GEN, INT, -SEED, SEED,
          "start of the random numbers; same seed, same answer. Random when absent"),
@@ -68,6 +81,34 @@ static const tt_field fields[] = {
          "0 takes the most likely token. When absent, the model's own default applies"),
     READ("top_p", GEN, NUMBER, 0, 1, "draw only from the top probability mass"),
     READ("tutti", GEN, OBJECT, 0, 0, "how to sample and stream: see TuttiOptions"),
+    READ("tutti", RD, OBJECT, 0, 0, "how to measure: see TuttiReadOptions"),
+
+    READ("text", LK, PROMPT, 0, 0, "the text to score: a string, token ids, or a list of either"),
+    READ("prompt", LK, ANY, 0, 0, "text or token ids before what is scored; not scored itself"),
+    READ("continuation", LK, ANY, 0, 0,
+         "text or token ids to score behind the prompt. It is tokenized on its own, so a blank "
+         "between the two belongs at its beginning"),
+    READ("choices", LK, ARRAY, 0, 0,
+         "several continuations; the answer tells how probable each is among them"),
+    READ("suffix", LK, TEXT, 0, 0,
+         "text behind what is scored; for models that see both sides"),
+    READ("method", LK, TEXT, 0, 0,
+         "monte_carlo: bound by random masks; left_to_right: chain rule, one pass per token, "
+         "nothing random; exact: of causal models. Default: monte_carlo, or exact where possible"),
+    READ("samples", LK, INT, 1, 1024,
+         "random masks per text for method monte_carlo, default 128; the standard error falls with "
+         "their square root"),
+    READ("seed", LK, INT, -SEED, SEED, "start of the random masks; random when absent"),
+    READ("input", EM, PROMPT, 0, 0, "text, token ids, or a list of either"),
+    READ("encoding_format", EM, TEXT, 0, 0, "float (default), or base64 of little-endian float32"),
+    READ("dimensions", EM, INT, 1, INT32,
+         "keep only so many leading numbers of each vector, at most the model's width"),
+    READ("query", RR, TEXT, 0, 0, "what the documents are compared with"),
+    READ("documents", RR, ARRAY, 0, 0, "strings, or objects with a text"),
+    READ("top_n", RR, INT, 0, INT32, "answer with so many best documents; 0: all"),
+    READ("return_documents", RR, BOOL, 0, 0, "put the texts into the answer; default true"),
+    READ("text_1", SC, TEXTS, 0, 0, "one text, or as many as text_2"),
+    READ("text_2", SC, TEXTS, 0, 0, "what text_1 is compared with, one by one"),
 
     /* other names of members of `tutti`; checked where that member is read */
     READ("top_k", GEN, INT, 0, 1000000, "as tutti.top_k"),
@@ -76,6 +117,7 @@ static const tt_field fields[] = {
     READ("num_denoising_steps", GEN, INT, 0, 65536, "as tutti.steps"),
     READ("num_inference_steps", GEN, INT, 0, 65536, "as tutti.steps"),
     READ("max_nfe", GEN, INT, 0, 65536, "as tutti.steps"),
+    READ("negative_prompt", GEN, TEXT, 0, 0, "as tutti.negative_prompt"),
     READ("guidance_scale", GEN, NUMBER, 0, 100, "as tutti.cfg_scale"),
     READ("confidence_metric", GEN, TEXT, 0, 0,
          "top1_prob or entropy_inverse: as tutti.remask confidence or entropy"),
@@ -84,7 +126,6 @@ static const tt_field fields[] = {
     READ("diffusing", CO | CH | IN | FI, BOOL, 0, 0,
          "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
 
-    NEUTRAL("negative_prompt", GEN, ANY, "\"\""),
     NEUTRAL("best_of", CO, ANY, "1"),
     NEUTRAL("presence_penalty", GEN, ANY, "0"),
     NEUTRAL("frequency_penalty", GEN, ANY, "0"),
@@ -97,7 +138,6 @@ static const tt_field fields[] = {
     NEUTRAL("tool_choice", CH, ANY, "\"none\"|\"auto\""),
     NEUTRAL("functions", CH, ANY, "[]"),
     NEUTRAL("function_call", CH, ANY, "\"none\"|\"auto\""),
-    NEUTRAL("prediction", CH, ANY, ""),
     NEUTRAL("audio", CH, ANY, ""),
     NEUTRAL("modalities", CH, ANY, "[\"text\"]"),
     NEUTRAL("web_search_options", CH, ANY, ""),
@@ -108,7 +148,7 @@ static const tt_field fields[] = {
     TOLERATED("metadata", GEN, ANY),
     TOLERATED("service_tier", GEN, ANY),
     TOLERATED("parallel_tool_calls", CH, ANY),
-    TOLERATED("user", GEN, ANY),
+    TOLERATED("user", GEN | RD, ANY),
     TOLERATED("safety_identifier", GEN, ANY),
     TOLERATED("prompt_cache_key", GEN, ANY),
     TOLERATED("prompt_cache_retention", GEN, ANY),
@@ -138,11 +178,39 @@ static const tt_field extension[] = {
     READ("stream_interval_ms", GEN, INT, 0, 60000, "least time between two frames; default 0"),
     READ("placeholder", GEN, TEXT, 0, 16,
          "what an open position looks like in snapshots; default U+2591"),
-    READ("special_tokens", GEN, BOOL, 0, 0,
+    READ("special_tokens", GEN | RD, BOOL, 0, 0,
          "special tokens written in the prompt become their ids; default false"),
-    READ("deadline_ms", GEN, INT, 0, 86400000, "give up after this time; 0: never"),
-    READ("priority", GEN, INT, -1000000, 1000000, "lower runs first"),
-    READ("trace", GEN, BOOL, 0, 0, "answer with step and log-probability of every token"),
+    READ("deadline_ms", GEN | RD, INT, 0, 86400000, "give up after this time; 0: never"),
+    READ("priority", GEN | RD, INT, -1000000, 1000000, "lower runs first"),
+    READ("trace", GEN, BOOL, 0, 0,
+         "answer with every change of the canvas in order: step, position, token and its "
+         "log-probability; streams tell them as they come"),
+    READ("negative_prompt", GEN, TEXT, 0, 0,
+         "guidance leads away from this prompt instead of the prompt masked; needs cfg_scale"),
+    READ("shrink", GEN, BOOL, 0, 0,
+         "once an end token is placed, positions behind it are neither filled nor computed "
+         "(default); false: as the samplers' released code has it"),
+    READ("force", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens that stand in the answer from the start: {\"0\": id or a text of one token}; "
+         "positions count from its beginning"),
+    READ("ban", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens impossible at a position: {\"0\": token or list}; everywhere: logit_bias"),
+    READ("allow", CO | CH | FI | LL, OBJECT, 0, 0,
+         "tokens that alone are possible at a position: {\"0\": token or list}"),
+    READ("pooling", ENC, TEXT, 0, 0,
+         "what becomes the vector: mean of all tokens' final hidden states (default of models that "
+         "see both sides), last (the last token's; default of causal models), eos (an end token is "
+         "added and its state taken)"),
+    READ("normalize", EM, BOOL, 0, 0, "vectors of length 1; default true"),
+    READ("k", ENC, INT, 1, 32,
+         "instead of pooling: let the model put the text into k words at masked positions, and "
+         "take the states there, k vectors from one pass"),
+    READ("kind", EM, TEXT, 0, 0, "with k: query (default) or passage, as the instruction calls it"),
+    READ("outputs", EM, TEXTS, 0, 2,
+         "with k: dense (default), sparse (weights of the text's own words), or both"),
+    READ("sparse_top", EM, INT, 1, 1024, "with k: most weights of a sparse vector, default 128"),
+    READ("k_query", RR | SC, INT, 1, 32, "vectors of the query, default k"),
+    READ("k_passage", RR | SC, INT, 1, 32, "vectors of each document, default k"),
     {.name = NULL},
 };
 
@@ -156,6 +224,7 @@ static const tt_alias aliases[] = {
     {"num_inference_steps", "steps", "vllm-omni"},
     {"max_nfe", "steps", "Diffulex"},
     {"guidance_scale", "cfg_scale", "vllm-omni"},
+    {"negative_prompt", "negative_prompt", "vllm-omni"},
     {"confidence_metric", "remask", "dlmserve"},
     {"stream_mode", "stream_mode", "Diffulex"},
     {"priority", "priority", "vLLM"},
@@ -271,16 +340,17 @@ static tt_status check_member(const cJSON *node, unsigned endpoint, bool strict,
     return check_value(node, f, f->name, e);
 }
 
-static tt_status check_extension(const cJSON *tutti, tt_err *e)
+static tt_status check_extension(const cJSON *tutti, unsigned endpoint, tt_err *e)
 {
     const cJSON *m;
     cJSON_ArrayForEach(m, tutti)
     {
         tt_json_path path = tt_json_member("tutti", m->string);
         const tt_field *f = extension;
-        while (f->name && strcmp(f->name, m->string))
+        while (f->name && (!(f->on & endpoint) || strcmp(f->name, m->string)))
             f++;
-        if (!f->name && !tt_param_find(m->string))
+        bool sampling = (endpoint & GEN) && tt_param_find(m->string);
+        if (!f->name && !sampling)
             return unknown(path.text, "", e);
         if (f->name && !cJSON_IsNull(m)) {
             tt_status s = check_value(m, f, path.text, e);
@@ -303,7 +373,7 @@ tt_status tt_fields_check(const cJSON *body, unsigned endpoint, bool strict, tt_
         if (s)
             return s;
     }
-    return check_extension(tt_json_get(body, "tutti"), e);
+    return check_extension(tt_json_get(body, "tutti"), endpoint, e);
 }
 
 /* --- the extension object and its aliases --- */

@@ -19,6 +19,12 @@ enum { /* endpoints */
     TT_ON_TOKENIZE = 1 << 5,
     TT_ON_DETOKENIZE = 1 << 6,
     TT_ON_GENERATE = (1 << 5) - 1,
+    TT_ON_LIKELIHOOD = 1 << 7,
+    TT_ON_EMBEDDINGS = 1 << 8,
+    TT_ON_RERANK = 1 << 9,
+    TT_ON_SCORE = 1 << 10,
+    TT_ON_ENCODE = TT_ON_EMBEDDINGS | TT_ON_RERANK | TT_ON_SCORE,
+    TT_ON_READ = TT_ON_LIKELIHOOD | TT_ON_ENCODE, /* measure texts, generate nothing */
 };
 
 typedef enum {

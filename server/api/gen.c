@@ -48,6 +48,8 @@ static bool continues(const tt_gen *g, const tt_part *hole)
 
 static tt_status open_choice(tt_gen *g, tt_choice *c, tt_err *e)
 {
+    if (!c->canvas->holes)
+        return TT_OK;
     c->out = calloc((size_t)c->canvas->holes, sizeof *c->out);
     if (!c->out)
         return tt_fail(e, TT_ENOMEM, "no memory for the answer");
@@ -70,23 +72,29 @@ static tt_status open_choice(tt_gen *g, tt_choice *c, tt_err *e)
     return TT_OK;
 }
 
-static tt_status open_choices(tt_gen *g, tt_err *e)
+static int32_t samples_of(const tt_gen *g, const tt_canvas *c)
 {
-    g->choices = g->canvases * g->n;
-    g->choice = calloc((size_t)g->choices, sizeof *g->choice);
-    if (!g->choice) {
-        g->choices = 0;
+    return c->samples ? c->samples : g->n;
+}
+
+tt_status tt_gen_open_choices(tt_gen *g, tt_err *e)
+{
+    int total = 0;
+    for (int i = 0; i < g->canvases; i++)
+        total += samples_of(g, &g->canvas[i]);
+    g->choice = calloc((size_t)total, sizeof *g->choice);
+    if (!g->choice)
         return tt_fail(e, TT_ENOMEM, "no memory for the answer");
-    }
-    for (int i = 0; i < g->choices; i++) {
-        tt_choice *c = &g->choice[i];
-        c->canvas = &g->canvas[i / g->n];
-        c->sample = i % g->n;
-        c->index = i;
-        tt_status s = open_choice(g, c, e);
-        if (s)
-            return s;
-    }
+    for (int i = 0; i < g->canvases; i++)
+        for (int32_t k = 0; k < samples_of(g, &g->canvas[i]); k++) {
+            tt_choice *c = &g->choice[g->choices];
+            c->canvas = &g->canvas[i];
+            c->sample = k;
+            c->index = g->choices++;
+            tt_status s = open_choice(g, c, e);
+            if (s)
+                return s;
+        }
     return TT_OK;
 }
 
@@ -100,11 +108,11 @@ static tt_status read_body(tt_gen *g, const char *text, size_t bytes, tt_err *e)
     if (!s)
         s = tt_api_find_model(g->api, tt_field_text(body, "model", NULL), needed, &g->model, e);
     if (!s)
-        s = tt_gen_read_common(g, body, e);
+        s = g->endpoint->reads ? tt_gen_read_reading(g, body, e) : tt_gen_read_common(g, body, e);
     if (!s)
         s = g->endpoint->read(g, body, e);
-    if (!s)
-        s = open_choices(g, e);
+    if (!s && !tt_fit_pending(g))
+        s = tt_gen_open_choices(g, e);
     cJSON_Delete(body);
     return s;
 }
@@ -125,6 +133,7 @@ tt_status tt_gen_read(tt_gen **out, tt_api *api, const tt_endpoint *endpoint, co
     g->arrived_ns = arrived_ns;
     g->created = (int64_t)time(NULL);
     g->first_draft = g->first_text = -1;
+    pthread_mutex_init(&g->lock, NULL);
     make_id(g->id, sizeof g->id, endpoint->id_prefix);
     tt_status s = read_body(g, body, bytes, e);
     g->read_ns = tt_now_ns();
@@ -152,6 +161,10 @@ void tt_gen_free(tt_gen *g)
     free(g->canvas);
     free(g->choice);
     free(g->bias);
+    free(g->reading.text);
+    tt_fit_free(g->fit);
+    tt_ids_free(&g->negative);
+    pthread_mutex_destroy(&g->lock);
     tt_gen_owned_free(g);
     free(g);
 }
@@ -159,63 +172,6 @@ void tt_gen_free(tt_gen *g)
 bool tt_gen_streams(const tt_gen *g) { return g->stream; }
 
 /* --- running --- */
-
-/* The engine names a parameter; the caller wrote it into the extension object, unless it is one
- * of OpenAI's own. */
-static void name_the_field(tt_err *e)
-{
-    bool openai = e && (!strcmp(e->param, "temperature") || !strcmp(e->param, "top_p"));
-    if (!e || e->status != TT_EINVAL || openai ||
-        (strcmp(e->param, "guide") && !tt_param_find(e->param)))
-        return;
-    char name[sizeof e->param];
-    snprintf(name, sizeof name, "tutti.%.80s", e->param);
-    memcpy(e->param, name, sizeof name);
-}
-
-tt_status tt_gen_submit(tt_gen *g, void (*wake)(void *arg), void *arg, int64_t *retry_after_ms,
-                        tt_err *e)
-{
-    for (int i = 0; i < g->canvases; i++) {
-        tt_canvas *c = &g->canvas[i];
-        tt_job_spec spec = {
-            .model = g->model,
-            .sampler = g->sampler,
-            .guide = g->guide,
-            .params = g->params,
-            .id = c->ids.id,
-            .open = (const uint8_t *)c->open.data,
-            .columns = (int32_t)c->ids.count,
-            .prompt = c->prompt,
-            .samples = g->n,
-            .seed = (uint64_t)g->seed,
-            .bias = g->bias,
-            .n_bias = g->n_bias,
-            .stop_early = g->stop_early,
-            .ban_stops = g->ban_stops,
-            .n_top = g->n_top,
-            .deadline_ms = g->deadline_ms,
-            .priority = g->priority,
-            .wake = wake,
-            .wake_arg = arg,
-            .wake_steps = g->stream || g->stops > 0,
-        };
-        tt_status s = tt_engine_submit(g->api->engine, &spec, &c->job, retry_after_ms, e);
-        if (s) {
-            name_the_field(e);
-            tt_gen_cancel(g);
-            return s;
-        }
-    }
-    return TT_OK;
-}
-
-void tt_gen_cancel(tt_gen *g)
-{
-    for (int i = 0; i < g->canvases; i++)
-        if (g->canvas[i].job)
-            tt_job_cancel(g->canvas[i].job);
-}
 
 void tt_gen_fail(tt_gen *g, const tt_err *e)
 {
@@ -228,7 +184,7 @@ void tt_gen_fail(tt_gen *g, const tt_err *e)
 
 /* --- following the jobs --- */
 
-static void fail_by_finish(tt_gen *g, const tt_view *v)
+void tt_gen_fail_by(tt_gen *g, const tt_view *v)
 {
     tt_err e = {0};
     if (v->finish == TT_FINISH_ERROR)
@@ -248,12 +204,19 @@ static void fail_by_finish(tt_gen *g, const tt_view *v)
 static void close_choice(tt_gen *g, tt_choice *c)
 {
     tt_finish finish = TT_FINISH_LENGTH;
+    if (!c->canvas->holes) {
+        if (c->view.finish > TT_FINISH_LENGTH)
+            tt_gen_fail_by(g, &c->view);
+        else
+            c->finish = c->view.finish;
+        return;
+    }
     for (int k = 0; k < c->canvas->holes; k++) {
         const tt_text_out *o = &c->out[k];
         if (!o->finish)
             return;
         if (o->finish > TT_FINISH_LENGTH) {
-            fail_by_finish(g, &c->view);
+            tt_gen_fail_by(g, &c->view);
             return;
         }
         if (o->finish == TT_FINISH_STOP)
@@ -277,7 +240,8 @@ static double since_arrival(const tt_gen *g)
 
 void tt_choice_update(tt_gen *g, tt_choice *c)
 {
-    if (c->finish || g->failure.status || !tt_job_view(c->canvas->job, c->sample, &c->view))
+    if (c->finish || g->failure.status || !c->canvas->job ||
+        !tt_job_view(c->canvas->job, c->sample, &c->view))
         return;
     if (g->first_draft < 0 && anything_committed(c))
         g->first_draft = since_arrival(g);
@@ -301,11 +265,21 @@ static bool all_closed(const tt_gen *g)
     return true;
 }
 
+void tt_gen_advance(tt_gen *g)
+{
+    tt_err e = {0};
+    if (!g->failure.status && tt_fit_pending(g))
+        tt_fit_advance(g);
+    else if (!g->failure.status && tt_gen_submit_more(g, NULL, &e))
+        tt_gen_fail(g, &e);
+}
+
 bool tt_gen_poll(tt_gen *g)
 {
+    tt_gen_advance(g);
     for (int i = 0; i < g->choices; i++)
         tt_choice_update(g, &g->choice[i]);
-    bool over = g->failure.status || all_closed(g);
+    bool over = g->failure.status || (!tt_fit_pending(g) && all_closed(g));
     if (over && !g->ended_ns)
         g->ended_ns = tt_now_ns();
     return over;

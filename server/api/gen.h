@@ -18,7 +18,8 @@ typedef struct tt_gen tt_gen;
 
 /* The endpoints there are. */
 extern const tt_endpoint tt_endpoint_completions, tt_endpoint_chat, tt_endpoint_infill,
-    tt_endpoint_fim, tt_endpoint_llama_infill;
+    tt_endpoint_fim, tt_endpoint_llama_infill, tt_endpoint_likelihood, tt_endpoint_embeddings,
+    tt_endpoint_rerank, tt_endpoint_score;
 
 /* arrived_ns: when the request came (tt_now_ns()). Fails with an error fit for tt_reply_error(). */
 tt_status tt_gen_read(tt_gen **out, tt_api *api, const tt_endpoint *endpoint, const char *body,

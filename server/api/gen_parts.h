@@ -1,9 +1,15 @@
 /* gen_parts.h - the inside of a tt_gen, shared by the files that read and write it.
  *
  * A canvas is one prompt's row of columns, submitted as one job with n samples. Its text is a
- * list of parts, literal text and holes. A choice is one sample of one canvas: an answer. */
+ * list of parts, literal text and holes. A choice is one sample of one canvas: an answer, or for
+ * endpoints that read, one view of what was measured.
+ *
+ * Before a canvas is final, its ranged holes may need fitting (fit.c): then jobs of another kind
+ * run first, and the choices are opened when they are done. */
 #ifndef TT_GEN_PARTS_H
 #define TT_GEN_PARTS_H
+
+#include <pthread.h>
 
 #include "server/api/fields.h"
 #include "server/api/gen.h"
@@ -23,9 +29,16 @@ typedef struct {
     tt_buf open;    /* a byte per column */
     int32_t prompt; /* as in tt_job_spec */
     int32_t given;  /* fixed columns */
+    int32_t chosen; /* of them, those of holes that took one of several texts */
     tt_part *part;
     int parts, holes;
-    tt_job *job;
+    const tt_sampler *sampler; /* NULL: the request's */
+    int32_t samples;           /* 0: the request's n */
+    tt_buf draft;              /* an int32_t per column, as in tt_job_spec; or empty */
+    tt_encoding encoding;      /* its terms live as long as the request */
+    tt_column_rule *rule;      /* ids live as long as the request */
+    int32_t rules;
+    tt_job *job; /* NULL until it is submitted */
 } tt_canvas;
 
 typedef struct {
@@ -46,11 +59,34 @@ typedef struct {
     int64_t emitted_ns;  /* time of the last emission of committed text */
     uint64_t shown_version;
     int32_t *shown; /* delta mode: ids the client knows, by column */
+    size_t told_changes; /* with a trace: changes the client knows */
 } tt_choice;
 
 typedef enum { TT_STREAM_COMMITTED, TT_STREAM_SNAPSHOT, TT_STREAM_DELTA } tt_stream_mode;
 
+typedef struct tt_fit tt_fit;     /* fit.c */
 typedef struct tt_owned tt_owned; /* memory that lives as long as the request */
+
+typedef enum { TT_SCORE_MONTE_CARLO, TT_SCORE_LEFT_TO_RIGHT, TT_SCORE_EXACT } tt_score_method;
+
+/* What endpoints that read were asked for. */
+typedef struct {
+    /* likelihood */
+    tt_score_method method;
+    bool choices;   /* the texts are choices of one continuation */
+    int64_t values; /* samples times tokens, over all texts */
+    /* encoding */
+    tt_pooling pool;
+    bool add_end;               /* an end token behind the text */
+    int32_t k_query, k_passage; /* vectors of a text; 0: pooling */
+    bool dense, sparse;
+    int32_t sparse_top;
+    bool raw; /* vectors as they are, not of length 1 */
+    bool base64, documents;
+    int64_t dimensions;
+    int32_t top_n, queries; /* the first canvases are the queries */
+    const char **text;      /* of the documents */
+} tt_reading;
 
 struct tt_gen {
     tt_api *api;
@@ -72,7 +108,9 @@ struct tt_gen {
     int32_t n_bias;
     bool logprobs, echo, trace, special_tokens;
     int32_t n_top;
-    bool stop_early, ban_stops;
+    bool stop_early, ban_stops, shrink;
+    tt_ids negative;   /* negative prompt */
+    int32_t predicted; /* tokens of the prediction */
     int64_t deadline_ms;
     int32_t priority;
     bool stream, include_usage;
@@ -82,11 +120,19 @@ struct tt_gen {
     const char *warning[8];
     int warnings;
 
+    tt_reading reading;
+
     /* work */
     tt_canvas *canvas;
     int canvases;
     tt_choice *choice;
     int choices;
+    tt_fit *fit; /* what must be found out before the canvas is final; NULL: nothing */
+    int submitted; /* canvases that have a job */
+    void (*wake)(void *arg);
+    void *wake_arg;
+    pthread_mutex_t lock; /* of the jobs' pointers and cancelled */
+    bool cancelled;
     tt_err failure; /* status TT_OK while all is well */
     double first_draft, first_text;
     int64_t ended_ns;
@@ -105,6 +151,7 @@ typedef struct {
 
 struct tt_endpoint {
     unsigned on; /* TT_ON_ */
+    bool reads;  /* measures texts instead of generating: no streams, the answer is its own */
     const char *id_prefix, *object, *chunk_object;
     /* Makes the canvases from what only this endpoint has in its body. */
     tt_status (*read)(tt_gen *g, const cJSON *body, tt_err *e);
@@ -118,12 +165,16 @@ struct tt_endpoint {
 /* --- gen_read.c: what all endpoints have in common --- */
 
 tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e);
+/* The part of it that endpoints which read have. */
+tt_status tt_gen_read_reading(tt_gen *g, const cJSON *body, tt_err *e);
 /* A copy that lives as long as the request; NULL when memory is out. */
 char *tt_gen_keep(tt_gen *g, const char *bytes, size_t n);
 void tt_gen_owned_free(tt_gen *g);
 void tt_gen_warn(tt_gen *g, const char *text);
 
 /* --- canvas.c: building canvases --- */
+
+enum { TT_MAX_READ = 2048 }; /* texts of one request that reads, as in OpenAI's interface */
 
 /* A new, empty canvas; NULL with *e set when there are too many or memory is out. */
 tt_canvas *tt_gen_add_canvas(tt_gen *g, tt_err *e);
@@ -155,7 +206,14 @@ void tt_choice_text(const tt_choice *c, tt_buf *out);
 void tt_gen_write_answer(const tt_gen *g, tt_json *w);
 void tt_gen_write_usage(const tt_gen *g, tt_json *w);         /* the value */
 void tt_gen_write_extras(const tt_gen *g, tt_json *w);        /* members of `tutti` */
-void tt_choice_write_trace(const tt_choice *c, tt_json *w); /* the value */
+/* A column's position: columns to fill, counted over all holes; -1: none. */
+int32_t tt_choice_pos(const tt_choice *c, int32_t column);
+/* All changes of the canvas in order, as a value; and one of them. known: the position held a
+ * token before. */
+void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w);
+void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
+                            tt_json *w);
+bool tt_choice_held(const tt_gen *g, const tt_choice *c, size_t i);
 
 /* --- logprobs.c --- */
 
@@ -165,7 +223,45 @@ void tt_write_legacy_logprobs(const tt_gen *g, const tt_choice *c, const tt_text
 void tt_write_chat_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_out *o,
                             int32_t from, int32_t to, tt_json *w);
 
+/* --- steer.c: what is said about the tokens of an answer --- */
+
+/* Forced, banned and allowed tokens of `tutti`, and min_tokens, for the canvas's last hole. */
+tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e);
+/* The tokens of `prediction`, if there is one. */
+tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_err *e);
+/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. */
+tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e);
+/* Predicted tokens that are in the answers, at their place. */
+int64_t tt_gen_accepted(const tt_gen *g);
+tt_status tt_gen_read_negative(tt_gen *g, const cJSON *body, tt_err *e);
+
+/* --- submit.c: jobs --- */
+
+/* Submits a canvas that is not in g->canvas: its job goes on with a request that was taken in. */
+tt_status tt_canvas_submit(tt_gen *g, tt_canvas *c, bool continues, int64_t *retry_after_ms,
+                           tt_err *e);
+/* Submits what is to be submitted by now: all canvases, or of an endpoint that reads so many that
+ * it does not crowd out others. */
+tt_status tt_gen_submit_more(tt_gen *g, int64_t *retry_after_ms, tt_err *e);
+
+/* --- fit.c: holes whose length or text is chosen first --- */
+
+/* Begins fitting; g->canvas[0] is then made when the last hole is fitted. */
+tt_status tt_fit_submit(tt_gen *g, int64_t *retry_after_ms, tt_err *e);
+/* Takes the next step when its jobs are done. Failures become the request's. */
+void tt_fit_advance(tt_gen *g);
+bool tt_fit_pending(const tt_gen *g);
+void tt_fit_cancel(tt_fit *f);
+void tt_fit_free(tt_fit *f); /* NULL is fine */
+
 /* --- gen.c --- */
+
+/* Makes the choices of all canvases. */
+tt_status tt_gen_open_choices(tt_gen *g, tt_err *e);
+/* Does what became possible since the last call: before looking at choices. */
+void tt_gen_advance(tt_gen *g);
+/* Passes the parts a run failed with on to the request. */
+void tt_gen_fail_by(tt_gen *g, const tt_view *v);
 
 /* Brings a choice up to date with its job. */
 void tt_choice_update(tt_gen *g, tt_choice *c);

@@ -287,29 +287,44 @@ static tt_status read_stream(tt_gen *g, const cJSON *body, tt_err *e)
 
 static tt_status read_extension(tt_gen *g, const cJSON *body, tt_err *e)
 {
-    const cJSON *tutti = tt_json_get(body, "tutti"), *node;
+    const cJSON *tutti = tt_json_get(body, "tutti");
     const char *mark = tt_field_text(tutti, "placeholder", "\xE2\x96\x91");
-    tt_json_path path;
     if (strlen(mark) > 64)
         return tt_fail_param(e, "tutti.placeholder", "invalid_value",
                              "'tutti.placeholder' has %zu bytes, at most 64 are allowed",
                              strlen(mark));
     g->placeholder = tt_gen_keep(g, mark, strlen(mark));
     g->interval_ms = tt_field_int(tutti, "stream_interval_ms", 0);
+    g->trace = tt_field_bool(tutti, "trace", false);
+    g->shrink = tt_field_bool(tutti, "shrink", true);
+    return g->placeholder ? TT_OK : no_memory(e);
+}
+
+/* What generating and reading requests share. */
+static tt_status read_shared(tt_gen *g, const cJSON *body, tt_err *e)
+{
+    const cJSON *tutti = tt_json_get(body, "tutti"), *node;
+    tt_json_path path;
     g->special_tokens = tt_field_bool(tutti, "special_tokens", false);
     g->deadline_ms = tt_field_int(tutti, "deadline_ms", 0);
-    g->trace = tt_field_bool(tutti, "trace", false);
+    g->seed = tt_json_get(body, "seed") ? tt_field_int(body, "seed", 0) : random_seed();
     tt_status s = tt_extension_find(body, "priority", &node, &path, e);
     if (!s && node)
         g->priority = (int32_t)node->valuedouble;
-    return s ? s : g->placeholder ? TT_OK : no_memory(e);
+    return s;
+}
+
+tt_status tt_gen_read_reading(tt_gen *g, const cJSON *body, tt_err *e)
+{
+    g->n = 1;
+    return read_shared(g, body, e);
 }
 
 tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
 {
     static tt_status (*const steps[])(tt_gen *, const cJSON *, tt_err *) = {
         read_sampler, read_guide, read_params, read_bias, read_logprobs, read_stops, read_stream,
-        read_extension,
+        read_extension, read_shared, tt_gen_read_negative,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         tt_status s = steps[i](g, body, e);
@@ -317,7 +332,6 @@ tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
             return s;
     }
     g->n = (int32_t)tt_field_int(body, "n", 1);
-    g->seed = tt_json_get(body, "seed") ? tt_field_int(body, "seed", 0) : random_seed();
     g->echo = tt_field_bool(body, "echo", false);
     if (g->logprobs && g->stream && g->mode != TT_STREAM_COMMITTED)
         tt_gen_warn(g, "logprobs are sent in stream_mode committed only");

@@ -1,49 +1,106 @@
 /* infill.c - POST /v1/infill: a text with holes anywhere, filled in one request. The mask token
  * written out in a text is a hole, too: "53..7...." of a model whose mask is a dot. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "server/api/gen_parts.h"
+#include "server/api/fit.h"
 
-static tt_status refuse(const char *path, const char *why, tt_err *e)
+static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory for the request"); }
+
+static tt_status invalid(const char *path, const char *why, tt_err *e)
 {
-    return tt_fail_param(e, path, "unsupported_parameter", "'%s' %s", path, why);
+    return tt_fail_param(e, path, "invalid_value", "'%s' %s", path, why);
 }
 
-/* The hole's length. "tokens" is another name of "max"; "min" is good only when it says the same,
- * because a hole's length is fixed before it is filled. */
-static tt_status read_length(const cJSON *hole, const char *path, int64_t *tokens, tt_err *e)
+static tt_status read_count(const cJSON *hole, const char *path, const char *name, int64_t *out,
+                            tt_err *e)
 {
-    static const char *const names[] = {"max", "tokens", "min"};
-    bool given = false;
-    for (int i = 0; i < 3; i++) {
-        const cJSON *node = tt_json_get(hole, names[i]);
-        tt_json_path at = tt_json_member(path, names[i]);
-        int64_t v;
-        tt_status s = node ? tt_json_int(node, at.text, 1, INT32_MAX, &v, e) : TT_OK;
-        if (s)
-            return s;
-        if (!node)
-            continue;
-        if (i == 2 && (!given || v != *tokens))
-            return refuse(at.text, "must equal 'max': the length of a hole is fixed", e);
-        if (i == 1 && given && v != *tokens)
-            return tt_fail_param(e, at.text, "invalid_value",
-                                 "'%s' and 'max' mean the same and have different values",
-                                 at.text);
-        *tokens = v;
-        given = true;
+    const cJSON *node = tt_json_get(hole, name);
+    tt_json_path at = tt_json_member(path, name);
+    return node ? tt_json_int(node, at.text, 1, INT32_MAX, out, e) : TT_OK;
+}
+
+/* The hole's length, from min to max; without min it is max. "tokens" is another name of max. */
+static tt_status read_length(const cJSON *hole, const char *path, tt_slot *slot, tt_err *e)
+{
+    int64_t max = 0, tokens = 0, min = 0;
+    tt_status s = read_count(hole, path, "max", &max, e);
+    if (!s)
+        s = read_count(hole, path, "tokens", &tokens, e);
+    if (!s)
+        s = read_count(hole, path, "min", &min, e);
+    if (s)
+        return s;
+    if (max && tokens && max != tokens)
+        return invalid(tt_json_member(path, "tokens").text,
+                       "and 'max' mean the same and have different values", e);
+    slot->max = max ? max : tokens;
+    slot->min = min ? min : slot->max;
+    tt_json_path at = tt_json_member(path, "max"), low = tt_json_member(path, "min");
+    if (!slot->max)
+        return tt_fail_param(e, at.text, "missing_required_parameter", "'%s' is missing", at.text);
+    if (slot->min > slot->max)
+        return invalid(low.text, "is above 'max'", e);
+    if (slot->max - slot->min >= TT_FIT_CANDIDATES)
+        return tt_fail_param(e, low.text, "invalid_value",
+                             "'%s' to 'max' are %lld lengths, at most %d can be tried", low.text,
+                             (long long)(slot->max - slot->min + 1), TT_FIT_CANDIDATES);
+    return TT_OK;
+}
+
+static tt_status read_choice(tt_gen *g, tt_slot *slot, const char **kept, const cJSON *m,
+                             const char *path, tt_err *e)
+{
+    const char *text;
+    tt_status s = tt_json_text(m, path, &text, e);
+    if (s)
+        return s;
+    *kept = tt_gen_keep(g, text, strlen(text));
+    if (!*kept)
+        return no_memory(e);
+    tt_ids *ids = &slot->choice_ids[slot->choices++];
+    s = tt_tok_encode(g->model->tok, text, strlen(text),
+                      g->special_tokens ? TT_TOK_PARSE_SPECIAL : 0, ids, e);
+    if (!s && !ids->count)
+        s = invalid(path, "is empty", e);
+    return s;
+}
+
+static tt_status read_choices(tt_gen *g, const cJSON *list, const char *path, tt_slot *slot,
+                              tt_err *e)
+{
+    const cJSON *m;
+    tt_status s = tt_json_is_array(list, path, e);
+    int n = s ? 0 : cJSON_GetArraySize(list), i = 0;
+    if (s)
+        return s;
+    if (!n || n > TT_FIT_CANDIDATES)
+        return tt_fail_param(e, path, "invalid_value", "'%s' has %d texts, must have 1 to %d", path,
+                             n, TT_FIT_CANDIDATES);
+    if (!g->model->tok)
+        return tt_fail_param(e, path, "unsupported_value", "model '%s' has no tokenizer",
+                             g->model->id);
+    const char **choice = calloc((size_t)n, sizeof *choice);
+    slot->choice_ids = calloc((size_t)n, sizeof *slot->choice_ids);
+    slot->choice = choice;
+    if (!choice || !slot->choice_ids)
+        return no_memory(e);
+    cJSON_ArrayForEach(m, list)
+    {
+        if (!s)
+            s = read_choice(g, slot, &choice[i], m, tt_json_element(path, i).text, e);
+        i++;
     }
-    tt_json_path at = tt_json_member(path, "max");
-    return given ? TT_OK
-                 : tt_fail_param(e, at.text, "missing_required_parameter", "'%s' is missing",
-                                 at.text);
+    return s;
 }
 
 static tt_status check_hole(const cJSON *hole, const char *path, tt_err *e)
 {
-    static const char *const read[] = {"id", "max", "tokens", "min", NULL};
-    static const char *const later[] = {"choices", "regex", "json_schema", NULL};
+    static const char *const read[] = {"id",    "max", "tokens", "min", "choices",
+                                       "force", "ban", "allow",  NULL};
+    static const char *const later[] = {"regex", "json_schema", NULL};
+    bool choices = tt_json_get(hole, "choices");
     tt_status s = tt_json_is_object(hole, path, e);
     const cJSON *m;
     cJSON_ArrayForEach(m, hole)
@@ -55,58 +112,89 @@ static tt_status check_hole(const cJSON *hole, const char *path, tt_err *e)
         while (later[k] && strcmp(later[k], m->string))
             k++;
         if (!s && later[k] && !cJSON_IsNull(m))
-            s = refuse(at.text, "is not supported by this server", e);
+            s = tt_fail_param(e, at.text, "unsupported_parameter",
+                              "'%s' is not supported by this server", at.text);
         if (!s && !read[i] && !later[k])
             s = tt_fail_param(e, at.text, "unknown_parameter", "unknown parameter '%s'", at.text);
+        if (!s && choices && i && i != 4 && read[i] && !cJSON_IsNull(m))
+            s = invalid(at.text, "and 'choices' exclude each other", e);
     }
     return s;
 }
 
 /* Names must differ: they are keys of the answer. id NULL: the hole's number. */
-static tt_status name_hole(tt_gen *g, const tt_canvas *c, const char *id, const char *path,
+static tt_status name_hole(tt_gen *g, const char *id, int number, const char *path,
                            const char **out, tt_err *e)
 {
-    char number[16];
-    snprintf(number, sizeof number, "%d", c->holes);
-    id = id ? id : number;
-    for (int i = 0; i < c->parts; i++)
-        if (c->part[i].hole && !strcmp(c->part[i].id, id))
-            return tt_fail_param(e, path, "invalid_value", "two holes are called '%.40s'", id);
+    char digits[16];
+    snprintf(digits, sizeof digits, "%d", number);
+    id = id ? id : digits;
+    if (tt_fit_hole(g, id))
+        return tt_fail_param(e, path, "invalid_value", "two holes are called '%.40s'", id);
     *out = tt_gen_keep(g, id, strlen(id));
-    return *out ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the request");
+    return *out ? TT_OK : no_memory(e);
 }
 
-static tt_status read_id(tt_gen *g, const tt_canvas *c, const cJSON *hole, const char *path,
+static tt_status read_id(tt_gen *g, const cJSON *hole, const char *path, int number,
                          const char **out, tt_err *e)
 {
     const char *id = NULL;
     const cJSON *node = tt_json_get(hole, "id");
     tt_json_path at = tt_json_member(path, "id");
     tt_status s = node ? tt_json_text(node, at.text, &id, e) : TT_OK;
-    return s ? s : name_hole(g, c, id, at.text, out, e);
+    return s ? s : name_hole(g, id, number, at.text, out, e);
 }
 
-static tt_status read_hole(tt_gen *g, tt_canvas *c, const cJSON *hole, const char *path, tt_err *e)
+static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int number, tt_err *e)
 {
-    int64_t tokens = 0;
     const char *id = NULL;
     tt_status s = check_hole(hole, path, e);
     if (!s)
-        s = read_length(hole, path, &tokens, e);
+        s = read_id(g, hole, path, number, &id, e);
+    tt_slot *slot = s ? NULL : tt_fit_add(g, e);
+    if (!slot)
+        return s ? s : TT_ENOMEM;
+    slot->hole = true;
+    slot->id = id;
+    const cJSON *choices = tt_json_get(hole, "choices");
+    tt_json_path at = tt_json_member(path, "choices");
+    if (choices) {
+        s = read_choices(g, choices, at.text, slot, e);
+        return s ? s : tt_fit_check(g, at.text, e);
+    }
+    s = read_length(hole, path, slot, e);
     if (!s)
-        s = read_id(g, c, hole, path, &id, e);
-    return s ? s
-             : tt_canvas_add_hole(g, c, tokens, id, tt_json_member(path, "max").text, e);
+        s = tt_fit_check(g, tt_json_member(path, "max").text, e);
+    return s ? s : tt_positions_read(g, hole, path, slot->max, &slot->positions, e);
 }
 
-static tt_status add_literal(tt_gen *g, tt_canvas *c, const char *text, size_t n, const char *path,
+static tt_status add_literal(tt_gen *g, const char *text, size_t n, const char *path, bool first,
                              tt_err *e)
 {
-    char *kept = tt_gen_keep(g, text, n);
-    tt_status s = kept ? tt_canvas_add_literal(c, kept, n, e)
-                       : tt_fail(e, TT_ENOMEM, "no memory for the request");
-    unsigned flags = c->ids.count ? 0 : TT_TOK_ADD_SPECIAL;
-    return s ? s : tt_canvas_add_text(g, c, kept, flags, path, e);
+    tt_slot *slot = tt_fit_add(g, e);
+    if (!slot)
+        return TT_ENOMEM;
+    slot->text = tt_gen_keep(g, text, n);
+    if (!slot->text)
+        return no_memory(e);
+    if (!g->model->tok)
+        return tt_fail_param(e, path, "unsupported_value",
+                             "model '%s' has no tokenizer; send token ids", g->model->id);
+    unsigned flags = (first ? TT_TOK_ADD_SPECIAL : 0) |
+                     (g->special_tokens ? TT_TOK_PARSE_SPECIAL : 0);
+    tt_status s = tt_tok_encode(g->model->tok, slot->text, n, flags, &slot->ids, e);
+    return s ? s : tt_fit_check(g, path, e);
+}
+
+static tt_status add_masks(tt_gen *g, int64_t masks, const char *path, int number, tt_err *e)
+{
+    const char *id;
+    tt_status s = name_hole(g, NULL, number, path, &id, e);
+    tt_slot *slot = s ? NULL : tt_fit_add(g, e);
+    if (!slot)
+        return s ? s : TT_ENOMEM;
+    *slot = (tt_slot){.hole = true, .id = id, .min = masks, .max = masks};
+    return tt_fit_check(g, path, e);
 }
 
 /* How the mask token is written in texts; 0 bytes when it cannot be. */
@@ -121,26 +209,27 @@ static size_t written_mask(const tt_gen *g, const char **out)
 }
 
 /* Masks in a row are one hole. */
-static tt_status read_text(tt_gen *g, tt_canvas *c, const cJSON *node, const char *path, tt_err *e)
+static tt_status read_text(tt_gen *g, const cJSON *node, const char *path, bool first, int *holes,
+                           tt_err *e)
 {
-    const char *text, *mask, *id, *at;
+    const char *text, *mask, *at;
     size_t bytes = written_mask(g, &mask);
     tt_status s = tt_json_text(node, path, &text, e);
     while (!s && bytes && (at = memmem(text, strlen(text), mask, bytes))) {
         if (at > text)
-            s = add_literal(g, c, text, (size_t)(at - text), path, e);
+            s = add_literal(g, text, (size_t)(at - text), path, first, e);
+        first = false;
         int64_t masks = 0;
         for (text = at; !strncmp(text, mask, bytes); text += bytes)
             masks++;
         if (!s)
-            s = name_hole(g, c, NULL, path, &id, e);
-        if (!s)
-            s = tt_canvas_add_hole(g, c, masks, id, path, e);
+            s = add_masks(g, masks, path, (*holes)++, e);
     }
-    return s ? s : add_literal(g, c, text, strlen(text), path, e);
+    return s ? s : add_literal(g, text, strlen(text), path, first, e);
 }
 
-static tt_status read_segment(tt_gen *g, tt_canvas *c, const cJSON *m, const char *path, tt_err *e)
+static tt_status read_segment(tt_gen *g, const cJSON *m, const char *path, bool first, int *holes,
+                              tt_err *e)
 {
     tt_status s = tt_json_is_object(m, path, e);
     const cJSON *text = tt_json_get(m, "text"), *hole = tt_json_get(m, "hole"), *k;
@@ -155,8 +244,8 @@ static tt_status read_segment(tt_gen *g, tt_canvas *c, const cJSON *m, const cha
     if (!text == !hole)
         return tt_fail_param(e, path, "invalid_value", "'%s' must have either 'text' or 'hole'",
                              path);
-    return text ? read_text(g, c, text, tt_json_member(path, "text").text, e)
-                : read_hole(g, c, hole, tt_json_member(path, "hole").text, e);
+    return text ? read_text(g, text, tt_json_member(path, "text").text, first, holes, e)
+                : read_hole(g, hole, tt_json_member(path, "hole").text, (*holes)++, e);
 }
 
 static tt_status read_infill(tt_gen *g, const cJSON *body, tt_err *e)
@@ -165,64 +254,75 @@ static tt_status read_infill(tt_gen *g, const cJSON *body, tt_err *e)
     if (!segments || !segments->child)
         return tt_fail_param(e, "segments", "missing_required_parameter", "'segments' is %s",
                              segments ? "empty" : "missing");
-    tt_canvas *c = tt_gen_add_canvas(g, e);
-    if (!c)
-        return e->status;
-    g->ban_stops = true;
-    int i = 0;
+    tt_status s = tt_fit_open(g, e);
+    int i = 0, holes = 0;
     cJSON_ArrayForEach(m, segments)
     {
-        tt_status s = read_segment(g, c, m, tt_json_element("segments", i++).text, e);
-        if (s)
-            return s;
+        if (!s)
+            s = read_segment(g, m, tt_json_element("segments", i).text, !i, &holes, e);
+        i++;
     }
-    return c->holes ? TT_OK
-                    : tt_fail_param(e, "segments", "invalid_value", "'segments' has no hole");
+    if (!s && !holes)
+        s = invalid("segments", "has no hole", e);
+    return s ? s : tt_fit_close(g, e);
 }
 
 /* --- writing --- */
 
-static void write_hole(const tt_choice *c, const tt_part *p, const tt_text_out *o, tt_json *w)
+static void write_filled(const tt_choice *c, const tt_part *p, const tt_text_out *o, tt_json *w)
 {
     double sum = 0;
     for (int32_t i = p->begin; i < p->begin + o->tokens; i++)
         sum += (double)c->view.logprob[i];
-    tt_json_open_member(w, p->id, '{');
     tt_json_key(w, "text");
     tt_json_put_bytes(w, tt_buf_text(&o->text), o->ready);
     tt_json_float_member(w, "logprob", sum);
     tt_json_int_member(w, "tokens", o->tokens);
-    tt_json_close(w, '}');
 }
 
-static void write_holes(const tt_choice *c, tt_json *w)
+static void write_chosen(const tt_slot *s, tt_json *w)
+{
+    tt_json_text_member(w, "text", s->text);
+    tt_json_float_member(w, "logprob", s->score[s->best]);
+    tt_json_int_member(w, "tokens", (int64_t)s->ids.count);
+}
+
+static void write_holes(const tt_gen *g, const tt_choice *c, tt_json *w)
 {
     int k = 0;
     tt_json_open_member(w, "holes", '{');
-    for (int i = 0; i < c->canvas->parts; i++)
-        if (c->canvas->part[i].hole)
-            write_hole(c, &c->canvas->part[i], &c->out[k++], w);
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->id)
+            continue;
+        const tt_slot *s = tt_fit_hole(g, p->id);
+        tt_json_open_member(w, p->id, '{');
+        if (p->hole)
+            write_filled(c, p, &c->out[k++], w);
+        else
+            write_chosen(s, w);
+        tt_fit_write(s, w);
+        tt_json_close(w, '}');
+    }
     tt_json_close(w, '}');
 }
 
 static void infill_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
 {
-    (void)g;
     tt_buf text = {0};
     tt_choice_text(c, &text);
     tt_json_key(w, "text");
     tt_json_put_bytes(w, tt_buf_text(&text), text.size);
     tt_buf_free(&text);
-    write_holes(c, w);
+    write_holes(g, c, w);
 }
 
 static void infill_delta(const tt_gen *g, const tt_choice *c, const tt_piece *p, tt_json *w)
 {
-    (void)g;
     tt_json_key(w, "text");
     tt_json_put_bytes(w, p->text, p->bytes);
     if (p->last)
-        write_holes(c, w);
+        write_holes(g, c, w);
 }
 
 const tt_endpoint tt_endpoint_infill = {

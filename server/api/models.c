@@ -102,6 +102,10 @@ static void write_extension(const tt_served *m, bool guided, tt_json *w)
         tt_json_put_text(w, "infill");
     if (m->info.kinds & TT_KIND_CAUSAL)
         tt_json_put_text(w, "guide");
+    if (writes || m->info.kinds & TT_KIND_CAUSAL) {
+        tt_json_put_text(w, "likelihood");
+        tt_json_put_text(w, "embeddings");
+    }
     tt_json_close(w, ']');
     tt_json_int_member(w, "context", m->info.context);
     tt_json_int_member(w, "vocabulary", m->info.vocab);

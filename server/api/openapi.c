@@ -75,12 +75,15 @@ static const struct {
     {"messages", NULL, "Message"},
     {"segments", NULL, "Segment"},
     {"tutti", "TuttiOptions", NULL},
+    {"tutti", "TuttiReadOptions", NULL},
 };
 
 static bool put_reference(const tt_field *f, tt_json *w)
 {
+    bool reads = f->on & TT_ON_READ;
     for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
-        if (strcmp(inner[i].name, f->name))
+        if (strcmp(inner[i].name, f->name) ||
+            (inner[i].schema && reads != !strcmp(inner[i].schema, "TuttiReadOptions")))
             continue;
         char path[64] = "#/components/schemas/";
         strcat(path, inner[i].schema ? inner[i].schema : inner[i].items);
@@ -160,11 +163,16 @@ static const struct {
     unsigned on;
     const char *name;
 } required[] = {
-    {TT_ON_COMPLETIONS | TT_ON_CHAT | TT_ON_INFILL | TT_ON_FIM, "model"},
+    {TT_ON_COMPLETIONS | TT_ON_CHAT | TT_ON_INFILL | TT_ON_FIM | TT_ON_READ, "model"},
     {TT_ON_COMPLETIONS | TT_ON_FIM, "prompt"},
     {TT_ON_CHAT, "messages"},
     {TT_ON_INFILL, "segments"},
     {TT_ON_DETOKENIZE, "tokens"},
+    {TT_ON_EMBEDDINGS, "input"},
+    {TT_ON_RERANK, "query"},
+    {TT_ON_RERANK, "documents"},
+    {TT_ON_SCORE, "text_1"},
+    {TT_ON_SCORE, "text_2"},
 };
 
 static void put_body(unsigned on, tt_json *w)
@@ -214,19 +222,18 @@ static void put_param(const tt_param *p, tt_json *w)
     tt_json_close(w, '}');
 }
 
-static void put_extension(tt_json *w)
+static void put_extension(const char *name, unsigned on, const char *description, tt_json *w)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
-    tt_json_open_member(w, "TuttiOptions", '{');
+    tt_json_open_member(w, name, '{');
     put_type(w, "object");
-    tt_json_text_member(w, "description",
-                        "How to sample and stream. A sampling parameter that the chosen sampler "
-                        "does not read is refused; GET /v1/models lists which one reads what.");
+    tt_json_text_member(w, "description", description);
     tt_json_open_member(w, "properties", '{');
     for (const tt_field *f = tt_extension_fields(); f->name; f++)
-        put_field(f, w);
-    for (size_t i = 0; i < n; i++)
+        if (f->on & on)
+            put_field(f, w);
+    for (size_t i = 0; i < n && (on & TT_ON_GENERATE); i++)
         put_param(&all[i], w);
     tt_json_close(w, '}');
     tt_json_bool_member(w, "additionalProperties", false);
@@ -246,8 +253,19 @@ static const char fixed_schemas[] =
     "'id':{'type':'string','description':'key of the answer; its number when absent'},"
     "'max':{'type':'integer','minimum':1,'description':'tokens to fill; also called tokens'},"
     "'tokens':{'type':'integer','minimum':1},"
-    "'min':{'type':'integer','minimum':1,'description':'must equal max'}},"
+    "'min':{'type':'integer','minimum':1,'description':'fewest tokens, max when absent. With text "
+    "behind the hole the length is chosen under which that text is likeliest; at the end of the "
+    "text the hole ends where the model ends it'},"
+    "'choices':{'type':'array','items':{'type':'string'},'minItems':1,'maxItems':256,"
+    "'description':'texts of which the likeliest is taken; instead of a length'},"
+    "'force':{'$ref':'#/components/schemas/Positions'},"
+    "'ban':{'$ref':'#/components/schemas/Positions'},"
+    "'allow':{'$ref':'#/components/schemas/Positions'}},"
     "'additionalProperties':false}},'additionalProperties':false}]},"
+    "'Positions':{'type':'object','description':'by position, counted from 0: a token id, a text "
+    "that is one token, or (ban, allow) a list of them','additionalProperties':{'anyOf':["
+    "{'type':'integer'},{'type':'string'},"
+    "{'type':'array','items':{'type':['integer','string']}}]}},"
     "'Error':{'type':'object','required':['error'],'properties':{'error':{'type':'object',"
     "'required':['message','type','param','code'],'properties':{'message':{'type':'string'},"
     "'type':{'type':'string'},'param':{'type':['string','null'],"
@@ -279,7 +297,10 @@ static void put_schemas(const tt_api *api, tt_json *w)
         put_body(r->fields, w);
         tt_json_close(w, '}');
     }
-    put_extension(w);
+    put_extension("TuttiOptions", TT_ON_GENERATE,
+                  "How to sample and stream. A sampling parameter that the chosen sampler does not "
+                  "read is refused; GET /v1/models lists which one reads what.", w);
+    put_extension("TuttiReadOptions", TT_ON_READ, "How to score and encode.", w);
     put_fixed_schemas(w);
     tt_json_close(w, '}');
     tt_json_close(w, '}');
@@ -329,11 +350,12 @@ static void put_responses(const tt_route *r, tt_json *w)
     tt_json_open_member(w, "responses", '{');
     tt_json_open_member(w, "200", '{');
     tt_json_text_member(w, "description",
-                        r->endpoint ? "the answer; server-sent events when 'stream' is true"
-                                    : "the answer");
+                        r->endpoint && !(r->fields & TT_ON_READ)
+                            ? "the answer; server-sent events when 'stream' is true"
+                            : "the answer");
     tt_json_open_member(w, "content", '{');
     put_content(r->flags & TT_ROUTE_METRICS ? "text/plain" : "application/json", w);
-    if (r->endpoint && r->fields != TT_ON_LLAMA)
+    if (r->endpoint && r->fields != TT_ON_LLAMA && !(r->fields & TT_ON_READ))
         put_content("text/event-stream", w);
     tt_json_close(w, '}');
     tt_json_close(w, '}');

@@ -9,6 +9,10 @@
     {.method = "POST", .path = p, .endpoint = &tt_endpoint_##name, .tag = "Generation",            \
      .summary = text, .fields = TT_ON_##bit}
 
+#define READ(p, other, name, bit, text)                                                            \
+    {.method = "POST", .path = p, .alias = other, .endpoint = &tt_endpoint_##name,                 \
+     .tag = "Measuring", .summary = text, .fields = TT_ON_##bit}
+
 static const tt_route routes[] = {
     GENERATE("/v1/chat/completions", chat, CHAT, "Answer a conversation"),
     GENERATE("/v1/completions", completions, COMPLETIONS,
@@ -17,6 +21,12 @@ static const tt_route routes[] = {
     GENERATE("/v1/fim/completions", fim, FIM,
              "Fill in the middle, in the shape code editors use"),
     GENERATE("/infill", llama_infill, LLAMA, "Fill in the middle, in llama-server's shape"),
+
+    READ("/v1/likelihood", NULL, likelihood, LIKELIHOOD,
+         "Log-probability of texts, or which continuation fits"),
+    READ("/v1/embeddings", NULL, embeddings, EMBEDDINGS, "Vectors of texts"),
+    READ("/v1/rerank", "/rerank", rerank, RERANK, "Order documents by their likeness to a query"),
+    READ("/v1/score", "/score", score, SCORE, "Likeness of pairs of texts"),
 
     {.method = "GET", .path = "/v1/models", .answer = tt_api_models, .tag = "Models",
      .summary = "List the models, their samplers and default parameters"},

@@ -86,6 +86,26 @@ static void final_text(const tt_choice *c, tt_json *w)
     tt_buf_free(&text);
 }
 
+/* What became of holes whose length or text was chosen first. */
+static void put_holes(const tt_choice *c, tt_json *w)
+{
+    tt_json_open_member(w, "holes", '[');
+    for (int i = 0; i < c->canvas->parts; i++) {
+        const tt_part *p = &c->canvas->part[i];
+        if (!p->hole && !p->id)
+            continue;
+        tt_json_open(w, '{');
+        if (p->id)
+            tt_json_text_member(w, "id", p->id);
+        if (p->hole)
+            tt_json_int_member(w, "tokens", p->end - p->begin);
+        else
+            tt_json_text_member(w, "text", p->text);
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
+}
+
 /* Closes a choice. The last one to close carries the numbers of the whole request. */
 static void send_last(sender *s, tt_choice *c)
 {
@@ -95,11 +115,13 @@ static void send_last(sender *s, tt_choice *c)
     tt_json_open_member(&w, "tutti", '{');
     if (last_open(g, c))
         tt_gen_write_extras(g, &w);
+    if (g->mode == TT_STREAM_DELTA && !c->shown) /* nothing was to be filled */
+        put_holes(c, &w);
     if (g->mode == TT_STREAM_DELTA)
         final_text(c, &w);
     if (g->trace) {
         tt_json_key(&w, "trace");
-        tt_choice_write_trace(c, &w);
+        tt_choice_write_trace(g, c, &w);
     }
     tt_json_close(&w, '}');
     close_chunk(s, &w);
@@ -221,26 +243,9 @@ static int32_t open_columns(const tt_choice *c)
     return n;
 }
 
-static void put_event(const tt_gen *g, const tt_choice *c, int32_t pos, int32_t column,
-                      const char *op, tt_json *w)
-{
-    int32_t id = c->view.id[column];
-    size_t n = 0;
-    const char *text = id >= 0 && g->model->tok ? tt_tok_piece(g->model->tok, id, &n) : NULL;
-    tt_json_open(w, '{');
-    tt_json_int_member(w, "pos", pos);
-    tt_json_text_member(w, "op", op);
-    if (id >= 0) {
-        tt_json_int_member(w, "id", id);
-        tt_json_key(w, "text");
-        tt_json_put_bytes(w, text ? text : "", n);
-        tt_json_bool_member(w, "committed", true);
-        tt_json_float_member(w, "logprob", (double)c->view.logprob[column]);
-    }
-    tt_json_close(w, '}');
-}
-
-static void put_events(const tt_gen *g, tt_choice *c, tt_json *w)
+/* The newest state against what the client knows; steps the reader was too slow for are passed
+ * over. */
+static void put_news(const tt_gen *g, tt_choice *c, tt_json *w)
 {
     int32_t pos = 0;
     for (int k = 0; k < c->canvas->holes; k++)
@@ -248,9 +253,25 @@ static void put_events(const tt_gen *g, tt_choice *c, tt_json *w)
             int32_t was = c->shown[pos], is = c->view.id[i];
             if (was == is)
                 continue;
-            put_event(g, c, pos, i, is < 0 ? "mask" : was < 0 ? "set" : "revise", w);
+            tt_change x = {c->view.step[i], i, is < 0 ? g->model->info.mask_id : is,
+                           c->view.logprob[i]};
+            tt_choice_write_change(g, c, &x, was >= 0, w);
             c->shown[pos] = is;
         }
+}
+
+/* With a trace every change is told, however slow the reader. */
+static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
+{
+    for (; c->told_changes < c->view.changes; c->told_changes++) {
+        const tt_change *x = &c->view.change[c->told_changes];
+        int32_t pos = tt_choice_pos(c, x->column);
+        if (pos < 0)
+            continue;
+        tt_choice_write_change(g, c, x, c->shown[pos] >= 0, w);
+        c->shown[pos] = x->id == g->model->info.mask_id ? -1 : x->id;
+    }
+    put_news(g, c, w); /* what was there from the start */
 }
 
 static bool prepare_shown(tt_choice *c)
@@ -272,10 +293,15 @@ static void send_events(sender *s, tt_choice *c)
     tt_json_open_member(&w, "tutti", '{');
     tt_json_int_member(&w, "step", c->view.now);
     tt_json_int_member(&w, "of", c->view.of);
-    if (first)
+    if (first) {
         tt_json_int_member(&w, "canvas", open_columns(c));
+        put_holes(c, &w);
+    }
     tt_json_open_member(&w, "events", '[');
-    put_events(s->g, c, &w);
+    if (s->g->trace)
+        put_changes(s->g, c, &w);
+    else
+        put_news(s->g, c, &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');
     close_chunk(s, &w);
@@ -336,6 +362,8 @@ static bool finish_stream(sender *s)
         tt_buf_puts(s->out, "\n\n");
         return true;
     }
+    if (tt_fit_pending(g))
+        return false;
     for (int i = 0; i < g->choices; i++)
         if (!g->choice[i].closed)
             return false;
@@ -349,6 +377,7 @@ static bool finish_stream(sender *s)
 bool tt_gen_frames(tt_gen *g, int64_t now_ms, tt_buf *out, int64_t *again_ms)
 {
     sender s = {.g = g, .out = out, .now_ms = now_ms};
+    tt_gen_advance(g);
     for (int i = 0; i < g->choices && !g->failure.status; i++)
         if (!g->choice[i].closed)
             send_choice(&s, &g->choice[i]);

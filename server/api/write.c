@@ -1,5 +1,5 @@
 /* write.c - answers as JSON: the frame all endpoints share, counts, and the `tutti` object. */
-#include "server/api/gen_parts.h"
+#include "server/api/fit.h"
 
 const char *tt_finish_text(tt_finish f)
 {
@@ -25,7 +25,9 @@ static void count(const tt_gen *g, int64_t *given, int64_t *made)
 {
     *given = *made = 0;
     for (int i = 0; i < g->canvases; i++)
-        *given += g->canvas[i].given;
+        *given += g->canvas[i].given - g->canvas[i].chosen;
+    for (int i = 0; i < g->choices; i++)
+        *made += g->choice[i].canvas->chosen;
     for (int i = 0; i < g->choices; i++)
         for (int k = 0; k < g->choice[i].canvas->holes; k++)
             *made += g->choice[i].out[k].tokens;
@@ -39,6 +41,13 @@ void tt_gen_write_usage(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "prompt_tokens", given);
     tt_json_int_member(w, "completion_tokens", made);
     tt_json_int_member(w, "total_tokens", given + made);
+    if (g->predicted) {
+        int64_t accepted = tt_gen_accepted(g), all = (int64_t)g->predicted * g->choices;
+        tt_json_open_member(w, "completion_tokens_details", '{');
+        tt_json_int_member(w, "accepted_prediction_tokens", accepted);
+        tt_json_int_member(w, "rejected_prediction_tokens", all - accepted);
+        tt_json_close(w, '}');
+    }
     tt_json_close(w, '}');
 }
 
@@ -69,6 +78,8 @@ static void write_time(const tt_gen *g, tt_json *w)
 {
     double queue = 0, run = 0;
     for (int i = 0; i < g->canvases; i++) {
+        if (!g->canvas[i].job)
+            continue;
         tt_job_times t = tt_job_get_times(g->canvas[i].job);
         queue = t.queue_ms > queue ? t.queue_ms : queue;
         run = t.run_ms > run ? t.run_ms : run;
@@ -82,7 +93,7 @@ static void write_time(const tt_gen *g, tt_json *w)
 
 void tt_gen_write_extras(const tt_gen *g, tt_json *w)
 {
-    int64_t given, made, nfe = 0;
+    int64_t given, made, nfe = tt_fit_nfe(g);
     int32_t steps = 0, columns = 0;
     count(g, &given, &made);
     for (int i = 0; i < g->choices; i++) {
@@ -106,19 +117,53 @@ void tt_gen_write_extras(const tt_gen *g, tt_json *w)
     tt_json_close(w, ']');
 }
 
-void tt_choice_write_trace(const tt_choice *c, tt_json *w)
+int32_t tt_choice_pos(const tt_choice *c, int32_t column)
 {
     int32_t before = 0; /* columns of the holes passed */
+    for (int k = 0; k < c->canvas->holes; k++) {
+        const tt_text_out *o = &c->out[k];
+        if (column >= o->begin && column < o->end)
+            return before + column - o->begin;
+        before += o->end - o->begin;
+    }
+    return -1;
+}
+
+void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
+                            tt_json *w)
+{
+    size_t n = 0;
+    bool open = x->id == g->model->info.mask_id;
+    const char *text = !open && g->model->tok ? tt_tok_piece(g->model->tok, x->id, &n) : NULL;
+    tt_json_open(w, '{');
+    tt_json_int_member(w, "pos", tt_choice_pos(c, x->column));
+    tt_json_int_member(w, "step", x->step);
+    tt_json_text_member(w, "op", open ? "mask" : known ? "revise" : "set");
+    if (!open) {
+        tt_json_int_member(w, "id", x->id);
+        tt_json_key(w, "text");
+        tt_json_put_bytes(w, text ? text : "", n);
+        tt_json_bool_member(w, "committed", true);
+        tt_json_float_member(w, "logprob", (double)x->logprob);
+    }
+    tt_json_close(w, '}');
+}
+
+/* Whether the position held a token before change i. */
+bool tt_choice_held(const tt_gen *g, const tt_choice *c, size_t i)
+{
+    const tt_change *all = c->view.change;
+    for (size_t k = i; k-- > 0;)
+        if (all[k].column == all[i].column)
+            return all[k].id != g->model->info.mask_id;
+    return false;
+}
+
+void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w)
+{
     tt_json_open(w, '[');
-    for (int k = 0; k < c->canvas->holes; before += c->out[k].end - c->out[k].begin, k++)
-        for (int32_t i = c->out[k].begin; i < c->out[k].begin + c->out[k].tokens; i++) {
-            tt_json_open(w, '{');
-            tt_json_int_member(w, "pos", before + i - c->out[k].begin);
-            tt_json_int_member(w, "id", c->view.id[i]);
-            tt_json_int_member(w, "step", c->view.step[i]);
-            tt_json_float_member(w, "logprob", (double)c->view.logprob[i]);
-            tt_json_close(w, '}');
-        }
+    for (size_t i = 0; i < c->view.changes; i++)
+        tt_choice_write_change(g, c, &c->view.change[i], tt_choice_held(g, c, i), w);
     tt_json_close(w, ']');
 }
 
@@ -131,7 +176,7 @@ static void write_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
     if (g->trace) {
         tt_json_open_member(w, "tutti", '{');
         tt_json_key(w, "trace");
-        tt_choice_write_trace(c, w);
+        tt_choice_write_trace(g, c, w);
         tt_json_close(w, '}');
     }
     tt_json_close(w, '}');

@@ -197,6 +197,117 @@ test('infill fills every hole', async () => {
   assert.equal(holes.a.tokens, 2);
 });
 
+test('a hole finds its length, another takes one of several texts', async () => {
+  const body = { model, segments: [{ text: 'roman:' }, { hole: { id: 'n', min: 1, max: 7 } },
+                                   { text: ' =' }, { hole: { choices: [' MCMXCIV', ' XLII'] } }] };
+  const r = await client.post('/infill', { body });
+  const { n, '1': roman } = r.choices[0].holes;
+  assert.equal(n.lengths.length, 7);
+  assert.ok(n.tokens >= 1 && n.tokens <= 7);
+  assert.equal(Math.max(...n.lengths.map(l => l.logprob)), n.lengths.find(l => l.tokens === n.tokens).logprob);
+  assert.ok([' MCMXCIV', ' XLII'].includes(roman.text));
+  const sum = list => list.reduce((s, x) => s + x.probability, 0);
+  assert.ok(Math.abs(sum(n.lengths) - 1) < 1e-6 && Math.abs(sum(roman.choices) - 1) < 1e-6);
+  const again = await client.post('/infill', { body });
+  assert.deepEqual(again.choices[0].holes, r.choices[0].holes);
+});
+
+test('embeddings are vectors of length one, whatever the encoding', async () => {
+  const input = ['a whale', 'a whale swims', 'roman: 7 = VII'];
+  const coded = await client.embeddings.create({ model, input }); // the client asks for base64
+  const plain = await client.embeddings.create({ model, input, encoding_format: 'float' });
+  assert.equal(coded.object, 'list');
+  assert.deepEqual(coded.data.map(d => d.index), [0, 1, 2]);
+  for (const [i, { embedding }] of coded.data.entries()) {
+    assert.ok(Array.isArray(embedding) && embedding.length > 8);
+    assert.ok(Math.abs(Math.hypot(...embedding) - 1) < 1e-5);
+    embedding.forEach((x, k) => assert.ok(Math.abs(x - plain.data[i].embedding[k]) < 1e-6));
+  }
+  assert.equal(coded.usage.total_tokens, coded.usage.prompt_tokens);
+  const short = await client.embeddings.create({ model, input: input[0], dimensions: 5 });
+  assert.equal(short.data[0].embedding.length, 5);
+  const { tokens } = await client.post('/tokenize', { body: { model, content: input[0] } });
+  const ids = await client.embeddings.create({ model, input: tokens, encoding_format: 'float' });
+  assert.deepEqual(ids.data[0].embedding, plain.data[0].embedding);
+  const words = await client.embeddings.create({
+    model, input: input[0], tutti: { k: 3, kind: 'passage', outputs: ['dense', 'sparse'] } });
+  const extra = words.data[0].tutti;
+  assert.ok(extra.dense.length >= 1 && extra.dense.length <= 3);
+  assert.equal(extra.sparse.length, extra.dense.length);
+});
+
+test('embeddings do not depend on what runs beside them', async () => {
+  const ask = () => client.embeddings.create({ model, input: 'alone', encoding_format: 'float' });
+  const alone = (await ask()).data[0].embedding;
+  const [beside] = await Promise.all([ask(), ...[1, 2, 3].map(seed => client.completions.create(
+    { model, prompt, max_tokens: 12, seed, temperature: 1 }))]);
+  assert.deepEqual(beside.data[0].embedding, alone);
+});
+
+test('documents are ranked', async () => {
+  const documents = ['the sea is deep', 'roman: 1994 = MCMXCIV', 'add: 1+2 = 3'];
+  const r = await client.post('/rerank', { body: { model, query: documents[1], documents, top_n: 2 } });
+  assert.equal(r.results.length, 2);
+  assert.equal(r.results[0].index, 1);
+  assert.equal(r.results[0].document.text, documents[1]);
+  assert.ok(r.results[0].relevance_score > r.results[1].relevance_score);
+});
+
+test('likelihood tells the right answer from wrong ones', async () => {
+  const body = { model, prompt: 'roman: 1994 =', choices: [' MCMXCVI', ' MCMXCIV', ' XLII'], seed: 1,
+                 samples: 16 };
+  const r = await client.post('/likelihood', { body });
+  assert.equal(r.best, 1);
+  assert.ok(r.data[1].probability > 0.9 && r.data[1].logprob <= 0);
+  for (const d of r.data) {
+    const sum = d.token_logprobs.reduce((a, b) => a + b);
+    assert.ok(Math.abs(sum - d.logprob) < 1e-4);
+    assert.equal(d.tokens.join('').trim(), body.choices[d.index].trim());
+    assert.ok(d.standard_error >= 0);
+  }
+  const again = await client.post('/likelihood', { body });
+  assert.deepEqual(again.data, r.data);
+  const chain = await client.post('/likelihood', {
+    body: { model, prompt: body.prompt, choices: body.choices, method: 'left_to_right' } });
+  assert.equal(chain.best, 1);
+});
+
+test('a prediction is accepted where it is right', async () => {
+  const body = { model, messages: [{ role: 'user', content: 'What is 17 + 25?' }],
+                 max_completion_tokens: 24 };
+  const plain = await client.chat.completions.create(body);
+  const { content } = plain.choices[0].message;
+  const r = await client.chat.completions.create({ ...body, prediction: { type: 'content', content } });
+  const details = r.usage.completion_tokens_details;
+  assert.equal(r.choices[0].message.content, content);
+  assert.ok(details.accepted_prediction_tokens > 0);
+  assert.ok(r.tutti.nfe <= plain.tutti.nfe);
+  const wrong = await client.chat.completions.create({
+    ...body, prediction: { type: 'content', content: 'zebra zebra zebra zebra' } });
+  assert.ok(wrong.usage.completion_tokens_details.rejected_prediction_tokens > 0);
+});
+
+test('an answer that ends early costs few passes', async () => {
+  const ask = shrink => client.completions.create({
+    model, prompt: 'roman: 1994 =', max_tokens: 48,
+    tutti: { sampler: 'low_confidence', block_length: 48, shrink } });
+  const [short, long] = [await ask(true), await ask(false)];
+  assert.equal(short.choices[0].text, ' MCMXCIV');
+  assert.ok(short.tutti.nfe * 2 < long.tutti.nfe, `${short.tutti.nfe} of ${long.tutti.nfe} passes`);
+});
+
+test('tokens can be forced, banned and allowed at positions', async () => {
+  const { tokens: [ban] } = await client.post('/tokenize', { body: { model, content: 'CM', add_special: false } });
+  const r = await client.completions.create({
+    model, prompt: 'roman: 1994 =', max_tokens: 8, min_tokens: 6, logprobs: 0,
+    tutti: { force: { 0: ' M' }, ban: { 1: [ban] }, allow: { 2: ['XC', 'IV'] } } });
+  const { tokens } = r.choices[0].logprobs;
+  assert.equal(tokens[0], ' M');
+  assert.notEqual(tokens[1], 'CM');
+  assert.ok(['XC', 'IV'].includes(tokens[2]));
+  assert.ok(tokens.length >= 6);
+});
+
 test('errors have the class, code, param and request id', async () => {
   const cases = [
     [{ model: 'nope', prompt }, OpenAI.NotFoundError, 'model_not_found', 'model'],

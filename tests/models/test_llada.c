@@ -185,6 +185,43 @@ static void make_pass(example *x)
                         .stats = x->stats};
 }
 
+/* States are what the last hidden layer holds, whether or not only their rows are computed. */
+static void states_are_the_final_hidden_rows(void **state)
+{
+    const world *w = *state;
+    const tt_model_info *info = &w->model->info;
+    size_t layer = (size_t)(N * info->width);
+    example x;
+    tt_err e;
+    float *hidden = calloc((size_t)(info->layers + 1) * layer, sizeof *hidden);
+    float *one = calloc(3 * (size_t)info->width, sizeof *one);
+    static const int64_t rows[] = {2, 3, 9};
+    make_pass(&x);
+    x.pass.hidden = hidden;
+    assert_int_equal(tt_model_run(w->model, &x.pass, &e), TT_OK);
+    for (int wants = 0; wants < 2; wants++) {
+        make_pass(&x);
+        x.pass.wants = wants;
+        x.pass.states = 3;
+        x.pass.state_row = rows;
+        x.pass.state = one;
+        assert_int_equal(tt_model_run(w->model, &x.pass, &e), TT_OK);
+        for (int i = 0; i < 3; i++)
+            assert_memory_equal(one + i * info->width,
+                                hidden + (size_t)info->layers * layer + rows[i] * info->width,
+                                (size_t)info->width * sizeof *one);
+    }
+    static const int64_t twice[] = {2, 2}, outside[] = {N};
+    x.pass.states = 2;
+    x.pass.state_row = twice;
+    assert_int_equal(tt_model_run(w->model, &x.pass, &e), TT_EINVAL);
+    x.pass.states = 1;
+    x.pass.state_row = outside;
+    assert_int_equal(tt_model_run(w->model, &x.pass, &e), TT_EINVAL);
+    free(hidden);
+    free(one);
+}
+
 static void bad_passes_are_refused(void **state)
 {
     const world *w = *state;
@@ -319,6 +356,7 @@ int main(void)
         cmocka_unit_test(unread_keys_are_reported),
         cmocka_unit_test(broken_configs_give_line_and_column),
         cmocka_unit_test(an_unknown_architecture_is_an_error),
+        cmocka_unit_test(states_are_the_final_hidden_rows),
         cmocka_unit_test(bad_passes_are_refused),
         cmocka_unit_test(a_position_without_a_row_is_refused),
         cmocka_unit_test(a_store_column_must_be_filled_before_it_is_read),

@@ -8,15 +8,18 @@
 #include <time.h>
 
 #include "kernels/base/clock.h"
+#include "samplers/read.h"
 #include "tests/server/tiny_tok.h"
 
 tt_fake tt_fake_engine;
 
-enum { MAX_MODELS = 4, MAX_JOBS = 4096, CONTEXT = 512 };
+enum { MAX_MODELS = 4, MAX_JOBS = 4096, CONTEXT = 512, WIDTH = 4 };
 
 typedef struct {
     int32_t *id, *step;
     float *logprob;
+    tt_change change[CONTEXT];
+    size_t changes;
     int32_t now;
     uint64_t version;
     tt_finish finish;
@@ -27,7 +30,9 @@ struct tt_job {
     tt_engine *g;
     tt_job_spec spec;
     uint8_t *open;
-    int32_t *id;
+    int32_t *id, *draft;
+    float *vector, *logit; /* of an encoding job */
+    tt_features features;
     sample *sample;
     int32_t to_fill;
     int64_t submitted_ns;
@@ -85,6 +90,60 @@ static bool stopped_early(const tt_job *j, const sample *s)
     return false;
 }
 
+/* Every token to score has log-probability -0.5, if the sampler's sample covers it. */
+static void score(const tt_job *j, sample *s)
+{
+    int32_t i = (int32_t)(s - j->sample), targets = 0, nth = 0;
+    for (int32_t c = 0; c < j->spec.columns; c++)
+        targets += j->open[c] && j->draft[c] >= 0;
+    int32_t masked = j->spec.sampler == &tt_score_bound
+                         ? tt_score_masked(j->spec.seed, i, j->spec.samples, targets)
+                         : targets;
+    for (int32_t c = 0; c < j->spec.columns; c++) {
+        if (!j->open[c] || j->draft[c] < 0)
+            continue;
+        bool asked = j->spec.sampler == &tt_score_chain ? nth == i : nth < masked;
+        s->id[c] = j->draft[c];
+        s->step[c] = asked;
+        s->logprob[c] = asked ? -0.5f : 0;
+        nth++;
+    }
+}
+
+/* Vector k holds the length of the text, its first id, k and 1; the logit of a term is its id. */
+static void encode(tt_job *j, sample *s)
+{
+    tt_features *f = &j->features;
+    int32_t open = 0;
+    for (int32_t c = 0; c < j->spec.columns; c++) {
+        if (!j->open[c])
+            continue;
+        s->id[c] = open == 2 ? TINY_STOP : 'w';
+        open++;
+    }
+    f->vectors = j->spec.encoding.pool == TT_POOL_OPEN ? open : 1;
+    f->width = WIDTH;
+    f->terms = j->spec.encoding.terms;
+    f->vector = j->vector = calloc((size_t)f->vectors * WIDTH, sizeof *f->vector);
+    f->logit = j->logit = calloc((size_t)(f->vectors * f->terms) + 1, sizeof *f->logit);
+    for (int32_t k = 0; k < f->vectors; k++) {
+        float v[WIDTH] = {(float)j->spec.columns, (float)j->id[0], (float)k, 1};
+        memcpy(f->vector + k * WIDTH, v, sizeof v);
+        for (int32_t t = 0; t < f->terms; t++)
+            f->logit[k * f->terms + t] = (float)j->spec.encoding.term[t];
+    }
+}
+
+static void read_text(tt_job *j, sample *s)
+{
+    s->now = 1;
+    if (j->draft)
+        score(j, s);
+    else
+        encode(j, s);
+    s->finish = TT_FINISH_LENGTH;
+}
+
 static void step_sample(tt_job *j, sample *s)
 {
     tt_fake *f = &tt_fake_engine;
@@ -104,10 +163,16 @@ static void step_sample(tt_job *j, sample *s)
         s->version -= !s->finish;
         return;
     }
+    if (j->spec.sampler && j->spec.sampler->reads) {
+        read_text(j, s);
+        return;
+    }
     int32_t c = next_open(j, s);
     s->id[c] = script_id(j, c);
     s->step[c] = ++s->now;
     s->logprob[c] = -0.25f;
+    if (j->spec.log)
+        s->change[s->changes++] = (tt_change){s->now, c, s->id[c], -0.25f};
     j->g->stats.committed++;
     if (stopped_early(j, s))
         s->finish = TT_FINISH_STOP;
@@ -218,6 +283,7 @@ tt_status tt_engine_add_model(tt_engine *g, const char *id, const char *folder,
                               .architecture = "FakeModel",
                               .kinds = TT_KIND_BIDIRECTIONAL,
                               .vocab = TINY_VOCAB,
+                              .width = WIDTH,
                               .context = CONTEXT,
                               .mask_id = TINY_MASK,
                               .eos_id = TINY_STOP,
@@ -287,6 +353,10 @@ tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
     j->sample = calloc((size_t)spec->samples, sizeof *j->sample);
     memcpy(j->open, spec->open, n);
     memcpy(j->id, spec->id, n * sizeof *j->id);
+    if (spec->draft) {
+        j->draft = malloc(n * sizeof *j->draft);
+        memcpy(j->draft, spec->draft, n * sizeof *j->draft);
+    }
     j->submitted_ns = tt_now_ns();
     for (int32_t i = 0; i < spec->samples; i++)
         open_sample(j, &j->sample[i]);
@@ -300,6 +370,11 @@ tt_status tt_engine_submit(tt_engine *g, const tt_job_spec *spec, tt_job **out,
     f->stop_early = spec->stop_early;
     f->ban_stops = spec->ban_stops;
     f->n_bias = spec->n_bias;
+    f->samples = spec->samples;
+    f->rules = spec->rules;
+    f->negatives = spec->negatives;
+    f->shrink = spec->shrink;
+    f->continued += spec->continues;
     f->seed = spec->seed;
     g->job[g->jobs++] = j;
     pthread_mutex_unlock(&g->lock);
@@ -340,6 +415,16 @@ bool tt_job_view(tt_job *j, int32_t i, tt_view *v)
         memcpy(v->step, s->step, n * sizeof *v->step);
         memcpy(v->logprob, s->logprob, n * sizeof *v->logprob);
         fill_top(j, v);
+        v->change = realloc(v->change, sizeof s->change);
+        memcpy(v->change, s->change, sizeof s->change);
+        v->changes = s->changes;
+        if (j->features.vectors && !v->features.vector) {
+            v->features = j->features;
+            size_t bytes = (size_t)(j->features.vectors * WIDTH) * sizeof(float);
+            v->features.vector = memcpy(malloc(bytes), j->vector, bytes);
+            bytes = (size_t)(j->features.vectors * j->features.terms) * sizeof(float);
+            v->features.logit = memcpy(malloc(bytes + 1), j->logit, bytes);
+        }
         v->now = v->nfe = s->now;
         v->of = j->to_fill;
         v->version = s->version;
@@ -357,6 +442,9 @@ void tt_view_free(tt_view *v)
     free(v->step);
     free(v->logprob);
     free(v->top);
+    free(v->change);
+    free(v->features.vector);
+    free(v->features.logit);
     *v = (tt_view){0};
 }
 
@@ -424,6 +512,9 @@ void tt_job_release(tt_job *j)
     free(j->sample);
     free(j->open);
     free(j->id);
+    free(j->draft);
+    free(j->vector);
+    free(j->logit);
     free(j);
     atomic_fetch_sub(&tt_fake_engine.live, 1);
 }

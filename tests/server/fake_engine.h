@@ -21,7 +21,9 @@ typedef struct {
     atomic_int live;              /* jobs not yet released */
     int32_t prompt, columns;      /* of the last job submitted */
     bool stop_early, ban_stops;
-    int32_t n_bias;
+    bool shrink;
+    int32_t n_bias, samples, rules, negatives;
+    int continued; /* jobs that went on with a request */
     uint64_t seed;
 } tt_fake;
 

@@ -95,15 +95,20 @@ static void unknown_and_unsupported_members(void **state)
         {CO, "{" M P "\"best_of\":2}", "unsupported_parameter", "best_of"},
         {CO, "{" M P "\"presence_penalty\":0.5}", "unsupported_parameter", "presence_penalty"},
         {CO, "{" M P "\"frequency_penalty\":-1}", "unsupported_parameter", "frequency_penalty"},
-        {CO, "{" M P "\"negative_prompt\":\"no\"}", "unsupported_parameter", "negative_prompt"},
+        {CO, "{" M P "\"negative_prompt\":\"no\"}", "invalid_value", "negative_prompt"},
         {CO, "{" M P "\"response_format\":{\"type\":\"json_object\"}}", "unsupported_parameter",
          "response_format"},
         {CH, "{" M U "\"tools\":[{\"type\":\"function\"}]}", "unsupported_parameter", "tools"},
         {CH, "{" M U "\"tool_choice\":\"required\"}", "unsupported_parameter", "tool_choice"},
         {CH, "{" M U "\"response_format\":{\"type\":\"json_object\"}}", "unsupported_parameter",
          "response_format"},
-        {CH, "{" M U "\"prediction\":{\"type\":\"content\",\"content\":\"x\"}}",
-         "unsupported_parameter", "prediction"},
+        {CH, "{" M U "\"prediction\":{\"type\":\"diff\",\"content\":\"x\"}}", "unsupported_value",
+         "prediction.type"},
+        {CH, "{" M U "\"prediction\":{\"type\":\"content\"}}", "missing_required_parameter",
+         "prediction.content"},
+        {CH, "{" M U "\"prediction\":{\"content\":\"x\",\"tokens\":1}}", "unknown_parameter",
+         "prediction.tokens"},
+        {CH, "{" M U "\"prediction\":\"x\"}", "invalid_value", "prediction"},
         {CH, "{" M U "\"modalities\":[\"text\",\"audio\"]}", "unsupported_parameter",
          "modalities"},
         {CH, "{" M U "\"tutti\":{\"special_tokens\":true}}", "unsupported_parameter",
@@ -215,9 +220,23 @@ static void holes(void **state)
         {IN, H(""), "missing_required_parameter", "segments[1].hole.max"},
         {IN, H("\"max\":0"), "invalid_value", "segments[1].hole.max"},
         {IN, H("\"max\":4,\"tokens\":5"), "invalid_value", "segments[1].hole.tokens"},
-        {IN, H("\"max\":4,\"min\":3"), "unsupported_parameter", "segments[1].hole.min"},
-        {IN, H("\"max\":4,\"choices\":[\"a\"]"), "unsupported_parameter",
-         "segments[1].hole.choices"},
+        {IN, H("\"max\":4,\"min\":5"), "invalid_value", "segments[1].hole.min"},
+        {IN, H("\"max\":4,\"min\":0"), "invalid_value", "segments[1].hole.min"},
+        {IN, H("\"max\":300,\"min\":1"), "invalid_value", "segments[1].hole.min"},
+        {IN, H("\"max\":4,\"choices\":[\"a\"]"), "invalid_value", "segments[1].hole.max"},
+        {IN, H("\"choices\":[]"), "invalid_value", "segments[1].hole.choices"},
+        {IN, H("\"choices\":\"a\""), "invalid_value", "segments[1].hole.choices"},
+        {IN, H("\"choices\":[\"a\",5]"), "invalid_value", "segments[1].hole.choices[1]"},
+        {IN, H("\"choices\":[\"a\",\"\"]"), "invalid_value", "segments[1].hole.choices[1]"},
+        {IN, H("\"max\":4,\"force\":{\"4\":1}"), "invalid_value", "segments[1].hole.force.4"},
+        {IN, H("\"max\":4,\"force\":{\"-1\":1}"), "invalid_value", "segments[1].hole.force.-1"},
+        {IN, H("\"max\":4,\"force\":{\"0\":99999}"), "invalid_value", "segments[1].hole.force.0"},
+        {IN, H("\"max\":4,\"force\":{\"0\":256}"), "invalid_value", "segments[1].hole.force.0"},
+        {IN, H("\"max\":1,\"force\":{\"0\":\"a\"}"), "invalid_value", "segments[1].hole.force"},
+        {IN, H("\"max\":4,\"force\":{\"0\":\"ab\"}"), "invalid_value", "segments[1].hole.force.0"},
+        {IN, H("\"max\":4,\"ban\":{\"0\":[]}"), "invalid_value", "segments[1].hole.ban.0"},
+        {IN, H("\"max\":4,\"ban\":{\"0\":[1,true]}"), "invalid_value", "segments[1].hole.ban.0[1]"},
+        {IN, H("\"max\":4,\"allow\":[1]"), "invalid_value", "segments[1].hole.allow"},
         {IN, H("\"max\":4,\"regex\":\"a\""), "unsupported_parameter", "segments[1].hole.regex"},
         {IN, H("\"max\":4,\"json_schema\":{}"), "unsupported_parameter",
          "segments[1].hole.json_schema"},
@@ -228,6 +247,130 @@ static void holes(void **state)
         {IN, H("\"max\":600"), "context_length_exceeded", "segments[1].hole.max"},
         {IN, "{" M "\"segments\":[{\"hole\":{\"max\":1}}],\"stop\":\"x\"}", "unknown_parameter",
          "stop"},
+    };
+    REFUSED(list);
+}
+
+static void steering(void **state)
+{
+    (void)state;
+    static const bad list[] = {
+        {CO, "{" M P "\"min_tokens\":17}", "invalid_value", "min_tokens"},
+        {CO, "{" M P "\"min_tokens\":-1}", "invalid_value", "min_tokens"},
+        {CO, "{" M P "\"max_tokens\":400,\"suffix\":\"y\",\"min_tokens\":1}", "invalid_value",
+         "min_tokens"},
+        {CO, "{" M "\"prompt\":[\"x\",\"y\"],\"suffix\":\"y\",\"min_tokens\":1}",
+         "unsupported_parameter", "min_tokens"},
+        {CO, "{" M P "\"tutti\":{\"force\":{\"16\":1}}}", "invalid_value", "tutti.force.16"},
+        {CO, "{" M P "\"tutti\":{\"ban\":{\"x\":1}}}", "invalid_value", "tutti.ban.x"},
+        {CO, "{" M P "\"tutti\":{\"allow\":{\"0\":1.5}}}", "invalid_value", "tutti.allow.0"},
+        {CO, "{" M P "\"tutti\":{\"shrink\":1}}", "invalid_value", "tutti.shrink"},
+        {CO, "{" M P "\"tutti\":{\"negative_prompt\":5}}", "invalid_value",
+         "tutti.negative_prompt"},
+        {CO, "{" M P "\"negative_prompt\":\"a\",\"tutti\":{\"negative_prompt\":\"b\","
+             "\"cfg_scale\":1}}", "invalid_value", "negative_prompt"},
+    };
+    REFUSED(list);
+}
+
+#define LK "/v1/likelihood"
+#define EM "/v1/embeddings"
+#define RR "/v1/rerank"
+#define SC "/v1/score"
+
+static void texts_to_score(void **state)
+{
+    (void)state;
+    static const bad list[] = {
+        {LK, "{\"text\":\"x\"}", "missing_required_parameter", "model"},
+        {LK, "{" M "\"samples\":4}", "missing_required_parameter", "text"},
+        {LK, "{" M "\"text\":\"x\",\"continuation\":\"y\"}", "invalid_value", "text"},
+        {LK, "{" M "\"continuation\":\"y\",\"choices\":[\"a\"]}", "invalid_value",
+         "continuation"},
+        {LK, "{" M "\"text\":\"x\",\"prompt\":\"y\"}", "invalid_value", "prompt"},
+        {LK, "{" M "\"text\":\"\"}", "invalid_value", "text"},
+        {LK, "{" M "\"text\":[]}", "invalid_value", "text"},
+        {LK, "{" M "\"text\":[\"a\",5]}", "invalid_value", "text[1]"},
+        {LK, "{" M "\"text\":[1,-1]}", "invalid_value", "text[1]"},
+        {LK, "{" M "\"text\":[1,256]}", "invalid_value", "text"},
+        {LK, "{" M "\"text\":5}", "invalid_value", "text"},
+        {LK, "{" M "\"choices\":[]}", "invalid_value", "choices"},
+        {LK, "{" M "\"choices\":[\"a\",null]}", "invalid_value", "choices[1]"},
+        {LK, "{" M "\"continuation\":\"y\",\"prompt\":{}}", "invalid_value", "prompt"},
+        {LK, "{" M "\"text\":\"x\",\"samples\":0}", "invalid_value", "samples"},
+        {LK, "{" M "\"text\":\"x\",\"samples\":1e9}", "invalid_value", "samples"},
+        {LK, "{" M "\"text\":\"x\",\"method\":\"magic\"}", "invalid_value", "method"},
+        {LK, "{" M "\"text\":\"x\",\"method\":\"exact\"}", "unsupported_value", "method"},
+        {LK, "{" M "\"text\":\"x\",\"method\":\"left_to_right\",\"samples\":2}",
+         "unsupported_parameter", "samples"},
+        {LK, "{" M "\"text\":\"x\",\"stream\":true}", "unknown_parameter", "stream"},
+        {LK, "{" M "\"text\":\"x\",\"tutti\":{\"steps\":1}}", "unknown_parameter",
+         "tutti.steps"},
+        {LK, "{\"model\":\"no-tok\",\"text\":\"x\"}", "unsupported_value", "text"},
+    };
+    REFUSED(list);
+}
+
+/* No request may make the server keep more than it has room for. */
+static void texts_to_score_are_limited(void **state)
+{
+    (void)state;
+    tt_buf b = {0};
+    tt_buf_puts(&b, "{" M "\"samples\":1024,\"text\":[");
+    for (int i = 0; i < 40; i++) {
+        tt_buf_puts(&b, i ? ",\"" : "\"");
+        for (int k = 0; k < 500; k++)
+            tt_buf_putc(&b, 'a');
+        tt_buf_puts(&b, "\"");
+    }
+    tt_buf_puts(&b, "]}");
+    const bad much = {LK, tt_buf_text(&b), "invalid_value", "text[32]"};
+    refused(&much);
+    tt_buf_free(&b);
+}
+
+static void texts_to_encode(void **state)
+{
+    (void)state;
+    static const bad list[] = {
+        {EM, "{" M "\"dimensions\":2}", "missing_required_parameter", "input"},
+        {EM, "{" M "\"input\":\"\"}", "invalid_value", "input"},
+        {EM, "{" M "\"input\":[]}", "invalid_value", "input"},
+        {EM, "{" M "\"input\":[\"a\",5]}", "invalid_value", "input[1]"},
+        {EM, "{" M "\"input\":[[1],[]]}", "invalid_value", "input[1]"},
+        {EM, "{" M "\"input\":[1,99999]}", "invalid_value", "input[1]"},
+        {EM, "{" M "\"input\":{}}", "invalid_value", "input"},
+        {EM, "{" M "\"input\":\"a\",\"encoding_format\":\"hex\"}", "invalid_value",
+         "encoding_format"},
+        {EM, "{" M "\"input\":\"a\",\"dimensions\":0}", "invalid_value", "dimensions"},
+        {EM, "{" M "\"input\":\"a\",\"dimensions\":5}", "invalid_value", "dimensions"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"pooling\":\"max\"}}", "invalid_value",
+         "tutti.pooling"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"k\":33}}", "invalid_value", "tutti.k"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"k\":2,\"pooling\":\"mean\"}}", "invalid_value",
+         "tutti.pooling"},
+        {EM, "{" M "\"input\":[1],\"tutti\":{\"k\":2}}", "unsupported_value", "input"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"outputs\":\"dense\"}}", "invalid_value",
+         "tutti.outputs"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"k\":1,\"outputs\":[\"dense\",\"x\"]}}",
+         "invalid_value", "tutti.outputs[1]"},
+        {EM, "{" M "\"input\":\"a\",\"tutti\":{\"k\":1,\"kind\":\"x\"}}", "invalid_value",
+         "tutti.kind"},
+        {EM, "{\"model\":\"no-chat\",\"input\":\"a\",\"tutti\":{\"k\":1}}",
+         "unsupported_parameter", "tutti.k"},
+        {RR, "{" M "\"documents\":[\"a\"]}", "missing_required_parameter", "query"},
+        {RR, "{" M "\"query\":\"a\"}", "missing_required_parameter", "documents"},
+        {RR, "{" M "\"query\":\"a\",\"documents\":[]}", "invalid_value", "documents"},
+        {RR, "{" M "\"query\":\"a\",\"documents\":[\"a\",5]}", "invalid_value", "documents[1]"},
+        {RR, "{" M "\"query\":\"a\",\"documents\":[{}]}", "missing_required_parameter",
+         "documents[0].text"},
+        {RR, "{" M "\"query\":\"a\",\"documents\":[\"a\"],\"top_n\":-1}", "invalid_value",
+         "top_n"},
+        {RR, "{" M "\"query\":\"a\",\"documents\":[\"a\"],\"tutti\":{\"k_query\":2}}",
+         "missing_required_parameter", "tutti.k_passage"},
+        {SC, "{" M "\"text_1\":\"a\"}", "missing_required_parameter", "text_2"},
+        {SC, "{" M "\"text_1\":[\"a\",\"b\"],\"text_2\":\"c\"}", "invalid_value", "text_1"},
+        {SC, "{" M "\"text_1\":\"a\",\"text_2\":[5]}", "invalid_value", "text_2[0]"},
     };
     REFUSED(list);
 }
@@ -361,6 +504,10 @@ int main(void)
         cmocka_unit_test_setup(types_and_ranges, fresh),
         cmocka_unit_test_setup(prompts_and_messages, fresh),
         cmocka_unit_test_setup(holes, fresh),
+        cmocka_unit_test_setup(steering, fresh),
+        cmocka_unit_test_setup(texts_to_score, fresh),
+        cmocka_unit_test_setup(texts_to_score_are_limited, fresh),
+        cmocka_unit_test_setup(texts_to_encode, fresh),
         cmocka_unit_test_setup(the_context_is_a_limit, fresh),
         cmocka_unit_test_setup(samplers_and_aliases, fresh),
         cmocka_unit_test_setup(strict_mode_refuses_what_has_no_effect, fresh),

@@ -82,6 +82,10 @@ expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
 expect 'empty stop' 1 'stop' $g --stop ''
 expect 'threads in the environment' 1 'TUTTI_THREADS' env TUTTI_THREADS=many $g
+expect 'a hole of unknown length' 0 'roman: 1994 = MCMXCIV' "$tutti" generate --infill \
+    'roman:[[1-7]] = MCMXCIV'
+expect 'a choice' 0 'roman: 1994 = MCMXCIV' "$tutti" generate --infill \
+    'roman: 1994 =[[ MCMXCVI| MCMXCIV]]'
 expect 'infill without hole' 1 'no hole' "$tutti" generate --infill 'nothing to fill'
 expect 'canvas beyond the context' 1 'context' $g --max-tokens 100000
 expect 'ill-formed UTF-8' 1 'UTF-8\|utf-8' "$tutti" generate -p "$(printf 'a\377b')"
@@ -225,6 +229,22 @@ line() { # ID MORE
 for i in 1 2 3 4 5 6 7 8 9 10 11 12; do
     line "r$i" "\"prompt\":\"word $i\",\"max_tokens\":$((4 + i)),\"seed\":$i,\"tutti\":{\"temperature\":1}"
 done >"$dir/in"
+read_line() { # ID ROUTE MORE
+    printf '{"custom_id":"%s","method":"POST","url":"/v1/%s","body":{"model":"%s",%s}}\n' "$1" \
+        "$2" "$model" "$3"
+}
+{
+    read_line a embeddings '"input":["the sea","a ship"]'
+    read_line b likelihood '"text":"the sea","samples":4,"seed":1'
+    read_line c rerank '"query":"sea","documents":["the sea","add"]'
+    read_line d embeddings '"input":""'
+} >"$dir/read"
+expect 'batch of texts to read' 1 '4 answered, 1 of them' "$tutti" batch -m $model -i "$dir/read" \
+    -o "$dir/read.out"
+holds 'batch: embeddings' "$dir/read.out" '"object":"embedding","index":1'
+holds 'batch: likelihood' "$dir/read.out" '"object":"likelihood.score"'
+holds 'batch: rerank' "$dir/read.out" '"relevance_score"'
+holds 'batch: a text without tokens' "$dir/read.out" '"param":"input"'
 texts() { sed -n 's/.*"custom_id":"\([^"]*\)".*"text":\("[^"]*"\).*/\1 \2/p' "$1" | sort; }
 expect 'batch' 0 '12 answered, 0 of them' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o1"
 expect 'batch, one at a time' 0 '12 answered' "$tutti" batch -m $model -i "$dir/in" -o "$dir/o2" --window 1

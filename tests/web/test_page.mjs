@@ -99,6 +99,19 @@ test('holes are filled and the given text stays', async page => {
   check(await page.locator('#canvas .cell.open').count() === 0, 'cells are still open');
 });
 
+test('a hole finds its length, and another its text', async page => {
+  await open(page);
+  await page.click('#examples button:has-text("A hole of 1 to 7")');
+  await done(page);
+  await shot(page, 'length');
+  check((await canvasText(page)).trim() === 'roman: 1994 = MCMXCIV', `it says ${await canvasText(page)}`);
+  check(await page.locator('#canvas .cell').count() < 7, 'the hole kept its greatest length');
+  await page.click('#examples button:has-text("One of three")');
+  await done(page);
+  check((await canvasText(page)).trim() === 'roman: 1994 = MCMXCIV', `it says ${await canvasText(page)}`);
+  check(await page.locator('#error').isHidden(), 'an error is shown');
+});
+
 test('a sampler that was chosen stays', async page => {
   await open(page);
   await page.fill('#prompt', 'a [[2]]');
