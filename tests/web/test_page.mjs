@@ -99,6 +99,28 @@ test('holes are filled and the given text stays', async page => {
   check(await page.locator('#canvas .cell.open').count() === 0, 'cells are still open');
 });
 
+test('a model for puzzles has its own examples, and solves one', async page => {
+  await open(page);
+  check(await value(page, 'model') === 'tutti-text', 'the default model is not chosen first');
+  await page.selectOption('#model', 'tutti-sudoku');
+  await page.click('#examples button:has-text("few passes")');
+  await done(page);
+  await shot(page, 'sudoku');
+  check(await page.locator('#error').isHidden(), await page.textContent('#error'));
+  const digits = (await canvasText(page)).replace(/\D/g, '');
+  check(digits === '937148625428765913156329487843512769571693248269874531685437192794281356312956874',
+    `it says ${digits}`);
+});
+
+test('a guide that is open is used by the sampler that needs one', async page => {
+  await open(page);
+  await page.selectOption('#sampler', 'guided');
+  await generate(page, 'Genesis 1:1', { tokens: 24, pace: '0' });
+  await done(page);
+  check(await page.locator('#error').isHidden(), await page.textContent('#error'));
+  check((await canvasText(page)).includes('God created'), `it says ${await canvasText(page)}`);
+});
+
 test('a sampler that was chosen stays', async page => {
   await open(page);
   await page.fill('#prompt', 'a [[2]]');
