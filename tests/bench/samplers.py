@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Quality against speed: every sampler, with every cache it has, on tutti-text's unseen task questions.
 
-usage: samplers.py [--questions N] [--plot FILE.png] [--only TEXT] [--tutti PROGRAM]
+usage: samplers.py [--questions N] [--only TEXT] [--tutti PROGRAM] >TABLE.md
+       samplers.py --plot TABLE.md FILE.png
 
 Every way of decoding answers the same questions through `tutti batch` on one thread. Printed as a
 table for RESULTS.md: answers that a program finds right, forwards an answer took (the guide's
@@ -23,7 +24,7 @@ sys.path.insert(0, os.path.join(HERE, '../../models/train'))
 import tasks  # noqa: E402
 
 MODEL, GUIDE, ROOM = 'tutti-text', 'tutti-text-guide', 48
-CACHES = 'prefix', 'dual', 'free'
+CACHES = 'prefix', 'dual', 'free', 'dkv', 'vicinity'
 Way = collections.namedtuple('Way', 'sampler what cache settings')
 Figures = collections.namedtuple('Figures', 'exact forwards rate seconds')
 
@@ -63,6 +64,10 @@ def ways():
                   guide_chunk=ROOM)
     for cache in CACHES:
         yield way('guided', 'topk_relative', cache, guide=GUIDE, guide_chunk=ROOM)
+    for sampler in ('entropy_bound', 'klass', 'hierarchy', 'credit', 'slowfast', 'wino'):
+        yield way(sampler, 'blocks of 8', block_length=8)
+        yield way(sampler, 'one block', block_length=ROOM)
+        yield way(sampler, 'blocks of 8', 'auto', block_length=8)
     for sampler in ('ddpm', 'analytic'):
         yield way(sampler, 'steps 12', steps=12)
 
@@ -118,21 +123,29 @@ def row(w, f):
         w.sampler, w.what, w.cache, f.exact, f.forwards, f.rate, 1000 * f.seconds)
 
 
-def plot(path, measured, asked):
+def read_rows(path):
+    """(sampler, whether with a cache, right, tokens a forward, answers a second) of each row printed."""
+    for line in open(path):
+        cells = [c.strip() for c in line.strip().strip('|').split('|')]
+        if len(cells) == 7 and cells[2] in ('none', 'auto', *CACHES):
+            yield cells[0], cells[2] != 'none', float(cells[3]), float(cells[5]), 1000 / float(cells[6])
+
+
+def plot(table, path):
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
+    rows = list(read_rows(table))
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True)
-    for sampler in dict.fromkeys(w.sampler for w, _ in measured):
+    for number, sampler in enumerate(dict.fromkeys(r[0] for r in rows)):
         for cached, marker in ((False, 'o'), (True, 'x')):
-            mine = [f for w, f in measured if w.sampler == sampler and (w.cache != 'none') == cached]
-            if not mine:
-                continue
-            colour = 'C%d' % list(dict.fromkeys(w.sampler for w, _ in measured)).index(sampler)
-            for ax, speed in ((axes[0], [f.rate for f in mine]), (axes[1], [1 / f.seconds for f in mine])):
-                ax.plot(speed, [f.exact for f in mine], marker, color=colour, alpha=0.8,
-                        label=sampler + (', with a cache' if cached else ''))
-    axes[0].set(xlabel='tokens placed by a forward', ylabel='answers right, % of %d' % asked)
+            mine = [r for r in rows if r[:2] == (sampler, cached)]
+            label = sampler + (', with a cache' if cached else '')
+            for ax, speed in zip(axes, (3, 4)):
+                if mine:
+                    ax.plot([r[speed] for r in mine], [r[2] for r in mine], marker, alpha=0.8,
+                            color=pyplot.get_cmap('tab20')(number % 20), label=label)
+    axes[0].set(xlabel='tokens placed by a forward', ylabel='answers right, %')
     axes[1].set(xlabel='answers a second of processor time')
     for ax in axes:
         ax.set_xscale('log')
@@ -145,13 +158,16 @@ def plot(path, measured, asked):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--questions', type=int, default=6, help='of each of the %d tasks' % len(tasks.NAMED))
-    p.add_argument('--plot', metavar='FILE', help='a picture of the table')
+    p.add_argument('--plot', nargs=2, metavar=('TABLE.md', 'FILE.png'),
+                   help='measure nothing; a picture of what was printed before')
     p.add_argument('--only', default='', help='samplers whose name holds this')
     p.add_argument('--tutti', default=os.path.join(HERE, '../../build/release/tutti'))
     args = p.parse_args()
+    if args.plot:
+        return plot(*args.plot)
     asked = questions(args.questions)
     _, idle = batch(args.tutti, [])
-    measured, refused = [], []
+    refused = []
     print('| sampler | how | cache | right, % | forwards | tokens a forward | ms an answer |')
     print('|---|---|---|---|---|---|---|')
     for w in ways():
@@ -159,13 +175,10 @@ def main():
             f = measure(args.tutti, asked, w.settings, idle)
             if isinstance(f, str):
                 refused.append('%s, cache %s: %s' % (w.sampler, w.cache, f))
-                continue
-            measured.append((w, f))
-            print(row(w, f), flush=True)
+            else:
+                print(row(w, f), flush=True)
     print('\n%d questions, %.2f s of start and loading left out.' % (len(asked), idle))
     print(''.join('Refused: %s\n' % words for words in refused), end='')
-    if args.plot:
-        plot(args.plot, measured, len(asked))
 
 
 if __name__ == '__main__':
