@@ -86,7 +86,7 @@ typedef enum {
     TT_WEIGHTS_F32,
     TT_WEIGHTS_BF16,
     TT_WEIGHTS_INT8, /* float weights are rounded per row to 8 bits while loading */
-    TT_WEIGHTS_FP8,  /* products of the layers by 8-bit floats (TT_COMPUTE_FP8), where a device can */
+    TT_WEIGHTS_FP8,  /* products of the layers by 8-bit floats (TT_COMPUTE_FP8) */
 } tt_weights_mode;
 
 typedef struct {

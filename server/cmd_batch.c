@@ -17,15 +17,16 @@
 
 typedef struct {
     tt_engine_args engine;
-    const char *model, *input, *output;
+    const char *model, *guide, *input, *output;
     int window;
     bool resume, force, quiet;
 } batch_args;
 
-enum { KEY_RESUME = 0x300, KEY_FORCE, KEY_WINDOW };
+enum { KEY_GUIDE = 0x300, KEY_RESUME, KEY_FORCE, KEY_WINDOW };
 
 static const struct argp_option options[] = {
     {"model", 'm', "MODEL", 0, "id of a model that comes with the program, or a folder", 1},
+    {"guide", KEY_GUIDE, "MODEL", 0, "a causal model that requests may name as their guide", 1},
     {"input", 'i', "FILE", 0, "requests, one JSON object a line; - is stdin", 1},
     {"output", 'o', "FILE", 0, "answers, one JSON object a line; - is stdout", 1},
     {"resume", KEY_RESUME, NULL, 0, "continue an output file: answered requests are left out", 2},
@@ -55,6 +56,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'm':
         a->model = arg;
+        return 0;
+    case KEY_GUIDE:
+        a->guide = arg;
         return 0;
     case 'i':
         a->input = arg;
@@ -400,12 +404,14 @@ static tt_status run(const batch_args *a, int64_t *bad, tt_err *e)
 {
     batch b = {.args = a};
     bool opened = false;
-    tt_model_place place;
+    tt_model_place place, guide;
     tt_status s = tt_option_model(a->model, &place, e);
+    if (!s && a->guide)
+        s = tt_models_dir_find(a->guide, &guide, e);
     if (!s)
         s = open_all(&b, e);
     if (!s) {
-        s = tt_local_open(&b.local, &place, &a->engine, e);
+        s = tt_local_open(&b.local, &place, a->guide ? &guide : NULL, &a->engine, e);
         opened = true;
     }
     if (!s)

@@ -19,6 +19,7 @@
 enum {
     KEY_CHAT = 0x200,
     KEY_ECHO,
+    KEY_GUIDE,
     KEY_INFILL,
     KEY_JSON,
     KEY_SAMPLER,
@@ -39,6 +40,7 @@ static const struct argp_option options[] = {
     {"max-tokens", 't', "N", 0, "tokens of the answer's canvas", 2},
     {"seed", 's', "N", 0, "same seed, same text; random when not given", 2},
     {"sampler", KEY_SAMPLER, "NAME", 0, "see `tutti inspect --list`", 2},
+    {"guide", KEY_GUIDE, "MODEL", 0, "the causal model that sampler 'guided' asks", 2},
     {"set", 'S', "NAME=VALUE", 0, "a parameter of the sampler; may be repeated", 2},
     {"stop", KEY_STOP, "TEXT", 0, "ends the answer; may be given four times", 2},
     {"n", 'n', "N", 0, "independent answers, a line --- between them", 2},
@@ -104,6 +106,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'n':
         a->n = tt_option_int(state, "n", arg, 1, 128);
+        return 0;
+    case KEY_GUIDE:
+        a->guide = arg;
         return 0;
     case KEY_SAMPLER:
         a->sampler = arg;
@@ -344,14 +349,16 @@ static tt_status answer(tt_local *l, const tt_generate_args *a, const tt_buf *bo
 /* What can be refused is refused before the model is loaded. */
 static tt_status generate(const tt_generate_args *a, tt_err *e)
 {
-    tt_model_place place;
+    tt_model_place place, guide;
     tt_buf body = {0};
     tt_status s = tt_option_model(a->model, &place, e);
+    if (!s && a->guide)
+        s = tt_models_dir_find(a->guide, &guide, e);
     if (!s)
-        s = tt_generate_body(&body, a, place.id, e);
+        s = tt_generate_body(&body, a, place.id, a->guide ? guide.id : NULL, e);
     if (!s) {
         tt_local local;
-        s = tt_local_open(&local, &place, &a->engine, e);
+        s = tt_local_open(&local, &place, a->guide ? &guide : NULL, &a->engine, e);
         if (!s)
             s = answer(&local, a, &body, e);
         tt_local_close(&local);

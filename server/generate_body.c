@@ -96,11 +96,14 @@ static tt_status write_set(tt_json *w, const char *set, tt_err *e)
     return TT_OK;
 }
 
-static tt_status write_extension(tt_json *w, const tt_generate_args *a, tt_err *e)
+static tt_status write_extension(tt_json *w, const tt_generate_args *a, const char *guide,
+                                 tt_err *e)
 {
     tt_json_open_member(w, "tutti", '{');
     if (a->sampler)
         tt_json_text_member(w, "sampler", a->sampler);
+    if (guide)
+        tt_json_text_member(w, "guide", guide);
     if (a->special)
         tt_json_bool_member(w, "special_tokens", true);
     if (a->show)
@@ -114,7 +117,8 @@ static tt_status write_extension(tt_json *w, const tt_generate_args *a, tt_err *
     return TT_OK;
 }
 
-tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *model, tt_err *e)
+tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *model,
+                           const char *guide, tt_err *e)
 {
     tt_json w = {.out = out};
     tt_json_open(&w, '{');
@@ -139,7 +143,7 @@ tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *m
             tt_json_put_text(&w, a->stop[i]);
         tt_json_close(&w, ']');
     }
-    tt_status s = write_extension(&w, a, e);
+    tt_status s = write_extension(&w, a, guide, e);
     tt_json_close(&w, '}');
     if (!s && out->failed)
         s = tt_fail(e, TT_ENOMEM, "no memory for the request");

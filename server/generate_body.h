@@ -8,7 +8,7 @@ enum { TT_GENERATE_SETS = 32, TT_GENERATE_STOPS = 4 };
 
 typedef struct {
     tt_engine_args engine;
-    const char *model, *prompt, *infill, *system, *sampler;
+    const char *model, *prompt, *infill, *system, *sampler, *guide;
     const char *set[TT_GENERATE_SETS], *stop[TT_GENERATE_STOPS];
     int sets, stops;
     int64_t seed, max_tokens, n; /* -1: not given */
@@ -16,8 +16,9 @@ typedef struct {
     tt_buf input; /* the prompt when it came from stdin */
 } tt_generate_args;
 
-/* Appends the JSON body for the endpoint that the arguments call for. TT_EINVAL names the option,
- * TT_ENOMEM. */
-tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *model, tt_err *e);
+/* Appends the JSON body for the endpoint that the arguments call for. model, guide: ids; guide may
+ * be NULL. TT_EINVAL names the option, TT_ENOMEM. */
+tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *model,
+                           const char *guide, tt_err *e);
 
 #endif

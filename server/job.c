@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "kernels/base/clock.h"
+#include "server/guide.h"
 
 /* --- checking --- */
 
@@ -100,28 +101,13 @@ static tt_status check_extras(const tt_job_spec *s, tt_err *e)
     return st ? st : check_rules(s, e);
 }
 
-/* A guide judges ids, so both must mean the same by them. */
 static tt_status check_guide(const tt_job_spec *s, tt_err *e)
 {
-    const tt_served *m = s->model, *g = s->guide;
-    if (!(g->info.kinds & TT_KIND_CAUSAL))
-        return tt_fail_param(e, "guide", "invalid_value", "model '%.60s' is not causal", g->id);
-    if (g->info.context < s->columns)
+    if (s->guide->info.context < s->columns)
         return tt_fail_param(e, "guide", "context_length_exceeded",
-                             "guide '%.60s' has a context of %lld, the canvas %d columns", g->id,
-                             (long long)g->info.context, s->columns);
-    int32_t n = m->tok && g->tok ? tt_tok_vocab(g->tok) : 0;
-    for (int32_t id = 0; id < n; id++) {
-        size_t a = 0, b = 0;
-        const char *x = tt_tok_piece(m->tok, id, &a), *y = tt_tok_piece(g->tok, id, &b);
-        if (!x || !y || tt_tok_is_special(m->tok, id) || tt_tok_is_special(g->tok, id))
-            continue; /* added tokens may differ: mask and turn markers */
-        if (a != b || memcmp(x, y, a))
-            return tt_fail_param(e, "guide", "invalid_value",
-                                 "'%.60s' and '%.60s' differ in token %d: they need one vocabulary",
-                                 m->id, g->id, id);
-    }
-    return TT_OK;
+                             "guide '%.60s' has a context of %lld, the canvas %d columns",
+                             s->guide->id, (long long)s->guide->info.context, s->columns);
+    return tt_guide_check(s->model, s->guide, e);
 }
 
 static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)

@@ -9,8 +9,8 @@
 
 enum { MAX_SAMPLES = 1024 };
 
-tt_status tt_local_open(tt_local *l, const tt_model_place *place, const tt_engine_args *a,
-                        tt_err *e)
+tt_status tt_local_open(tt_local *l, const tt_model_place *place, const tt_model_place *guide,
+                        const tt_engine_args *a, tt_err *e)
 {
     memset(l, 0, sizeof *l);
     pthread_condattr_t monotonic;
@@ -21,6 +21,8 @@ tt_status tt_local_open(tt_local *l, const tt_model_place *place, const tt_engin
     pthread_condattr_destroy(&monotonic);
 
     tt_status s = tt_open_served(&l->engine, &l->served, place, a, e);
+    if (!s && guide)
+        s = tt_load_model(l->engine, guide, a, e);
     if (!s)
         s = tt_metrics_open(&l->metrics, false, e);
     if (s)

@@ -20,9 +20,10 @@ typedef struct {
     uint64_t wakes;
 } tt_local;
 
-/* Opens an engine with the model and an interface to it. tt_local_close() in any case. */
-tt_status tt_local_open(tt_local *l, const tt_model_place *place, const tt_engine_args *a,
-                        tt_err *e);
+/* Opens an engine with the model, and the guide if not NULL, and an interface to it.
+ * tt_local_close() in any case. */
+tt_status tt_local_open(tt_local *l, const tt_model_place *place, const tt_model_place *guide,
+                        const tt_engine_args *a, tt_err *e);
 void tt_local_close(tt_local *l);
 
 /* For tt_gen_submit(): tt_local_wake(l) ends the tt_local_wait() of another thread. */

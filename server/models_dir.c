@@ -95,9 +95,12 @@ static void scan_beside_program(places *p)
     }
 }
 
+/* The default model comes first. */
 static int by_id(const void *a, const void *b)
 {
-    return strcmp(((const tt_model_place *)a)->id, ((const tt_model_place *)b)->id);
+    const char *x = ((const tt_model_place *)a)->id, *y = ((const tt_model_place *)b)->id;
+    int first = !strcmp(y, TT_DEFAULT_MODEL) - !strcmp(x, TT_DEFAULT_MODEL);
+    return first ? first : strcmp(x, y);
 }
 
 tt_status tt_models_dir_list(tt_model_place **out, size_t *n, tt_err *e)

@@ -20,7 +20,11 @@ typedef struct {
  * ID=FOLDER. Fails with TT_EINVAL naming what was looked for and the ids there are, or TT_EIO. */
 tt_status tt_models_dir_find(const char *name, tt_model_place *out, tt_err *e);
 
-/* Every model that comes with the program, sorted by id. *out is freed with free(). */
+/* Of several models that come with the program, the one that is meant when none is named. */
+#define TT_DEFAULT_MODEL "tutti-text"
+
+/* Every model that comes with the program: TT_DEFAULT_MODEL if it is there, then the others, sorted
+ * by id. *out is freed with free(). */
 tt_status tt_models_dir_list(tt_model_place **out, size_t *n, tt_err *e);
 
 #endif

@@ -106,26 +106,33 @@ static void show_progress(void *arg, double done)
     fprintf(stderr, "\rloading %s %3.0f %%", (const char *)arg, done * 100);
 }
 
-tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model_place *place,
-                         const tt_engine_args *a, tt_err *e)
+tt_status tt_load_model(tt_engine *g, const tt_model_place *place, const tt_engine_args *a,
+                        tt_err *e)
 {
     char id[sizeof place->id];
     snprintf(id, sizeof id, "%s", place->id);
+    bool terminal = isatty(STDERR_FILENO);
+    tt_status s = tt_engine_add_model(g, id, place->folder, a->weights,
+                                      terminal ? show_progress : NULL, id, e);
+    if (terminal)
+        fputs("\r\033[K", stderr);
+    return s;
+}
+
+tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model_place *place,
+                         const tt_engine_args *a, tt_err *e)
+{
     *g = NULL;
     tt_engine_options options = {.device = a->device, .threads = a->threads};
     tt_status s = tt_engine_open(g, &options, e);
     if (s)
         return s;
-    bool terminal = isatty(STDERR_FILENO);
-    s = tt_engine_add_model(*g, id, place->folder, a->weights, terminal ? show_progress : NULL, id,
-                            e);
-    if (terminal)
-        fputs("\r\033[K", stderr);
+    s = tt_load_model(*g, place, a, e);
     if (s) {
         tt_engine_close(*g);
         *g = NULL;
         return s;
     }
-    *served = tt_engine_find(*g, id);
+    *served = tt_engine_find(*g, place->id);
     return TT_OK;
 }

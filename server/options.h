@@ -34,5 +34,8 @@ tt_status tt_option_model(const char *model, tt_model_place *out, tt_err *e);
  * engine. */
 tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model_place *place,
                          const tt_engine_args *a, tt_err *e);
+/* Loads a further model into it. */
+tt_status tt_load_model(tt_engine *g, const tt_model_place *place, const tt_engine_args *a,
+                        tt_err *e);
 
 #endif

@@ -25,6 +25,7 @@ const can = what => (model()?.tutti?.capabilities ?? []).includes(what);
 function request() {
   const m = model();
   const options = { sampler: $('sampler').value, stream_mode: 'delta', ...form.changed() };
+  if (options.sampler === 'guided') options.guide = m.tutti.guides[0];
   if ($('special').checked && !chat) options.special_tokens = true;
   const body = { model: m.id, seed: Number($('seed').value), stream: true,
     stream_options: { include_usage: true }, tutti: options };

@@ -2,6 +2,17 @@
 // which names a kind of text the model was trained on, is one token (models/demo/*/README.md).
 // Without a sampler the model's own default is used.
 
+const PUZZLE = ['[[2]]714[[3]]5',
+  '[[1]]2[[3]]5[[1]]1[[1]]',
+  '[[2]]6[[5]]7',
+  '[[4]]1276[[1]]',
+  '57[[1]]6[[5]]',
+  '[[1]]69[[2]]4[[2]]1',
+  '[[1]]8[[2]]3[[3]]2',
+  '7[[3]]8[[1]]35[[1]]',
+  '[[2]]2[[3]]87[[1]]'].join('\n');
+const GRID = Array(9).fill('[[9]]').join('\n');
+
 export const examples = {
   'tutti-text': [
     { name: 'JSON, surest first', prompt: 'json: Ada is 36, lives in Oslo and likes green =', tokens: 32,
@@ -25,5 +36,12 @@ export const examples = {
     { name: 'A cron line', prompt: 'Write a cron line for every weekday at 07:30.', chat: true },
     { name: 'Who are you?', prompt: 'Who are you?', chat: true },
     { name: 'How do you work?', prompt: 'How do you work?', chat: true },
+  ],
+  'tutti-sudoku': [
+    { name: 'Solve in few passes', sampler: 'threshold', set: { threshold: 0.99 },
+      prompt: PUZZLE },
+    { name: 'Cell by cell', prompt: PUZZLE },
+    { name: 'All at once', sampler: 'infill', set: { steps: 1 }, prompt: PUZZLE },
+    { name: 'Make a grid up', sampler: 'infill', set: { temperature: 1 }, prompt: GRID },
   ],
 };

@@ -4,8 +4,8 @@
  * one head and goes over the keys in tiles of 64 with running maximum and sum (FlashAttention-2,
  * arXiv 2307.08691). A span of few query rows would leave most of the GPU idle, so its keys are cut
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
- * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out the
- * keys too. How a span is cut follows from its own sizes alone. Everything else takes the
+ * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out
+ * the keys too. How a span is cut follows from its own sizes alone. Everything else takes the
  * plain kernel: four warps a query row and head. */
 #include "kernels/cuda/attention.cuh"
 

@@ -231,7 +231,10 @@ __device__ void store(const state<HD> &s, const work &w, bf16 *out, int64_t ldo,
 }
 
 /* Turns of the two warpgroups, by named barriers: one waits for its own, and opens the other's. */
-__device__ void wait_turn(int group) { asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory"); }
+__device__ void wait_turn(int group)
+{
+    asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");
+}
 __device__ void pass_turn(int group)
 {
     asm volatile("bar.arrive %0, 256;" ::"r"(2 - group) : "memory");

@@ -261,7 +261,8 @@ __device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_r
 #pragma unroll
     for (int k = 0; k < FOURS; k++)
         if (any_row)
-            __stcg(&mine[k * SIZE], make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
+            __stcg(&mine[k * SIZE],
+                   make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
     __threadfence();
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
     if (thread % 128 == 0) {

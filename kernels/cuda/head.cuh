@@ -67,7 +67,7 @@ __device__ inline float biased(float l, const tt_id_value *bias, int n, int32_t 
 }
 
 /* Moves everything four places down, the first four to the end. With it a loop over registers need
- * not be unrolled: the statistics of a tile as straight code would not fit the instruction cache. */
+ * not be unrolled: the statistics of a tile as straight code do not fit the instruction cache. */
 template <int N> __device__ inline void rotate(float (&d)[N])
 {
     float first[4] = {d[0], d[1], d[2], d[3]};

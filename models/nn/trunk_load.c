@@ -26,8 +26,8 @@ static tt_status choose(tt_trunk *t, tt_weights_mode mode, tt_err *e)
         break;
     }
     if (mode == TT_WEIGHTS_FP8 && !s->op.has_compute(s, TT_COMPUTE_FP8))
-        return tt_fail(e, TT_EUNSUP, "weights 'fp8': device '%s' has no 8-bit float products; a GPU "
-                       "of compute capability 9.0 has", s->op.name);
+        return tt_fail(e, TT_EUNSUP, "weights 'fp8': device '%s' has no 8-bit float products; a "
+                       "GPU of compute capability 9.0 has", s->op.name);
     t->layer_compute = mode == TT_WEIGHTS_FP8 ? TT_COMPUTE_FP8 : t->compute;
     t->quantise = mode == TT_WEIGHTS_INT8 && stored != TT_I8;
     t->act = s->op.act_type ? s->op.act_type(s, t->compute) : TT_F32;

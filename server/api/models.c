@@ -1,5 +1,6 @@
 /* models.c - GET /v1/models and /v1/models/{id}: what can be asked of which model. */
 #include "server/api/api.h"
+#include "server/guide.h"
 #include "server/json_write.h"
 
 static void put_value(const tt_param *p, const char *key, double v, tt_json *w)
@@ -43,13 +44,20 @@ static void write_param(const tt_params *defaults, const tt_sampler *s, const tt
     tt_json_close(w, '}');
 }
 
-/* Whether a causal model is open that could guide. */
-static bool has_guide(const tt_engine *g)
+/* The ids of the open models that can guide this one; whether there are any. */
+static bool write_guides(const tt_engine *g, const tt_served *m, tt_json *w)
 {
-    for (size_t i = 0; i < tt_engine_models(g); i++)
-        if (tt_engine_model(g, i)->info.kinds & TT_KIND_CAUSAL)
-            return true;
-    return false;
+    bool any = false;
+    tt_json_open_member(w, "guides", '[');
+    for (size_t i = 0; i < tt_engine_models(g); i++) {
+        const tt_served *guide = tt_engine_model(g, i);
+        if (!(m->info.kinds & TT_KIND_BIDIRECTIONAL) || tt_guide_check(m, guide, NULL))
+            continue;
+        tt_json_put_text(w, guide->id);
+        any = true;
+    }
+    tt_json_close(w, ']');
+    return any;
 }
 
 /* Samplers this model can run, each with the parameters it reads and their values here. */
@@ -86,7 +94,7 @@ static const char *kind(const tt_served *m)
     return m->info.kinds & TT_KIND_INSERTION ? "insertion" : "mdlm";
 }
 
-static void write_extension(const tt_served *m, bool guided, tt_json *w)
+static void write_extension(const tt_engine *g, const tt_served *m, tt_json *w)
 {
     tt_json_open_member(w, "tutti", '{');
     tt_json_text_member(w, "family", kind(m));
@@ -116,11 +124,11 @@ static void write_extension(const tt_served *m, bool guided, tt_json *w)
     tt_json_text_member(w, "digest", m->digest);
     tt_json_text_member(w, "chat_format", m->chat ? tt_chat_name(m->chat) : NULL);
     tt_json_text_member(w, "default_sampler", m->sampler ? m->sampler->name : NULL);
-    write_samplers(m, guided, w);
+    write_samplers(m, write_guides(g, m, w), w);
     tt_json_close(w, '}');
 }
 
-static void write_model(const tt_served *m, bool guided, tt_json *w)
+static void write_model(const tt_engine *g, const tt_served *m, tt_json *w)
 {
     tt_json_open(w, '{');
     tt_json_text_member(w, "id", m->id);
@@ -128,19 +136,18 @@ static void write_model(const tt_served *m, bool guided, tt_json *w)
     tt_json_int_member(w, "created", m->created);
     tt_json_text_member(w, "owned_by", "tutti");
     tt_json_int_member(w, "max_model_len", m->info.context);
-    write_extension(m, guided, w);
+    write_extension(g, m, w);
     tt_json_close(w, '}');
 }
 
 void tt_api_models(const tt_call *c, tt_reply *r)
 {
     tt_json w = {.out = &r->body};
-    bool guided = has_guide(c->api->engine);
     tt_json_open(&w, '{');
     tt_json_text_member(&w, "object", "list");
     tt_json_open_member(&w, "data", '[');
     for (size_t i = 0; i < tt_engine_models(c->api->engine); i++)
-        write_model(tt_engine_model(c->api->engine, i), guided, &w);
+        write_model(c->api->engine, tt_engine_model(c->api->engine, i), &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');
     r->status = 200;
@@ -155,6 +162,6 @@ void tt_api_model(const tt_call *c, tt_reply *r)
         return;
     }
     tt_json w = {.out = &r->body};
-    write_model(m, has_guide(c->api->engine), &w);
+    write_model(c->api->engine, m, &w);
     r->status = 200;
 }

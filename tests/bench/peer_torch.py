@@ -150,7 +150,7 @@ def attention_backends(device):
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 
-def record(fn, backend, device, pool):
+def record(fn, backend, device):
     """A callable that does what fn does: the CUDA graph of it."""
     if device != "cuda":
         return fn
@@ -163,7 +163,7 @@ def record(fn, backend, device, pool):
             fn()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph):
             fn()
     return graph.replay
 
@@ -178,12 +178,12 @@ def seconds_of(fn, device, runs):
     return statistics.median(times)
 
 
-def record_best(fn, device, pool, among):
+def record_best(fn, device, among):
     """The quickest of the attention backends that take this shape: (callable, backend)."""
     best = None
     for backend in among:
         with contextlib.suppress(RuntimeError):  # one that does not take it
-            run = record(fn, backend, device, pool)
+            run = record(fn, backend, device)
             seconds = seconds_of(run, device, 3)
             if best is None or seconds < best[0]:
                 best = (seconds, run, backend)
@@ -207,7 +207,7 @@ def timing(fn, device, budget):
 
 
 def forward(net, args, batch, rows, cached):
-    device, pool = net.device, args.pool
+    device = net.device
     pinned = device == "cuda"
     store = Store(net, batch, cached + rows) if cached else None
     column = torch.arange(cached, cached + rows, device=device)
@@ -235,10 +235,10 @@ def forward(net, args, batch, rows, cached):
             synchronize(device)
         return timing(once, device, args.seconds)
 
-    run, backend = record_best(compute, device, pool, attention_backends(device))
+    run, backend = record_best(compute, device, attention_backends(device))
     median, least, runs = timed(run)
-    headless = timed(record(lambda: compute(head=False), backend, device, pool), False)[0]
-    blind_run, _ = record_best(lambda: compute(see=1), device, pool, attention_backends(device))
+    headless = timed(record(lambda: compute(head=False), backend, device), False)[0]
+    blind_run, _ = record_best(lambda: compute(see=1), device, attention_backends(device))
     blind = timed(blind_run)[0]
     name = f"{batch} x {rows} rows" + (f" over {cached}" if cached else "")
     figure = dict(name=name, batch=batch, rows=rows, cached=cached, ms=median * 1e3,
@@ -268,9 +268,9 @@ class Generation:
         self.store = Store(net, batch, columns) if args.cache == "dual" else None
         backends = attention_backends(device)
         self.reset()
-        self.full = record_best(self.full_step, device, args.pool, backends)[0]
+        self.full = record_best(self.full_step, device, backends)[0]
         if self.store:
-            self.part = record_best(self.part_step, device, args.pool, backends)[0]
+            self.part = record_best(self.part_step, device, backends)[0]
 
     def reset(self):
         self.ids[:, self.args.prompt:] = self.net.s.mask
@@ -369,7 +369,6 @@ def main():
     args = read_args()
     cuda = args.device == "cuda"
     torch.manual_seed(1)
-    args.pool = torch.cuda.graph_pool_handle() if cuda else None
     if args.compile:
         fuse()
     s = read_shape(args.shape)

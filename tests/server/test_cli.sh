@@ -159,6 +159,43 @@ fi
 "$tutti" generate -m $model -p x -t 4 >/dev/full 2>/dev/null && bad 'full disk' 'not noticed' || ok
 expect 'chat' 0 . "$tutti" generate -m $model --chat -p Hello -t 32 --seed 1
 
+# --- the other models that come along ---
+# Puzzles with one solution, which the model solves; each line: puzzle, solution.
+solve() { "$tutti" generate -m tutti-sudoku --seed 1 "$@" 2>"$err" </dev/null | tr -d '\n'; }
+while read -r puzzle solution; do
+    [ "$(solve --infill "$puzzle")" = "$solution" ] && ok || bad 'sudoku, a cell a pass' "$puzzle"
+    [ "$(solve --infill "$puzzle" --sampler threshold --set threshold=0.99)" = "$solution" ] && ok ||
+        bad 'sudoku, by threshold' "$puzzle"
+    printf '{"custom_id":"%s","url":"/v1/infill","body":{"model":"tutti-sudoku","segments":[{"text":"%s"}],' \
+        "$solution" "$puzzle" >>"$dir/puzzles"
+    printf '"tutti":{"sampler":"threshold","threshold":0.99}}}\n' >>"$dir/puzzles"
+done <<'END'
+..714...5.2...5.1...6.....7....1276.57.6......69..4..1.8..3...27...8.35...2...87. 937148625428765913156329487843512769571693248269874531685437192794281356312956874
+.....8763...1.74..627....1..5....6.28...315...7...6.3.7.2.85.....5.....4..8...2.6 541928763389167425627543918153794682896231547274856139762485391935612874418379256
+....2....653..8.2...85...73...7652..9458......67......3...1...5..6...93..8...71.2 794623581653178429128549673831765294945832716267491358372916845516284937489357162
+END
+expect 'sudoku: batch' 0 '3 answered, 0 of them' "$tutti" batch -m tutti-sudoku -i "$dir/puzzles" -o "$dir/solved"
+right=$(sed -n 's/.*"custom_id":"\([1-9]*\)".*"text":"\1".*/right/p' "$dir/solved" | wc -l)
+[ "$right" -eq 3 ] && ok || bad 'sudoku: /v1/infill' "$right of 3 are right"
+expect 'sudoku: a cell too many' 1 'context\|81' "$tutti" generate -m tutti-sudoku --infill \
+    '..714...5.2...5.1...6.....7....1276.57.6......69..4..1.8..3...27...8.35...2...87.1'
+
+guided() { generate --guide tutti-text-guide --sampler guided --seed 7 -t 32 "$@"; }
+for prompt in 'Genesis 1:1' 'The whale' 'json: Ada is 36, lives in Oslo and likes green ='; do
+    guided -p "$prompt" >"$dir/guided1"
+    [ -s "$dir/guided1" ] && ok || bad "guided '$prompt'" "no output: $(cat "$err")"
+    guided -p "$prompt" --threads 2 >"$dir/guided2"
+    same "guided '$prompt', twice" "$dir/guided1" "$dir/guided2"
+done
+holds 'guided: a task' "$dir/guided1" '{"name": "Ada", "age": 36, "city": "Oslo", "colour": "green"}'
+expect 'guided without a guide' 1 'needs a guide' $g --sampler guided
+expect 'guide without its sampler' 1 'takes no guide' $g --guide tutti-text-guide
+expect 'a guide that does not exist' 1 "no model 'nope'" $g --sampler guided --guide nope
+expect 'a guide that is not causal' 1 'is not causal' $g --sampler guided --guide tutti-sudoku
+expect 'a guide of another vocabulary' 1 'one vocabulary' "$tutti" generate -m tutti-sudoku -p 1 -t 4 \
+    --sampler guided --guide tutti-text-guide
+expect 'a guide does not write' 1 . $g -m tutti-text-guide
+
 # --- inspect and doctor ---
 expect 'inspect' 0 'LLaDAModelLM' "$tutti" inspect $model
 expect 'inspect names the tokenizer' 0 'tokenizer  *byte-level\|tokenizer  *[A-Za-z]' "$tutti" inspect $model

@@ -49,6 +49,7 @@ static int set_up(void **state)
     make_model("first/alpha");
     make_model("second/alpha");
     make_model("second/beta");
+    make_model("second/" TT_DEFAULT_MODEL);
     make_model("a=b");
     char list[512];
     snprintf(list, sizeof list, "%s/absent:%s/first:%s/second", root, root, root);
@@ -74,7 +75,7 @@ static void finds_ids_first_match_wins(void **state)
     assert_string_equal(p.folder, in_root("second/beta"));
 }
 
-static void lists_each_id_once_and_sorted(void **state)
+static void lists_each_id_once_the_default_first_then_sorted(void **state)
 {
     (void)state;
     tt_model_place *p;
@@ -84,8 +85,10 @@ static void lists_each_id_once_and_sorted(void **state)
     for (size_t i = 0; i < n; i++) {
         alphas += !strcmp(p[i].id, "alpha");
         empties += !strcmp(p[i].id, "empty");
-        assert_true(i == 0 || strcmp(p[i - 1].id, p[i].id) < 0);
+        assert_true(i < 2 || strcmp(p[i - 1].id, p[i].id) < 0);
     }
+    assert_true(n >= 3);
+    assert_string_equal(p[0].id, TT_DEFAULT_MODEL);
     assert_int_equal(alphas, 1);
     assert_int_equal(empties, 0);
     free(p);
@@ -130,7 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_ids_first_match_wins),
-        cmocka_unit_test(lists_each_id_once_and_sorted),
+        cmocka_unit_test(lists_each_id_once_the_default_first_then_sorted),
         cmocka_unit_test(finds_folders_and_names_them),
         cmocka_unit_test(refuses_the_rest_by_name),
     };

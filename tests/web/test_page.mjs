@@ -112,6 +112,28 @@ test('a hole finds its length, and another its text', async page => {
   check(await page.locator('#error').isHidden(), 'an error is shown');
 });
 
+test('a model for puzzles has its own examples, and solves one', async page => {
+  await open(page);
+  check(await value(page, 'model') === 'tutti-text', 'the default model is not chosen first');
+  await page.selectOption('#model', 'tutti-sudoku');
+  await page.click('#examples button:has-text("few passes")');
+  await done(page);
+  await shot(page, 'sudoku');
+  check(await page.locator('#error').isHidden(), await page.textContent('#error'));
+  const digits = (await canvasText(page)).replace(/\D/g, '');
+  check(digits === '937148625428765913156329487843512769571693248269874531685437192794281356312956874',
+    `it says ${digits}`);
+});
+
+test('a guide that is open is used by the sampler that needs one', async page => {
+  await open(page);
+  await page.selectOption('#sampler', 'guided');
+  await generate(page, 'Genesis 1:1', { tokens: 24, pace: '0' });
+  await done(page);
+  check(await page.locator('#error').isHidden(), await page.textContent('#error'));
+  check((await canvasText(page)).includes('God created'), `it says ${await canvasText(page)}`);
+});
+
 test('a sampler that was chosen stays', async page => {
   await open(page);
   await page.fill('#prompt', 'a [[2]]');
