@@ -237,21 +237,6 @@ static void the_same_seed_gives_the_same_tokens_and_another_others(void **state)
     assert_memory_not_equal(t[0].id, t[2].id, sizeof t[0].id);
 }
 
-/* Every column is asked for and judged at once: the most memory a step can need. */
-static void one_block_may_be_the_whole_answer(void **state)
-{
-    const world *w = *state;
-    static trial t;
-    trial *list[1] = {&t};
-    tt_params_default(&t.params);
-    t.params.block_length = COLUMNS;
-    t.params.draft_threshold = 0.2;
-    fill_spec(&t, w, 0, tt_sampler_find("wino"), false);
-    run_together(list, 1, false);
-    for (int32_t c = 0; c < COLUMNS; c++)
-        assert_int_not_equal(t.id[c], w->model[0]->info.mask_id);
-}
-
 /* What a reader of the stream has seen of a run so far. */
 typedef struct {
     tt_text_out out;
@@ -390,7 +375,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_fill_the_canvas_the_same_alone_and_in_a_batch),
         cmocka_unit_test(the_same_seed_gives_the_same_tokens_and_another_others),
-        cmocka_unit_test(one_block_may_be_the_whole_answer),
         cmocka_unit_test(what_is_streamed_is_never_taken_back),
         cmocka_unit_test(combinations_are_refused_by_name),
         cmocka_unit_test(defaults_that_do_not_fit_are_left_out),

@@ -78,6 +78,8 @@ expect 'set fraction' 1 'integer' $g --set steps=1.5
 expect 'set of another sampler' 1 "does not read 'threshold'" $g --sampler low_confidence --set threshold=0.5
 expect 'set hexadecimal' 0 . $g -t 2 --sampler low_confidence --set steps=0x1
 expect 'set .5' 0 . $g -t 2 --set temperature=.5
+expect 'one block, asked for and judged at once' 0 . "$tutti" generate -m $model -t 48 --seed 3 \
+    --prompt 'prose: The ship sailed' --sampler wino --set block_length=48
 expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
 expect 'empty stop' 1 'stop' $g --stop ''
