@@ -1,7 +1,6 @@
 /* gemm_hopper.cuh - matrix products on Hopper: y = x w^T, all outputs of a tile summed over K in
- * order by one warpgroup, so that neither tile size nor row count changes a bit.
- *
- * (Few outputs of long sums are the exception: see hopper_sum.)
+ * order by one warpgroup, so that neither tile size nor row count changes a bit. Few outputs of
+ * long sums, and e4m3, take sums of sums: see hopper_sum and kPromote.
  *
  * A block holds TM rows of x by TN rows of w. One warp feeds: bulk tensor copies of 128 bytes of K
  * at a time into a ring of stages; TM / 64 warpgroups multiply. Blocks are persistent and take

@@ -22,8 +22,8 @@ __global__ void embed_rows(T *y, int64_t ldy, const W *table, int64_t kp, const 
 /* --- RMSNorm --- */
 
 /* As released code does it: the normalised value is rounded to the activations' type before it is
- * multiplied by the weight. WIDE: a row of at most KEPT * 16 bytes a thread is read once and stays
- * in registers. */
+ * multiplied by the weight. In rmsnorm_wide a row of at most kKept * 16 bytes a thread is read once
+ * and stays in registers. */
 constexpr int kKept = 4;
 
 template <typename T>

@@ -175,6 +175,8 @@ tt_status tt_onednn_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *
     *out = NULL;
     if (parts < 1)
         return tt_fail(e, TT_EINVAL, "matrix_open: %d parts", parts);
+    if (compute == TT_COMPUTE_FP8)
+        return tt_fail(e, TT_EUNSUP, "matrix_open: no 8-bit float products on a CPU");
     tt_matrix *m = calloc(1, sizeof *m);
     if (m)
         m->part = calloc((size_t)parts, sizeof *m->part);

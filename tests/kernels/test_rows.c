@@ -420,9 +420,55 @@ static void shapes_that_cannot_be_are_refused(void **state)
     test_each(shapes_that_cannot_be_are_refused_on);
 }
 
+/* rope_store is rope on queries and keys, and copies of the rows that have a store. */
+static void keys_and_values_reach_their_columns_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 9, HEADS = 4, KV = 2, DIM = 6, HALF = 2, COLUMNS = 12, WIDTH = KV * DIM };
+    enum { Q = HEADS * DIM, LD = Q + 2 * WIDTH + 1 };
+    static const int32_t column[ROWS] = {0, 7, 3, 11, 4, 5, 6, 1, 2};
+    float *x = test_rows(ROWS, LD - 1, LD, 1), *want = test_blank(ROWS, LD);
+    float *cs = test_rows(ROWS, HALF, HALF, 1), *sn = test_rows(ROWS, HALF, HALF, 1);
+    float *k[2], *v[2];
+    tt_err e = {0};
+    memcpy(want, x, ROWS * LD * sizeof *x);
+    for (int i = 0; i < 2; i++) {
+        k[i] = test_blank(COLUMNS, WIDTH);
+        v[i] = test_blank(COLUMNS, WIDTH);
+    }
+    const tt_store store[2] = {{1, 3, k[0], v[0]}, {6, 3, k[1], v[1]}};
+    test_ok(s->op.rope(s, want, LD, cs, sn, ROWS, HEADS + KV, DIM, HALF, &e), &e);
+    test_ok(s->op.rope_store(s, x, LD, cs, sn, ROWS, HEADS, KV, DIM, HALF, store, 2, column, &e),
+            &e);
+    for (int r = 0; r < ROWS; r++)
+        test_same_bits(name, x + r * LD, want + r * LD, LD - 1);
+    for (int i = 0; i < 2; i++) {
+        float *keys = test_blank(COLUMNS, WIDTH), *values = test_blank(COLUMNS, WIDTH);
+        for (int64_t r = store[i].row; r < store[i].row + store[i].rows; r++) {
+            memcpy(keys + column[r] * WIDTH, want + r * LD + Q, WIDTH * sizeof *x);
+            memcpy(values + column[r] * WIDTH, want + r * LD + Q + WIDTH, WIDTH * sizeof *x);
+        }
+        test_same_bits(name, k[i], keys, COLUMNS * WIDTH);
+        test_same_bits(name, v[i], values, COLUMNS * WIDTH);
+        free(keys);
+        free(values);
+        free(k[i]);
+        free(v[i]);
+    }
+    free(x);
+    free(want);
+    free(cs);
+    free(sn);
+}
+static void keys_and_values_reach_their_columns(void **state)
+{
+    (void)state;
+    test_each(keys_and_values_reach_their_columns_on);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_and_values_reach_their_columns),
         cmocka_unit_test(every_version_agrees_with_the_twin),
         cmocka_unit_test(huge_and_tiny_numbers_agree_too),
         cmocka_unit_test(nan_and_infinity_stay_in_their_row),

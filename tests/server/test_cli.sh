@@ -66,6 +66,7 @@ expect 'n 0' 64 '--n is' $g --n 0
 expect 'n 129' 64 '--n is' $g --n 129
 expect 'threads -1' 64 '--threads is' $g --threads -1
 expect 'weights' 64 '--weights is' $g --weights f17
+expect 'weights no CPU multiplies' 1 'no 8-bit float products' $g --device cpu --weights fp8
 expect 'five stops' 64 'more than 4' $g --stop a --stop b --stop c --stop d --stop e
 expect 'set without value' 1 'NAME=VALUE' $g --set steps
 expect 'set without name' 1 'NAME=VALUE' $g --set =1
