@@ -2,8 +2,8 @@
  *
  * A kernel sums a product over the inputs in their order, in float32; where it adds up sums of
  * parts of them (gemm_hopper.cuh), the parts follow from the matrix. So the bits of an output
- * depend on its row and weights alone, not on how many rows share the call or which tile size they made
- * the launcher choose. */
+ * depend on its row and weights alone, not on how many rows share the call or which tile size
+ * they made the launcher choose. */
 #include <cuda_fp8.h>
 
 #include "kernels/cuda/device.cuh"
