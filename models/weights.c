@@ -29,6 +29,7 @@ typedef struct {
     char *name;
     tt_tensor tensor;
     size_t begin, end; /* in the file's data */
+    void *copy; /* of data that is not aligned where it lies; else NULL */
 } entry;
 
 struct tt_weights {
@@ -41,6 +42,12 @@ struct tt_weights {
     tt_weights *grows; /* itself when tensors come to be by asking */
 };
 
+static void entry_close(entry *t)
+{
+    free(t->name);
+    free(t->copy);
+}
+
 void tt_weights_close(tt_weights *w)
 {
     if (!w)
@@ -49,7 +56,7 @@ void tt_weights_close(tt_weights *w)
         if (w->file[i].owned)
             munmap(w->file[i].base, w->file[i].size);
     for (size_t i = 0; i < w->count; i++)
-        free(w->list[i].name);
+        entry_close(&w->list[i]);
     free(w->file);
     free(w->list);
     tt_random_close(w->random);
@@ -133,10 +140,6 @@ static tt_status read_entry(const cJSON *j, const char *data, size_t data_bytes,
         return tt_fail(e, TT_EFORMAT, "tensor '%.80s' occupies %llu bytes, its shape needs %llu",
                        name, (unsigned long long)(end - begin), (unsigned long long)need);
     t.data = data + begin;
-    if ((uintptr_t)t.data % tt_dtype_size(t.dtype))
-        return tt_fail(e, TT_EFORMAT,
-                       "tensor '%.80s' is not aligned to its element size; a current safetensors "
-                       "library writes it right", name);
     *out = (entry){.tensor = t, .begin = begin, .end = end};
     out->name = strdup(name);
     return out->name ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a tensor's name");
@@ -196,6 +199,21 @@ static tt_status check_tiling(const entry *list, size_t n, size_t data_bytes, tt
     return s;
 }
 
+/* Tensors that an older writer left where their elements cannot be read are copied; tiling was
+ * checked, so that all copies together are no larger than the file. */
+static tt_status align(entry *list, size_t n, tt_err *e)
+{
+    for (entry *t = list; t < list + n; t++) {
+        size_t bytes = t->end - t->begin;
+        if ((uintptr_t)t->tensor.data % tt_dtype_size(t->tensor.dtype) == 0 || !bytes)
+            continue;
+        if (!(t->copy = malloc(bytes)))
+            return tt_fail(e, TT_ENOMEM, "no memory for tensor '%.80s'", t->name);
+        t->tensor.data = memcpy(t->copy, t->tensor.data, bytes);
+    }
+    return TT_OK;
+}
+
 static tt_status read_header(tt_weights *w, const cJSON *root, const char *data, size_t data_bytes,
                              tt_err *e)
 {
@@ -215,8 +233,9 @@ static tt_status read_header(tt_weights *w, const cJSON *root, const char *data,
         if (s)
             return s;
     }
-    const entry *added = w->count > first ? w->list + first : NULL;
-    return check_tiling(added, w->count - first, data_bytes, e);
+    entry *added = w->count > first ? w->list + first : NULL;
+    tt_status s = check_tiling(added, w->count - first, data_bytes, e);
+    return s ? s : align(added, w->count - first, e);
 }
 
 static tt_status add_image(tt_weights *w, const char *bytes, size_t size, tt_err *e)

@@ -51,6 +51,16 @@ static void mdlm(const char *dir, totals *t)
     tt_replay_mdlm(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void verifiers(const char *dir, totals *t)
+{
+    tt_replay_verifiers(dir, t->glob, &t->passed, &t->failed);
+}
+
+static void flexar(const char *dir, totals *t)
+{
+    tt_replay_flexar(dir, t->glob, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -69,6 +79,9 @@ static const struct {
     {"masked-diffusion/llada_moe", llada_moe},
     {"masked-diffusion/llada2_moe", llada2_moe},
     {"masked-diffusion/mdlm", mdlm},
+    {"search", container},
+    {"search/verifiers", verifiers},
+    {"search/flexar", flexar},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */
