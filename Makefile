@@ -15,6 +15,7 @@ CC_ALL   = $(CC) $(NEEDED) $(LEVEL) $(SANITIZE) $(CFLAGS)
 
 LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c models/nn/*.c \
              tokenizers/*.c tokenizers/text/*.c samplers/*.c samplers/masked/*.c samplers/verify/*.c \
+             samplers/image/*.c \
              samplers/search/*.c tokenizers/image/*.c)
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))

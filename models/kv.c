@@ -2,6 +2,7 @@
 #include "models/kv.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
 {
@@ -14,6 +15,7 @@ tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
         return tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
     *kv = (tt_kv){.stream = m->stream,
                   .columns = columns,
+                  .layers = m->info.layers,
                   .width = m->info.kv_heads * m->info.head_dim,
                   .act_bytes = tt_dtype_size(m->info.act)};
     kv->filled = calloc((size_t)columns, 1);
@@ -54,4 +56,29 @@ tt_act *tt_kv_key(const tt_kv *kv, int64_t layer, int32_t column)
 tt_act *tt_kv_value(const tt_kv *kv, int64_t layer, int32_t column)
 {
     return at(kv, layer * 2 + 1, column);
+}
+
+tt_status tt_kv_copy(tt_kv *to, const tt_kv *from, int32_t columns, tt_err *e)
+{
+    const tt_backend *op = &from->stream->op;
+    int64_t n = columns;
+    int32_t *index = malloc((size_t)(n ? n : 1) * sizeof *index);
+    void *list = NULL;
+    if (!index)
+        return tt_fail(e, TT_ENOMEM, "no memory to copy %d columns", columns);
+    for (int32_t i = 0; i < columns; i++)
+        index[i] = i;
+    tt_status s = op->alloc(from->stream, &list, (size_t)(n ? n : 1) * sizeof *index, e);
+    if (!s)
+        s = op->upload(from->stream, list, index, (size_t)n * sizeof *index, e);
+    for (int64_t slab = 0; slab < 2 * from->layers && !s; slab++)
+        s = op->gather(from->stream, at(to, slab, 0), to->width, at(from, slab, 0), from->width,
+                       list, n, from->width, e);
+    if (!s)
+        s = op->sync(from->stream, e);
+    if (!s)
+        memcpy(to->filled, from->filled, (size_t)n);
+    op->release(from->stream, list);
+    free(index);
+    return s;
 }

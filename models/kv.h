@@ -11,11 +11,15 @@
 struct tt_kv {
     tt_stream *stream;
     int32_t columns;
+    int64_t layers;
     int64_t width; /* kv_heads * head_dim */
     void *memory;  /* layers x {k, v} x columns x width */
     size_t act_bytes;
     uint8_t *filled; /* per column */
 };
+
+/* The first columns of one store into another of the same model. */
+tt_status tt_kv_copy(tt_kv *to, const tt_kv *from, int32_t columns, tt_err *e);
 
 tt_act *tt_kv_key(const tt_kv *kv, int64_t layer, int32_t column);
 tt_act *tt_kv_value(const tt_kv *kv, int64_t layer, int32_t column);

@@ -81,10 +81,12 @@ void tt_model_close(tt_model *m)
 
 static tt_status check_rows(const tt_model *m, const tt_pass *p, tt_err *e)
 {
+    const tt_model_info *info = &m->info;
+    int64_t ids = info->table_rows > info->vocab ? info->table_rows : info->vocab;
     for (int64_t r = 0; r < p->rows; r++)
-        if (p->id[r] < 0 || p->id[r] >= m->info.vocab)
+        if (p->id[r] < 0 || p->id[r] >= ids)
             return tt_fail(e, TT_EINVAL, "pass: token %d of row %lld is outside the vocabulary of "
-                           "%lld", p->id[r], (long long)r, (long long)m->info.vocab);
+                           "%lld", p->id[r], (long long)r, (long long)ids);
     return TT_OK;
 }
 

@@ -99,6 +99,7 @@ typedef struct {
                               vocab x width left out; 0: not a fixed number */
     tt_compute products;   /* arithmetic of the matrix products */
     int32_t bytes_per_weight; /* of a matrix element as it is read for a product, at least */
+    int64_t table_rows; /* ids that can be fed, where more than vocab: some are never predicted */
     int32_t mask_id, eos_id, eot_id; /* -1: none; checkpoints of masked models whose config names no
                                         mask get theirs from the tokenizer, by who opens both */
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from

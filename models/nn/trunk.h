@@ -47,6 +47,9 @@ typedef struct {
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
+    bool pairs;        /* tt_rotary.pairs, undone while loading */
+    int64_t more_rows[2]; /* of tables stacked behind the one of the vocabulary: ids that are fed
+                             but never predicted */
     int64_t places; /* rows of place_table: positions there are; 0: no limit, rotation instead */
     float eps;
     bool ungated;       /* the MLP is gelu alone */
@@ -85,6 +88,7 @@ typedef struct {
     const char *shared_gate, *shared_up, *shared_down;
     const char *modulation, *modulation_bias; /* of a layer */
     const char *table, *norm, *head, *head_bias, *last_modulation, *last_modulation_bias;
+    const char *more_tables[2]; /* read when the shape says more_rows */
     const char *place_table; /* read when the shape says places */
 } tt_trunk_names;
 
@@ -94,6 +98,7 @@ typedef struct {
 typedef struct {
     double theta;
     int64_t width; /* channels of a head that rotate, even */
+    bool pairs;    /* channels 2 i and 2 i + 1 rotate together; else i and i + width / 2 */
     double factor, low, high, original; /* factor 0: not scaled */
 } tt_rotary;
 

@@ -68,6 +68,7 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->kv_heads = t->kv_heads;
     info->head_dim = t->head_dim;
     info->vocab = t->vocab;
+    info->table_rows = t->vocab + t->more_rows[0] + t->more_rows[1];
     info->parameters = tt_weights_elements(w);
     info->layer_weights = layer_weights(t);
     bool bytes = t->quantise || t->stored == TT_I8 || t->layer_compute == TT_COMPUTE_FP8;
@@ -236,7 +237,21 @@ typedef struct {
     tensor_name name;
     int64_t n;
     tensor_name bias;
+    int64_t paired; /* of the first so many heads the channels that rotate together are neighbours,
+                       and are to be half a rotation apart */
+    int64_t head_dim, turning;
 } part;
+
+/* The tensor's row that becomes row r: in a paired head its even channels come first, then the
+ * odd ones, then those that do not rotate. Scores are sums over channels, so that queries and keys
+ * in another order give the same. */
+static int64_t source_row(const part *p, int64_t r)
+{
+    int64_t c = r % (p->head_dim ? p->head_dim : 1), half = p->turning / 2;
+    if (r >= p->paired * p->head_dim || c >= p->turning)
+        return r;
+    return r - c + (c < half ? 2 * c : 2 * (c - half) + 1);
+}
 
 static part outside(const char *name, int64_t n, const char *bias)
 {
@@ -271,19 +286,49 @@ static tt_status read_bias(float **out, const tt_weights *w, const part *list, i
         if (!*list[i].bias.text)
             continue;
         tt_status s = tt_weights_get(w, list[i].bias.text, 1, (int64_t[]){list[i].n}, &t, e);
-        if (!s)
-            s = tt_to_f32(bias + at, &t, 0, list[i].n, e);
+        for (int64_t r = 0; r < list[i].n && !s; r++)
+            s = tt_to_f32(bias + at + r, &t, source_row(&list[i], r), 1, e);
         if (s)
             return s;
     }
     return TT_OK;
 }
 
-/* Parts on their way into a matrix. Rounded copies live only while packing. */
+/* Parts on their way into a matrix. Copies, rounded or reordered, live only while packing. */
 typedef struct {
     tt_weight *weight;
-    bool *rounded;
+    bool *copied;
 } packing;
+
+/* A copy with its rows in our order. */
+static tt_status reorder(tt_weight *w, const part *p, tt_err *e)
+{
+    int64_t n = w->data.dim[0], bytes = w->data.dim[1] * (int64_t)tt_dtype_size(w->data.dtype);
+    int64_t one = w->scale.data ? (int64_t)tt_dtype_size(w->scale.dtype) : 0;
+    char *data = malloc((size_t)(n * bytes)), *scale = malloc((size_t)(n * one) + 1);
+    if (!data || !scale) {
+        free(data);
+        free(scale);
+        return tt_fail(e, TT_ENOMEM, "no memory to reorder weights");
+    }
+    for (int64_t r = 0; r < n; r++) {
+        int64_t from = source_row(p, r);
+        memcpy(data + r * bytes, (const char *)w->data.data + from * bytes, (size_t)bytes);
+        if (one)
+            memcpy(scale + r * one, (const char *)w->scale.data + from * one, (size_t)one);
+    }
+    w->data.data = data;
+    w->scale.data = one ? scale : NULL;
+    if (!one)
+        free(scale);
+    return TT_OK;
+}
+
+static void free_copy(tt_weight *w)
+{
+    free((void *)(uintptr_t)w->data.data);
+    free((void *)(uintptr_t)w->scale.data);
+}
 
 static tt_status read_parts(packing *p, const tt_weights *w, const part *parts, int64_t n,
                             int64_t k, bool round, tt_err *e)
@@ -291,23 +336,31 @@ static tt_status read_parts(packing *p, const tt_weights *w, const part *parts, 
     tt_status s = TT_OK;
     for (int64_t i = 0; i < n && !s; i++)
         s = tt_weights_matrix(w, parts[i].name.text, parts[i].n, k, &p->weight[i], e);
-    for (int64_t i = 0; i < n && !s && round; i++)
-        if (p->weight[i].data.dtype != TT_I8) {
-            s = quantise_part(&p->weight[i], e);
-            p->rounded[i] = !s;
-        }
+    for (int64_t i = 0; i < n && !s; i++) {
+        if (!parts[i].paired)
+            continue;
+        s = reorder(&p->weight[i], &parts[i], e);
+        p->copied[i] = !s;
+    }
+    for (int64_t i = 0; i < n && !s && round; i++) {
+        tt_weight before = p->weight[i];
+        if (before.data.dtype == TT_I8)
+            continue;
+        s = quantise_part(&p->weight[i], e);
+        if (!s && p->copied[i])
+            free_copy(&before);
+        p->copied[i] |= !s;
+    }
     return s;
 }
 
 static void free_packing(packing *p, int64_t n)
 {
-    for (int64_t i = 0; i < n && p->rounded; i++)
-        if (p->rounded[i]) {
-            free((void *)(uintptr_t)p->weight[i].data.data);
-            free((void *)(uintptr_t)p->weight[i].scale.data);
-        }
+    for (int64_t i = 0; i < n && p->copied; i++)
+        if (p->copied[i])
+            free_copy(&p->weight[i]);
     free(p->weight);
-    free(p->rounded);
+    free(p->copied);
 }
 
 /* compute F32: of unrounded weights, whatever the mode is. */
@@ -315,9 +368,9 @@ static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, co
                            int64_t n, int64_t k, unsigned flags, tt_compute compute, tt_err *e)
 {
     float *bias = NULL;
-    packing p = {calloc((size_t)n, sizeof *p.weight), calloc((size_t)n, sizeof *p.rounded)};
+    packing p = {calloc((size_t)n, sizeof *p.weight), calloc((size_t)n, sizeof *p.copied)};
     tt_status s = TT_OK;
-    if (!p.weight || !p.rounded)
+    if (!p.weight || !p.copied)
         s = tt_fail(e, TT_ENOMEM, "no memory for a matrix of %lld parts", (long long)n);
     /* A table is looked up in the mapped original. */
     bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && compute != TT_COMPUTE_F32;
@@ -374,6 +427,13 @@ static tt_status bind_attention(const place *p, tt_trunk_layer *l, tt_err *e)
                        in_layer(p, -1, n->v, kv, n->v_bias)};
     part fused = in_layer(p, -1, n->qkv, q + 2 * kv, n->qkv_bias);
     part out = in_layer(p, -1, n->out, d, NULL);
+    part *turned[] = {&separate[0], &separate[1], &fused};
+    const int64_t heads[] = {t->heads, t->kv_heads, t->heads + t->kv_heads};
+    for (int i = 0; i < 3 && t->pairs; i++) {
+        turned[i]->paired = heads[i];
+        turned[i]->head_dim = t->head_dim;
+        turned[i]->turning = 2 * t->half;
+    }
     tt_status s = layer_vector(p, &l->norm1, n->norm1, d, e);
     if (!s)
         s = matrix(t, &l->qkv, p->w, n->qkv ? &fused : separate, n->qkv ? 1 : 3, d,
@@ -463,14 +523,18 @@ static tt_status bind_modulation(tt_trunk *t, const tt_weights *w, const tt_trun
 static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names, bool tied,
                            tt_err *e)
 {
-    part table = outside(names->table, t->vocab, NULL);
+    part table[3] = {outside(names->table, t->vocab, NULL)};
+    int64_t tables = 1;
+    for (int i = 0; i < 2; i++)
+        if (t->more_rows[i])
+            table[tables++] = outside(names->more_tables[i], t->more_rows[i], NULL);
     part head = outside(tied ? names->table : names->head, t->vocab, names->head_bias);
     part places = outside(names->place_table, t->places, NULL);
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
     tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
-        s = matrix_as(t, &t->table, w, &table, 1, t->width, share ? both : TT_MATRIX_TABLE,
+        s = matrix_as(t, &t->table, w, table, tables, t->width, share ? both : TT_MATRIX_TABLE,
                       t->compute, e);
     if (!s && t->places)
         s = matrix_as(t, &t->place_table, w, &places, 1, t->width, TT_MATRIX_TABLE, t->compute, e);
@@ -516,6 +580,7 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
     if (s)
         return tt_context(e, s, "layer 0");
     t->stored = first.data.dtype;
+    t->pairs = rotary->pairs;
     s = choose(t, mode, e);
     if (!s)
         s = rope(t, rotary, e);

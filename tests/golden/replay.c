@@ -61,6 +61,11 @@ static void flexar(const char *dir, totals *t)
     tt_replay_flexar(dir, t->glob, &t->passed, &t->failed);
 }
 
+static void restok(const char *dir, totals *t)
+{
+    tt_replay_restok(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -79,6 +84,7 @@ static const struct {
     {"masked-diffusion/llada_moe", llada_moe},
     {"masked-diffusion/llada2_moe", llada2_moe},
     {"masked-diffusion/mdlm", mdlm},
+    {"restok", restok},
     {"search", container},
     {"search/verifiers", verifiers},
     {"search/flexar", flexar},

@@ -21,5 +21,7 @@ int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, i
                    int *failed);
 int tt_replay_verifiers(const char *dir, const char *case_glob, int *passed, int *failed);
 int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *failed);
+int tt_replay_restok(const char *dir, const char *case_glob, const char *device, int *passed,
+                     int *failed);
 
 #endif
