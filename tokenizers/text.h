@@ -1,6 +1,7 @@
 /* text.h - text to token ids and back.
  *
- * A tokenizer is opened from a Hugging Face folder (tokenizer.json, tokenizer_config.json) and is
+ * A tokenizer is opened from a Hugging Face folder (tokenizer.json or what came before it, and
+ * tokenizer_config.json) and is
  * read-only afterwards: any number of threads may encode and decode with it at once.
  *
  * Text is bytes. Encoding replaces every maximal ill-formed UTF-8 part by U+FFFD first (the
@@ -33,7 +34,8 @@ enum {
     TT_TOK_ADD_SPECIAL = 1 << 1,   /* apply the post-processor (BOS, [CLS] ... [SEP]) */
 };
 
-/* folder: holds tokenizer.json, or else tokenizer.model (SentencePiece); tokenizer_config.json and
+/* folder: holds tokenizer.json, or else tokenizer.model (SentencePiece), or else vocab.json with
+ * merges.txt (GPT-2's and CLIP's byte-level BPE); tokenizer_config.json and
  * chat_template.jinja (chat template, bos/eos) are read when there. The settings "truncation" and
  * "padding" are ignored: the length of a request is the server's business. Fails with TT_EIO,
  * TT_EFORMAT (which member is wrong, with its JSON path), TT_EUNSUP (a model, normaliser,

@@ -56,6 +56,11 @@ static void verifiers(const char *dir, totals *t)
     tt_replay_verifiers(dir, t->glob, &t->passed, &t->failed);
 }
 
+static void clip(const char *dir, totals *t)
+{
+    tt_replay_clip(dir, t->glob, &t->passed, &t->failed);
+}
+
 static void flexar(const char *dir, totals *t)
 {
     tt_replay_flexar(dir, t->glob, &t->passed, &t->failed);
@@ -87,6 +92,7 @@ static const struct {
     {"restok", restok},
     {"search", container},
     {"search/verifiers", verifiers},
+    {"search/clip", clip},
     {"search/flexar", flexar},
 };
 

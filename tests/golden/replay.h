@@ -20,6 +20,7 @@ int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *dev
 int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, int *passed,
                    int *failed);
 int tt_replay_verifiers(const char *dir, const char *case_glob, int *passed, int *failed);
+int tt_replay_clip(const char *dir, const char *case_glob, int *passed, int *failed);
 int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *failed);
 int tt_replay_restok(const char *dir, const char *case_glob, const char *device, int *passed,
                      int *failed);

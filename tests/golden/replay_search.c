@@ -10,6 +10,8 @@
 
 #include "samplers/search/search.h"
 #include "samplers/verify/mix.h"
+#include "tokenizers/image/resize.h"
+#include "tokenizers/text.h"
 #include "tests/golden/bench.h"
 #include "tests/golden/replay.h"
 
@@ -440,6 +442,82 @@ int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *f
     {
         one_search(&b, o, integer(trace, "num_tokens", 0));
     }
+    cJSON_Delete(trace);
+    bench_close(&b);
+    *passed += b.passed;
+    *failed += b.failed;
+    return 0;
+}
+
+/* --- CLIP --- */
+
+static void clip_tokens(bench *b, const cJSON *list)
+{
+    tt_tok *tok = NULL;
+    tt_err e = {0};
+    const cJSON *o;
+    int at = 0;
+    tt_status s = tt_tok_open(&tok, b->dir, &e);
+    cJSON_ArrayForEach(o, list)
+    {
+        char name[64], why[96];
+        tt_ids ids = {0};
+        const char *text = member(o, "text")->valuestring;
+        const cJSON *want = member(o, "tiny_ids");
+        int n = cJSON_GetArraySize(want);
+        snprintf(name, sizeof name, "tokens.%d", at++);
+        if (!s)
+            s = tt_tok_encode(tok, text, strlen(text), TT_TOK_ADD_SPECIAL, &ids, &e);
+        bool ok = !s;
+        snprintf(why, sizeof why, "%.90s", e.text);
+        for (int i = 0; i < n && ok; i++) {
+            int have = (size_t)i < ids.count ? ids.id[i] : 0; /* zeros behind the end */
+            ok = have == cJSON_GetArrayItem(want, i)->valueint;
+            snprintf(why, sizeof why, "id %d is %d", i, have);
+        }
+        report(b, name, ok, why);
+        tt_ids_free(&ids);
+    }
+    tt_tok_close(tok);
+}
+
+/* The pictures as the network sees them. */
+static void clip_pictures(bench *b)
+{
+    static const float mean[] = {0.48145466f, 0.4578275f, 0.40821073f};
+    static const float deviation[] = {0.26862954f, 0.26130258f, 0.27577711f};
+    enum { SIDE = 32 };
+    for (int i = 0; i < 4; i++) {
+        char name[64];
+        tt_tensor t;
+        tt_err e = {0};
+        uint8_t small[SIDE * SIDE * 3];
+        float planes[3 * SIDE * SIDE];
+        snprintf(name, sizeof name, "image%d/u8", i);
+        tt_status s = tt_weights_get(b->expected, name, 3, (int64_t[]){-1, -1, 3}, &t, &e);
+        if (!s)
+            s = tt_resize_crop(small, SIDE, t.data, (int32_t)t.dim[1], (int32_t)t.dim[0], &e);
+        snprintf(name, sizeof name, "image%d/preprocessed", i);
+        if (s) {
+            report(b, name, false, e.text);
+            continue;
+        }
+        tt_image_normalise(planes, small, SIDE * SIDE, mean, deviation);
+        compare(b, name, planes);
+    }
+}
+
+int tt_replay_clip(const char *dir, const char *case_glob, int *passed, int *failed)
+{
+    bench b = {.dir = dir, .glob = case_glob};
+    cJSON *trace = read_json(&b, "trace.json");
+    if (!trace || !bench_expect(&b)) {
+        cJSON_Delete(trace);
+        ++*failed;
+        return -1;
+    }
+    clip_tokens(&b, member(trace, "tiny_tokenizer"));
+    clip_pictures(&b);
     cJSON_Delete(trace);
     bench_close(&b);
     *passed += b.passed;

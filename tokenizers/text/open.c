@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokenizers/text/pair.h"
 #include "tokenizers/text/tok.h"
 
 enum { MAX_FILE = 512 << 20 }; /* the largest known tokenizer.json has 33 MB */
@@ -232,6 +233,23 @@ tt_status tt_tok_open_text(tt_tok **out, const char *json, size_t json_bytes, co
     return open_source(out, &s, e);
 }
 
+/* vocab.json and merges.txt, read as one tokenizer.json. */
+static tt_status read_pair(const char *folder, tt_buf *out, bool *there, tt_err *e)
+{
+    tt_buf vocab = {0}, merges = {0};
+    bool both = false;
+    tt_status st = read_file(folder, "vocab.json", &vocab, &both, e);
+    if (!st && both)
+        st = read_file(folder, "merges.txt", &merges, &both, e);
+    if (!st && both)
+        st = tt_tok_join_pair(out, tt_buf_text(&vocab), vocab.size, tt_buf_text(&merges),
+                              merges.size, e);
+    *there = both;
+    tt_buf_free(&vocab);
+    tt_buf_free(&merges);
+    return st;
+}
+
 tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e)
 {
     *out = NULL;
@@ -242,7 +260,11 @@ tt_status tt_tok_open(tt_tok **out, const char *folder, tt_err *e)
     if (!st && !there)
         st = read_file(folder, "tokenizer.model", &data, &there, e);
     if (!st && !there)
-        st = tt_fail(e, TT_EIO, "neither tokenizer.json nor tokenizer.model is there");
+        st = read_pair(folder, &data, &json, e);
+    there |= json;
+    if (!st && !there)
+        st = tt_fail(e, TT_EIO, "none of tokenizer.json, tokenizer.model, and vocab.json with "
+                     "merges.txt is there");
     if (!st)
         st = read_file(folder, "tokenizer_config.json", &config, &has_config, e);
     if (!st)
