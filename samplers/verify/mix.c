@@ -15,7 +15,7 @@ static int32_t rank_of(const float *score, int32_t n, int32_t i)
 {
     int32_t rank = 0;
     for (int32_t j = 0; j < n; j++)
-        rank += score[j] > score[i] || (score[j] == score[i] && j < i);
+        rank += score[j] > score[i] || (j < i && score[j] == score[i]);
     return rank;
 }
 
