@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "kernels/base/err.h"
+#include "kernels/base/rng.h"
 #include "kernels/tensor.h"
 
 #ifdef __cplusplus
@@ -355,6 +356,35 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
                                    int64_t ldx, const float *scale, int64_t rows, int64_t dim,
                                    tt_err *e);
 
+/* --- latent states: rows that go from pass to pass --- */
+
+/* to[r][0..dim) = from[r][0..dim); rows where either is NULL are left alone. to, from: device
+ * lists of device pointers. No row is written that another one reads. */
+typedef tt_status tt_op_copy_rows(tt_stream *s, tt_act *const *to, const tt_act *const *from,
+                                  int64_t rows, int64_t dim, tt_err *e);
+
+/* y[r] = a[r] * y[r] + b[r] * x[r]; where b[r] is 0, x[r] is not read. a, b: device. Agreement:
+ * 1e-6 relative L2 (F32). */
+typedef tt_status tt_op_blend(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                              const float *a, const float *b, int64_t rows, int64_t dim, tt_err *e);
+
+/* Sums over the channels of a row. */
+typedef struct {
+    float xx, yy, xy; /* x^2, y^2, x y */
+    float dd;         /* (x - y)^2 */
+} tt_row_products;
+
+/* out: host, rows; valid after sync. Agreement: 1e-5 relative to sqrt(xx yy), of dd to itself. */
+typedef tt_status tt_op_row_products(tt_stream *s, tt_row_products *out, const tt_act *x,
+                                     int64_t ldx, const tt_act *y, int64_t ldy, int64_t rows,
+                                     int64_t dim, tt_err *e);
+
+/* y[r][i] = scale[r] * tt_truncated_normal(number i at the address at[r]). at, scale: device. The
+ * same float32 on every backend, rounded to the type of y; a row of scale 0 becomes zeros. */
+typedef tt_status tt_op_truncated_normal(tt_stream *s, tt_act *y, int64_t ldy,
+                                         const tt_rng_address *at, const float *scale, int64_t rows,
+                                         int64_t dim, tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -365,7 +395,11 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
     X(gelu)            \
     X(head_kl)         \
     X(head_mean)       \
-    X(add_scaled)
+    X(add_scaled)      \
+    X(copy_rows)       \
+    X(blend)           \
+    X(row_products)    \
+    X(truncated_normal)
 
 /* --- optional --- */
 

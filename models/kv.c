@@ -6,7 +6,15 @@
 
 tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
 {
+    return tt_kv_open_shared(out, m, columns, &(tt_kv_sharing){.entries = 1}, e);
+}
+
+tt_status tt_kv_open_shared(tt_kv **out, tt_model *m, int32_t columns,
+                            const tt_kv_sharing *sharing, tt_err *e)
+{
     *out = NULL;
+    if (sharing->entries < 1 || sharing->entries > TT_MAX_RECURRENCE)
+        return tt_fail(e, TT_EINVAL, "%d entries per core layer", sharing->entries);
     if (columns < 1 || columns > 2 * m->info.context)
         return tt_fail(e, TT_EINVAL, "a store of %d columns; the model has %lld", columns,
                        (long long)m->info.context);
@@ -17,12 +25,18 @@ tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e)
                   .columns = columns,
                   .layers = m->info.layers,
                   .width = m->info.kv_heads * m->info.head_dim,
-                  .act_bytes = tt_dtype_size(m->info.act)};
+                  .act_bytes = tt_dtype_size(m->info.act),
+                  .prelude = m->info.prelude_layers,
+                  .core = m->info.core_layers,
+                  .sharing = *sharing};
     kv->filled = calloc((size_t)columns, 1);
-    tt_status s = kv->filled ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
+    kv->depth = calloc((size_t)columns, sizeof *kv->depth);
+    tt_status s = kv->filled && kv->depth
+                      ? TT_OK
+                      : tt_fail(e, TT_ENOMEM, "no memory for a key/value store");
     if (!s)
         s = m->stream->op.alloc(m->stream, &kv->memory,
-                                (size_t)(m->info.layers * 2 * columns * kv->width) * kv->act_bytes,
+                                (size_t)columns * tt_kv_column_bytes(&m->info, sharing->entries),
                                 e);
     if (s) {
         tt_kv_close(kv);
@@ -39,7 +53,31 @@ void tt_kv_close(tt_kv *kv)
     if (kv->memory)
         kv->stream->op.release(kv->stream, kv->memory);
     free(kv->filled);
+    free(kv->depth);
     free(kv);
+}
+
+size_t tt_kv_column_bytes(const tt_model_info *info, int32_t entries)
+{
+    int64_t width = info->kv_heads * info->head_dim;
+    size_t core = (size_t)(2 * info->core_layers * width) * tt_dtype_size(info->act);
+    return info->kv_bytes_per_column + (size_t)(entries - 1) * core;
+}
+
+int32_t tt_kv_entry(const tt_kv *kv, int32_t recurrence)
+{
+    int32_t n = kv->sharing.entries;
+    if (recurrence < n)
+        return recurrence;
+    return kv->sharing.anchored ? n - 1 : recurrence % n;
+}
+
+int64_t tt_kv_slot(const tt_kv *kv, int64_t layer, int32_t entry)
+{
+    if (layer < kv->prelude)
+        return layer;
+    bool coda = layer >= kv->prelude + kv->core;
+    return layer + kv->core * (coda ? kv->sharing.entries - 1 : entry);
 }
 
 static tt_act *at(const tt_kv *kv, int64_t slab, int32_t column)
@@ -48,14 +86,14 @@ static tt_act *at(const tt_kv *kv, int64_t slab, int32_t column)
            (size_t)((slab * kv->columns + column) * kv->width) * kv->act_bytes;
 }
 
-tt_act *tt_kv_key(const tt_kv *kv, int64_t layer, int32_t column)
+tt_act *tt_kv_key(const tt_kv *kv, int64_t slot, int32_t column)
 {
-    return at(kv, layer * 2, column);
+    return at(kv, slot * 2, column);
 }
 
-tt_act *tt_kv_value(const tt_kv *kv, int64_t layer, int32_t column)
+tt_act *tt_kv_value(const tt_kv *kv, int64_t slot, int32_t column)
 {
-    return at(kv, layer * 2 + 1, column);
+    return at(kv, slot * 2 + 1, column);
 }
 
 tt_status tt_kv_copy(tt_kv *to, const tt_kv *from, int32_t columns, tt_err *e)

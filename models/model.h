@@ -14,6 +14,7 @@
 typedef struct tt_model tt_model;
 typedef struct tt_kv tt_kv;
 typedef struct tt_memo tt_memo;
+typedef struct tt_depth tt_depth; /* models/depth.h */
 
 enum { /* what a family can do; samplers say which of these they need */
     TT_KIND_BIDIRECTIONAL = 1 << 0, /* masked LM: every row may see every column */
@@ -21,9 +22,11 @@ enum { /* what a family can do; samplers say which of these they need */
     TT_KIND_INSERTION = 1 << 2,
     TT_KIND_BLOCKS = 1 << 3, /* masked LM: a row sees columns up to the end of its own block */
     TT_KIND_TIMED = 1 << 4,  /* rows are conditioned on the noise level of their sequence */
+    TT_KIND_RECURRENT = 1 << 6, /* recurrent depth (models/depth.h) */
     /* Not what it is but what more it can; cleared where the device cannot. */
     TT_KIND_MEMO = 1 << 8,    /* keep rows between passes (tt_want.memo, tt_pass.mix) */
     TT_KIND_SHADOWS = 1 << 9, /* shadow rows (tt_pass_seq.hole), which predict their own column */
+    TT_KIND_DECIDES = 1 << 10, /* the checkpoint has a learned exit rule */
 };
 
 /* --- a pass --- */
@@ -39,6 +42,8 @@ typedef struct {
                   nothing is kept after the pass */
     int32_t hole; /* > 0 (TT_SEE_ALL alone): its i-th row does not see column hole - 1 + i */
     const tt_memo *memo; /* of expected embeddings, where tt_pass.mix is not 0; or NULL */
+    tt_depth *depth; /* for models with TT_KIND_RECURRENT; NULL: their default recurrences, from
+                        fresh states of seed 0 */
 } tt_pass_seq;
 
 /* A row whose output distribution is wanted. */
@@ -73,7 +78,9 @@ typedef struct {
     float *logits;       /* out: wants x vocab, or NULL (tests and scoring of few rows only) */
     float *hidden;       /* out: (layers + 1) x rows x width, the residual stream after the
                             embedding and after each layer, the last one normalised; or NULL.
-                            For tests: embeddings ask for `state` */
+                            For tests: embeddings ask for `state`. Of recurrent depth 4 x rows x
+                            width: what the core reads beside the state, the states before the
+                            first and after the last recurrence, and the last normalised */
     int64_t states;           /* rows whose final hidden state is wanted */
     const int64_t *state_row; /* which, ascending, none twice */
     float *state;             /* out: states x width, normalised: what the head reads */
@@ -109,6 +116,11 @@ typedef struct {
     const char *sampler;             /* default sampler; NULL: low_confidence */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;
+    /* Of recurrent depth, else 0: layers before and in the core (the rest follows it), default
+     * number of recurrences, elements of the matrices of one recurrence. */
+    int64_t prelude_layers, core_layers;
+    int32_t recurrence;
+    int64_t core_weights;
     tt_dtype act;        /* of activations, keys and values */
     const char *compute; /* "f32", "bf16", "int8 weights, bf16 products" */
 } tt_model_info;
@@ -162,6 +174,8 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e);
  * repeat positions. */
 tt_status tt_kv_open(tt_kv **out, tt_model *m, int32_t columns, tt_err *e);
 void tt_kv_close(tt_kv *kv); /* NULL is fine */
+/* Bytes of a column, `entries` of them for each core layer of recurrent depth. */
+size_t tt_kv_column_bytes(const tt_model_info *info, int32_t entries);
 
 /* --- rows of one sequence kept between passes (models/memo.h) --- */
 

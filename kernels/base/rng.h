@@ -102,4 +102,38 @@ TT_RNG_FN float tt_gumbel(uint32_t x)
     return -tt_logf_fixed(minus_log_u);
 }
 
+/* Standard normal noise cut off at three standard deviations, by inversion: sqrt(2) erfinv(v) with
+ * v uniform in +-erf(3 / sqrt 2). erfinv as M. Giles approximates it in single precision
+ * ("Approximating the erfinv function", GPU Computing Gems 2, 2012; relative error below 4e-7); the
+ * square root is correctly rounded everywhere, so the bits are too. */
+TT_RNG_FN float tt_truncated_normal(uint32_t x)
+{
+    float v = ((float)(int32_t)(x ^ 0x80000000u) + 0.5f) * (0x1p-31f * 0.9973002f);
+    float w = -tt_logf_fixed((1.0f - v) * (1.0f + v)), p;
+    if (w < 5.0f) {
+        w = w - 2.5f;
+        p = 2.81022636e-08f;
+        p = fmaf(p, w, 3.43273939e-07f);
+        p = fmaf(p, w, -3.5233877e-06f);
+        p = fmaf(p, w, -4.39150654e-06f);
+        p = fmaf(p, w, 2.1858087e-04f);
+        p = fmaf(p, w, -1.25372503e-03f);
+        p = fmaf(p, w, -4.17768164e-03f);
+        p = fmaf(p, w, 2.46640727e-01f);
+        p = fmaf(p, w, 1.50140941f);
+    } else {
+        w = sqrtf(w) - 3.0f;
+        p = -2.00214257e-04f;
+        p = fmaf(p, w, 1.00950558e-04f);
+        p = fmaf(p, w, 1.34934322e-03f);
+        p = fmaf(p, w, -3.67342844e-03f);
+        p = fmaf(p, w, 5.73950773e-03f);
+        p = fmaf(p, w, -7.6224613e-03f);
+        p = fmaf(p, w, 9.43887047e-03f);
+        p = fmaf(p, w, 1.00167406f);
+        p = fmaf(p, w, 2.83297682f);
+    }
+    return p * v * 1.41421354f;
+}
+
 #endif

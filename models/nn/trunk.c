@@ -438,7 +438,7 @@ static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *
 
 /* Activations to host float32. Narrow ones land in the first half of out and are widened there,
  * from the end, so that none is overwritten before it was read. */
-static tt_status save_hidden(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e)
+tt_status tt_trunk_download(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e)
 {
     tt_stream *s = t->stream;
     size_t n = (size_t)(rows * t->width);
@@ -464,7 +464,7 @@ static tt_status save_states(tt_trunk *t, const tt_pass *p, const tt_trunk_space
     tt_status st = t->stream->op.gather(t->stream, v->h, d, rows->x, d, v->state_row, n, d, e);
     if (!st)
         st = normalise(t, v, v->h, v->h, t->norm, n, v->state_mod, tt_trunk_slot(t->layers, 0), e);
-    return st ? st : save_hidden(t, v->h, n, p->state, e);
+    return st ? st : tt_trunk_download(t, v->h, n, p->state, e);
 }
 
 /* --- the head --- */
@@ -565,7 +565,7 @@ static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const
         if (!st)
             st = advance(t, p, v, rows, i, e);
         if (!st && p->hidden && i < t->layers - 1)
-            st = save_hidden(t, v->x, p->rows, p->hidden + (i + 1) * p->rows * t->width, e);
+            st = tt_trunk_download(t, v->x, p->rows, p->hidden + (i + 1) * p->rows * t->width, e);
     }
     return st;
 }
@@ -580,7 +580,7 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
     if (!st && n->mixes)
         st = tt_trunk_mix(t, p, v, e);
     if (!st && p->hidden)
-        st = save_hidden(t, v->x, p->rows, p->hidden, e);
+        st = tt_trunk_download(t, v->x, p->rows, p->hidden, e);
     if (!st && n->conditions)
         st = modulate(t, p, n, v, e);
     tt_trunk_rows rows = {.rows = n->rows, .x = v->x, .q = v->qkv,
@@ -592,7 +592,7 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
         st = normalise(t, v, v->h, v->x, t->norm, p->rows, v->row_mod,
                        tt_trunk_slot(t->layers, 0), e);
         if (!st)
-            st = save_hidden(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
+            st = tt_trunk_download(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
     }
     if (!st && p->states)
         st = save_states(t, p, v, &rows, e);

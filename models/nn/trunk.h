@@ -18,6 +18,7 @@
 
 typedef struct {
     float *norm1, *norm2;   /* device, [width] */
+    float *after1, *after2; /* of sandwich blocks: norms of the two sums; else NULL */
     tt_matrix *qkv;         /* rows: all q heads, all k heads, all v heads */
     float *q_norm, *k_norm; /* device, [head_dim]; NULL: heads are not normalised */
     tt_matrix *out;

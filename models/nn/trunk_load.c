@@ -4,10 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/nn/trunk.h"
+#include "models/nn/trunk_load.h"
 
-/* Arithmetic for a weights mode, given how this checkpoint stores its matrices. */
-static tt_status choose(tt_trunk *t, tt_weights_mode mode, tt_err *e)
+tt_status tt_trunk_choose(tt_trunk *t, tt_weights_mode mode, tt_err *e)
 {
     tt_stream *s = t->stream;
     tt_dtype stored = t->stored;
@@ -95,6 +94,8 @@ void tt_trunk_close(tt_trunk *t)
         tt_trunk_layer *l = &t->layer[i];
         s->op.release(s, l->norm1);
         s->op.release(s, l->norm2);
+        s->op.release(s, l->after1);
+        s->op.release(s, l->after2);
         s->op.matrix_close(s, l->qkv);
         s->op.matrix_close(s, l->out);
         s->op.release(s, l->q_norm);
@@ -131,8 +132,8 @@ static tt_status to_device(tt_trunk *t, float **out, const float *host, int64_t 
     return s ? s : t->stream->op.sync(t->stream, e);
 }
 
-static tt_status vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
-                        int64_t n, tt_err *e)
+tt_status tt_trunk_vector(tt_trunk *t, float **out, const tt_weights *w, const char *name,
+                          int64_t n, tt_err *e)
 {
     tt_tensor v;
     tt_status s = tt_weights_get(w, name, 1, (int64_t[]){n}, &v, e);
@@ -164,7 +165,7 @@ double tt_rotary_frequency(const tt_rotary *r, int64_t i)
     return (1 - s) * f / r->factor + s * f;
 }
 
-static tt_status rope(tt_trunk *t, const tt_rotary *r, tt_err *e)
+tt_status tt_trunk_rotation(tt_trunk *t, const tt_rotary *r, tt_err *e)
 {
     t->half = r->width / 2;
     float *host = malloc((size_t)t->half * sizeof *host);
@@ -294,12 +295,6 @@ static tt_status read_bias(float **out, const tt_weights *w, const part *list, i
     return TT_OK;
 }
 
-/* Parts on their way into a matrix. Copies, rounded or reordered, live only while packing. */
-typedef struct {
-    tt_weight *weight;
-    bool *copied;
-} packing;
-
 /* A copy with its rows in our order. */
 static tt_status reorder(tt_weight *w, const part *p, tt_err *e)
 {
@@ -330,37 +325,27 @@ static void free_copy(tt_weight *w)
     free((void *)(uintptr_t)w->scale.data);
 }
 
-static tt_status read_parts(packing *p, const tt_weights *w, const part *parts, int64_t n,
-                            int64_t k, bool round, tt_err *e)
+tt_status tt_trunk_pack(tt_trunk *t, tt_matrix **out, tt_weight *list, int64_t parts,
+                        const float *bias, unsigned flags, tt_compute compute, tt_err *e)
 {
-    tt_status s = TT_OK;
-    for (int64_t i = 0; i < n && !s; i++)
-        s = tt_weights_matrix(w, parts[i].name.text, parts[i].n, k, &p->weight[i], e);
-    for (int64_t i = 0; i < n && !s; i++) {
-        if (!parts[i].paired)
-            continue;
-        s = reorder(&p->weight[i], &parts[i], e);
-        p->copied[i] = !s;
-    }
-    for (int64_t i = 0; i < n && !s && round; i++) {
-        tt_weight before = p->weight[i];
-        if (before.data.dtype == TT_I8)
-            continue;
-        s = quantise_part(&p->weight[i], e);
-        if (!s && p->copied[i])
-            free_copy(&before);
-        p->copied[i] |= !s;
-    }
+    bool *rounded = calloc((size_t)parts, sizeof *rounded);
+    tt_status s = rounded ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory to pack a matrix");
+    /* A table is looked up in the mapped original. */
+    bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && compute != TT_COMPUTE_F32;
+    for (int64_t i = 0; i < parts && !s && round; i++)
+        if (list[i].data.dtype != TT_I8) {
+            s = quantise_part(&list[i], e);
+            rounded[i] = !s;
+        }
+    if (!s)
+        s = t->stream->op.matrix_open(t->stream, out, list, (int)parts, bias, compute, flags, e);
+    for (int64_t i = 0; i < parts && rounded; i++)
+        if (rounded[i]) { /* the copies live only while packing */
+            free((void *)(uintptr_t)list[i].data.data);
+            free((void *)(uintptr_t)list[i].scale.data);
+        }
+    free(rounded);
     return s;
-}
-
-static void free_packing(packing *p, int64_t n)
-{
-    for (int64_t i = 0; i < n && p->copied; i++)
-        if (p->copied[i])
-            free_copy(&p->weight[i]);
-    free(p->weight);
-    free(p->copied);
 }
 
 /* compute F32: of unrounded weights, whatever the mode is. */
@@ -368,23 +353,26 @@ static tt_status matrix_as(tt_trunk *t, tt_matrix **out, const tt_weights *w, co
                            int64_t n, int64_t k, unsigned flags, tt_compute compute, tt_err *e)
 {
     float *bias = NULL;
-    packing p = {calloc((size_t)n, sizeof *p.weight), calloc((size_t)n, sizeof *p.copied)};
+    tt_weight *weight = calloc((size_t)n, sizeof *weight);
+    tt_weight *copy = calloc((size_t)n, sizeof *copy); /* in our order, where it differs */
     tt_status s = TT_OK;
-    if (!p.weight || !p.copied)
+    if (!weight || !copy)
         s = tt_fail(e, TT_ENOMEM, "no memory for a matrix of %lld parts", (long long)n);
-    /* A table is looked up in the mapped original. */
-    bool round = t->quantise && !(flags & TT_MATRIX_TABLE) && compute != TT_COMPUTE_F32;
-    if (!s)
-        s = read_parts(&p, w, parts, n, k, round, e);
+    for (int64_t i = 0; i < n && !s; i++)
+        s = tt_weights_matrix(w, parts[i].name.text, parts[i].n, k, &weight[i], e);
+    for (int64_t i = 0; i < n && !s; i++)
+        if (parts[i].paired && !(s = reorder(&weight[i], &parts[i], e)))
+            copy[i] = weight[i];
     if (!s)
         s = read_bias(&bias, w, parts, n, e);
     if (!s)
-        s = t->stream->op.matrix_open(t->stream, out, p.weight, (int)n, bias, compute, flags, e);
+        s = tt_trunk_pack(t, out, weight, n, bias, flags, compute, e);
+    for (int64_t i = 0; i < n && copy; i++)
+        free_copy(&copy[i]);
     free(bias);
-    if (s)
-        tt_context(e, s, "tensor '%.80s'", parts[0].name.text);
-    free_packing(&p, n);
-    return s;
+    free(weight);
+    free(copy);
+    return s ? tt_context(e, s, "tensor '%.80s'", parts[0].name.text) : TT_OK;
 }
 
 static tt_status matrix(tt_trunk *t, tt_matrix **out, const tt_weights *w, const part *parts,
@@ -415,7 +403,7 @@ static tt_status layer_vector(const place *p, float **out, const char *suffix, i
                               tt_err *e)
 {
     tensor_name name = name_of(p->names, p->i, -1, suffix);
-    return suffix ? vector(p->t, out, p->w, name.text, n, e) : TT_OK;
+    return suffix ? tt_trunk_vector(p->t, out, p->w, name.text, n, e) : TT_OK;
 }
 
 static tt_status bind_attention(const place *p, tt_trunk_layer *l, tt_err *e)
@@ -519,9 +507,8 @@ static tt_status bind_modulation(tt_trunk *t, const tt_weights *w, const tt_trun
     return s;
 }
 
-/* Tied weights share one matrix unless rounding makes the two uses differ. */
-static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names, bool tied,
-                           tt_err *e)
+tt_status tt_trunk_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *names, bool tied,
+                        tt_err *e)
 {
     part table[3] = {outside(names->table, t->vocab, NULL)};
     int64_t tables = 1;
@@ -532,7 +519,7 @@ static tt_status bind_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_name
     part places = outside(names->place_table, t->places, NULL);
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
-    tt_status s = vector(t, &t->norm, w, names->norm, t->width, e);
+    tt_status s = tt_trunk_vector(t, &t->norm, w, names->norm, t->width, e);
     if (!s)
         s = matrix_as(t, &t->table, w, table, tables, t->width, share ? both : TT_MATRIX_TABLE,
                       t->compute, e);
@@ -581,9 +568,9 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
         return tt_context(e, s, "layer 0");
     t->stored = first.data.dtype;
     t->pairs = rotary->pairs;
-    s = choose(t, mode, e);
+    s = tt_trunk_choose(t, mode, e);
     if (!s)
-        s = rope(t, rotary, e);
+        s = tt_trunk_rotation(t, rotary, e);
     for (int64_t i = 0; i < t->layers && !s; i++) {
         s = bind_layer(&(place){t, w, names, i}, e);
         if (progress)
@@ -591,5 +578,5 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
     }
     if (!s && t->modulation.width)
         s = bind_modulation(t, w, names, e);
-    return s ? s : bind_ends(t, w, names, tied, e);
+    return s ? s : tt_trunk_ends(t, w, names, tied, e);
 }

@@ -72,5 +72,7 @@ tt_status tt_trunk_mix(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, t
 /* Keeps what wants [from, from + n), whose draws these are, keep for the next pass. */
 tt_status tt_trunk_keep(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, int64_t from,
                         int64_t n, const tt_draw *draw, tt_err *e);
+/* Rows of activations to host float32; returns when they are there. */
+tt_status tt_trunk_download(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e);
 
 #endif

@@ -71,6 +71,11 @@ static void restok(const char *dir, totals *t)
     tt_replay_restok(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void raven(const char *dir, totals *t)
+{
+    tt_replay_raven(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -94,6 +99,7 @@ static const struct {
     {"search/verifiers", verifiers},
     {"search/clip", clip},
     {"search/flexar", flexar},
+    {"recurrent-depth", raven},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */

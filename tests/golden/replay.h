@@ -24,5 +24,7 @@ int tt_replay_clip(const char *dir, const char *case_glob, int *passed, int *fai
 int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *failed);
 int tt_replay_restok(const char *dir, const char *case_glob, const char *device, int *passed,
                      int *failed);
+int tt_replay_raven(const char *dir, const char *case_glob, const char *device, int *passed,
+                    int *failed);
 
 #endif
