@@ -385,6 +385,25 @@ typedef tt_status tt_op_truncated_normal(tt_stream *s, tt_act *y, int64_t ldy,
                                          const tt_rng_address *at, const float *scale, int64_t rows,
                                          int64_t dim, tt_err *e);
 
+/* --- attention with a bias --- */
+
+/* One sequence's share. Keys and values are rows of heads * head_dim. Host struct, device pointers
+ * inside. */
+typedef struct {
+    int64_t query_row, query_rows; /* rows of q and out */
+    const tt_act *k, *v;
+    int64_t ld_kv, keys;
+    const float *bias; /* of head 0, query row 0, key 0; -inf: the key is not seen */
+    int64_t bias_head, bias_query, bias_key; /* steps between its numbers; may be 0 or negative */
+} tt_biased_span;
+
+/* softmax(q k^T * scale + bias) v per span and head: relative positions (T5), soft masks (COMiT). A
+ * query that sees no key yields zeros. Agreement: as `attention`. span: host. */
+typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
+                                         int64_t ldq, const tt_biased_span *span, int64_t spans,
+                                         int64_t heads, int64_t head_dim, float scale,
+                                         tt_compute compute, tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -399,7 +418,8 @@ typedef tt_status tt_op_truncated_normal(tt_stream *s, tt_act *y, int64_t ldy,
     X(copy_rows)       \
     X(blend)           \
     X(row_products)    \
-    X(truncated_normal)
+    X(truncated_normal) \
+    X(attention_biased)
 
 /* --- optional --- */
 

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/nn/vit.h"
+#include "models/nn/patches.h"
 
 /* One tower. */
 typedef struct {
@@ -23,10 +23,8 @@ struct tt_clip {
     tt_weights *weights;
     tt_clip_info info;
     tower image, text;
-    int32_t patch, grid;
-    tt_matrix *patches; /* [width, 3 patch^2] */
+    tt_patches patches;
     tt_vit_norm first;  /* before the image tower's blocks */
-    float *place;       /* host: (1 + grid^2) x width, the class token in the first row */
     tt_matrix *table;
     float *text_place;  /* host: context x width */
 };
@@ -77,50 +75,24 @@ static tt_status bind_one(const tt_bind *b, tt_matrix **out, const char *name, i
 
 static tt_status open_image(tt_clip *c, const tt_bind *bind, tt_config *config, tt_err *e)
 {
+    static const tt_patch_names names = {
+        .kernel = "vision_model.embeddings.patch_embedding.weight",
+        .class_token = "vision_model.embeddings.class_embedding",
+        .place = "vision_model.embeddings.position_embedding.weight"};
     tower *t = &c->image;
+    c->info.side = c->patches.side = (int32_t)tt_config_need_int(config, "image_size", 1, 1 << 12);
+    c->patches.patch = (int32_t)tt_config_need_int(config, "patch_size", 1, 1 << 12);
+    if (tt_config_int(config, "num_channels", 3, 1, 64) != 3)
+        return tt_fail(e, TT_EUNSUP, "config key 'num_channels': only 3 are supported");
     tt_status s = open_tower(t, c, bind, config, "vision_model", e);
-    c->info.side = (int32_t)tt_config_need_int(config, "image_size", 1, 1 << 12);
-    c->patch = (int32_t)tt_config_need_int(config, "patch_size", 1, 1 << 12);
     if (!s)
-        s = tt_config_status(config, e);
-    if (!s && (c->info.side % c->patch || tt_config_int(config, "num_channels", 3, 1, 64) != 3))
-        s = tt_fail(e, TT_EFORMAT, "config key 'patch_size': pictures of %d pixels in patches of "
-                    "%d", c->info.side, c->patch);
-    if (s)
-        return s;
-    int64_t d = t->vit.width, in = 3 * (int64_t)c->patch * c->patch;
-    c->grid = c->info.side / c->patch;
-    int64_t rows = 1 + (int64_t)c->grid * c->grid;
-    float *first = malloc((size_t)d * sizeof *first);
-    c->place = malloc((size_t)(rows * d) * sizeof *c->place);
-    tt_tensor kernel;
-    tt_weight weight = {0};
-    if (!first || !c->place)
-        s = tt_fail(e, TT_ENOMEM, "no memory for %lld places", (long long)rows);
+        s = tt_patches_bind(&c->patches, &t->vit, bind, &names, e);
     if (!s)
-        s = tt_bind_host(c->weights, c->place, "vision_model.embeddings.position_embedding.weight",
-                         rows * d, e);
+        s = tt_vit_bind_norm(&c->first, bind, "vision_model.pre_layrnorm", t->vit.width, e);
     if (!s)
-        s = tt_bind_host(c->weights, first, "vision_model.embeddings.class_embedding", d, e);
-    for (int64_t i = 0; i < d && !s; i++)
-        c->place[i] += first[i];
-    free(first);
-    if (!s)
-        s = tt_weights_get(c->weights, "vision_model.embeddings.patch_embedding.weight", 4,
-                           (int64_t[]){d, 3, c->patch, c->patch}, &kernel, e);
-    if (s)
-        return s;
-    weight.data = kernel;
-    weight.data.rank = 2;
-    weight.data.dim[1] = in;
-    s = c->stream->op.matrix_open(c->stream, &c->patches, &weight, 1, NULL, bind->compute,
-                                  TT_MATRIX_LINEAR, e);
-    if (!s)
-        s = tt_vit_bind_norm(&c->first, bind, "vision_model.pre_layrnorm", d, e);
-    if (!s)
-        s = tt_vit_bind_norm(&t->last, bind, "vision_model.post_layernorm", d, e);
+        s = tt_vit_bind_norm(&t->last, bind, "vision_model.post_layernorm", t->vit.width, e);
     return s ? s : bind_one(bind, &t->projection, "visual_projection.weight", c->info.projection,
-                            d, TT_MATRIX_LINEAR, e);
+                            t->vit.width, TT_MATRIX_LINEAR, e);
 }
 
 static tt_status open_text(tt_clip *c, const tt_bind *bind, tt_config *config, tt_err *e)
@@ -239,10 +211,9 @@ void tt_clip_close(tt_clip *c)
         return;
     close_tower(&c->image, c->stream);
     close_tower(&c->text, c->stream);
-    c->stream->op.matrix_close(c->stream, c->patches);
+    tt_patches_close(&c->patches, c->stream);
     c->stream->op.matrix_close(c->stream, c->table);
     tt_vit_norm_close(&c->first, c->stream);
-    free(c->place);
     free(c->text_place);
     tt_weights_close(c->weights);
     free(c);
@@ -293,62 +264,28 @@ static tt_status run_tower(tower *t, tt_act *x, int64_t rows, const tt_vit_span 
     return st;
 }
 
-/* Patches as rows: channel, then row, then column of the patch; a row of zeros for the class. */
-static void unfold(const tt_clip *c, float *out, const float *planes)
-{
-    int64_t p = c->patch, side = c->info.side, in = 3 * p * p;
-    memset(out, 0, (size_t)in * sizeof *out);
-    out += in;
-    for (int64_t gy = 0; gy < c->grid; gy++)
-        for (int64_t gx = 0; gx < c->grid; gx++)
-            for (int64_t k = 0; k < 3 * p; k++, out += p)
-                memcpy(out, planes + (k / p * side + gy * p + k % p) * side + gx * p,
-                       (size_t)p * sizeof *out);
-}
-
 /* How many things run at once: working memory stays bounded. */
 enum { IMAGES = 32, TEXTS = 64 };
 
 static tt_status some_images(tt_clip *c, float *vector, const float *planes, int64_t n,
                              float *hidden, tt_err *e)
 {
-    tt_stream *s = c->stream;
     tower *t = &c->image;
-    int64_t d = t->vit.width, one = 1 + (int64_t)c->grid * c->grid, rows = n * one;
-    int64_t in = 3 * (int64_t)c->patch * c->patch, side = c->info.side;
-    float *host = malloc((size_t)(rows * (in > d ? in : d)) * sizeof *host);
+    int64_t d = t->vit.width, one = c->patches.rows, rows = n * one;
     tt_vit_span span[IMAGES];
     int32_t read[IMAGES];
-    tt_act *pixels = NULL, *place = NULL;
-    void *x = NULL;
-    s->act = t->vit.type;
-    tt_status st = host ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for %lld pictures",
-                                          (long long)n);
-    for (int64_t i = 0; i < n && !st; i++) {
-        unfold(c, host + i * one * in, planes + i * 3 * side * side);
+    tt_act *x = NULL;
+    for (int64_t i = 0; i < n; i++) {
         span[i] = (tt_vit_span){i * one, one, TT_SEE_ALL};
         read[i] = (int32_t)(i * one);
     }
+    tt_status st = tt_patches_embed(&c->patches, &t->vit, &x, planes, n, e);
     if (!st)
-        st = tt_vit_upload(&t->vit, &pixels, host, rows * in, e);
-    for (int64_t i = 0; i < n && !st; i++)
-        memcpy(host + i * one * d, c->place, (size_t)(one * d) * sizeof *host);
-    if (!st)
-        st = tt_vit_upload(&t->vit, &place, host, rows * d, e);
-    if (!st)
-        st = s->op.alloc(s, &x, (size_t)(rows * d) * tt_dtype_size(t->vit.type), e);
-    if (!st)
-        st = s->op.linear(s, x, d, pixels, in, rows, c->patches, false, e);
-    if (!st)
-        st = s->op.add(s, x, d, place, d, rows, d, e);
-    if (!st)
-        st = s->op.layernorm(s, x, d, x, d, c->first.w, c->first.b, rows, d, t->vit.eps, e);
+        st = c->stream->op.layernorm(c->stream, x, d, x, d, c->first.w, c->first.b, rows, d,
+                                     t->vit.eps, e);
     if (!st)
         st = run_tower(t, x, rows, span, n, read, n, vector, c->info.projection, hidden, e);
-    s->op.release(s, x);
-    s->op.release(s, pixels);
-    s->op.release(s, place);
-    free(host);
+    c->stream->op.release(c->stream, x);
     return st;
 }
 
