@@ -182,6 +182,7 @@ typedef enum {
     TT_NOISE_CUMULATIVE, /* replay: one u, the (base + 1)-th of that stream; draw = the first id
                             whose cumulative probability (kept ids, temperature applied) exceeds
                             u times the total */
+    TT_NOISE_GIVEN,      /* replay: as Philox, but the noise of an id is gumbel[id] */
 } tt_noise_kind;
 
 /* How one row is reduced. All lists are host memory and sorted by id without repeats. The filters
@@ -208,6 +209,9 @@ typedef struct {
     int32_t target;          /* id whose log-probability is wanted, or -1 */
     bool confidence_of_kept; /* p below is softmax(l / T) over the kept ids, what the draw is made
                                 from (Dream), instead of softmax(l) */
+    bool top_p_within;   /* top_p drops the entry with which the sum passes it, too, unless it is
+                            the first (insertion models) */
+    const float *gumbel; /* host, one per id; for TT_NOISE_GIVEN */
 } tt_draw;
 
 /* Statistics of one row. Let l be the logits after bias, allow and limit; p = softmax(l) with the
@@ -356,6 +360,19 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
                                    int64_t ldx, const float *scale, int64_t rows, int64_t dim,
                                    tt_err *e);
 
+/* --- of insertion models --- */
+
+/* y = (x - mean) * rsqrt(var + eps) * w + b, mean and variance in float32 or wider. y may be x. */
+typedef tt_status tt_op_layernorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                  int64_t ldx, const float *w, const float *b, int64_t rows,
+                                  int64_t dim, float eps, tt_err *e);
+
+typedef enum { TT_UNIT_RELU, TT_UNIT_TANH } tt_unit;
+
+/* y = max(x, 0) or tanh(x), element by element. y may be x. */
+typedef tt_status tt_op_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                             int64_t rows, int64_t dim, tt_unit unit, tt_err *e);
+
 /* --- latent states: rows that go from pass to pass --- */
 
 /* to[r][0..dim) = from[r][0..dim); rows where either is NULL are left alone. to, from: device
@@ -415,6 +432,8 @@ typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo,
     X(head_kl)         \
     X(head_mean)       \
     X(add_scaled)      \
+    X(layernorm)       \
+    X(unit)            \
     X(copy_rows)       \
     X(blend)           \
     X(row_products)    \

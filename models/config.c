@@ -244,7 +244,7 @@ const char *tt_config_architecture(tt_config *c)
 {
     const cJSON *j = take(c, "architectures");
     if (!j)
-        return "";
+        return tt_config_text(c, "architecture", "");
     if (!is_type(j, cJSON_Array) || !j->child || !cJSON_IsString(j->child)) {
         refuse(c, "architectures", "a list of names");
         return "";

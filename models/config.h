@@ -44,7 +44,7 @@ const char *tt_config_member_text(tt_config *c, const char *key, const char *mem
                                   const char *fallback);
 /* True when the key is there and not null; does not count as reading it. */
 bool tt_config_has(const tt_config *c, const char *key);
-/* First entry of "architectures"; "" when there is none. */
+/* First entry of "architectures", or the text "architecture"; "" when there is neither. */
 const char *tt_config_architecture(tt_config *c);
 /* Marks keys that are known and have no effect at inference ("dropout", ...). NULL-terminated. */
 void tt_config_ignore(tt_config *c, const char *const *keys);

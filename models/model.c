@@ -175,6 +175,11 @@ tt_status tt_model_run(tt_model *m, const tt_pass *p, tt_err *e)
             (i && p->state_row[i] <= p->state_row[i - 1]))
             return tt_fail(e, TT_EINVAL, "pass: state %lld is of row %lld", (long long)i,
                            (long long)p->state_row[i]);
+    for (int64_t i = 0; i < p->classified && !s; i++)
+        if (m->info.classes < 1 || p->class_row[i] < 0 || p->class_row[i] >= p->rows ||
+            (i && p->class_row[i] <= p->class_row[i - 1]))
+            return tt_fail(e, TT_EINVAL, "pass: row %lld is to be classified by %d classes",
+                           (long long)p->class_row[i], m->info.classes);
     if (!s)
         s = check_memos(m, p, e);
     if (s)

@@ -84,6 +84,9 @@ typedef struct {
     int64_t states;           /* rows whose final hidden state is wanted */
     const int64_t *state_row; /* which, ascending, none twice */
     float *state;             /* out: states x width, normalised: what the head reads */
+    int64_t classified;       /* rows to be classified, by models that have classes */
+    const int64_t *class_row; /* which, ascending, none twice */
+    float *classes;           /* out: classified x info.classes, logits */
 } tt_pass;
 
 /* --- a model --- */
@@ -96,6 +99,8 @@ typedef enum {
     TT_WEIGHTS_FP8,  /* products of the layers by 8-bit floats (TT_COMPUTE_FP8) */
 } tt_weights_mode;
 
+enum { TT_MAX_NEVER = 16 };
+
 typedef struct {
     const char *family;       /* "LLaDA" */
     const char *architecture; /* as in config.json */
@@ -107,12 +112,18 @@ typedef struct {
     tt_compute products;   /* arithmetic of the matrix products */
     int32_t bytes_per_weight; /* of a matrix element as it is read for a product, at least */
     int64_t table_rows; /* ids that can be fed, where more than vocab: some are never predicted */
+    int32_t classes; /* of the rows that are classified: insertion models' first one. Class 0:
+                        nothing is missing. 0: the model has no classifier */
+    int32_t cls_id, bos_id; /* insertion models: begin a sequence, and what is inserted; else 0 */
+    int32_t never[TT_MAX_NEVER]; /* ids that no sampler may produce, besides the mask */
+    int32_t nevers;
     int32_t mask_id, eos_id, eot_id; /* -1: none; checkpoints of masked models whose config names no
                                         mask get theirs from the tokenizer, by who opens both */
     int32_t row_shift; /* the head's row i predicts token i + row_shift: 1 for models adapted from
                           autoregressive ones, else 0 */
     int32_t block_length;            /* default of the block_length parameter */
     double temperature;              /* default of the temperature parameter */
+    double stopping_threshold;       /* default of that parameter */
     const char *sampler;             /* default sampler; NULL: low_confidence */
     size_t weight_bytes;             /* as loaded */
     size_t kv_bytes_per_column;

@@ -12,7 +12,8 @@
     X(mdlm)          \
     X(qwen3)         \
     X(llama)         \
-    X(raven)
+    X(raven)         \
+    X(insertion)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

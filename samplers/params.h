@@ -34,6 +34,8 @@ typedef enum {
     TT_CACHE_AUTO,
 } tt_cache_kind;
 
+typedef enum { TT_SELECT_TWO_STEP, TT_SELECT_JOINT } tt_selection;
+
 /* X(member, type, name, min, max, default, choices, help) */
 #define TT_PARAMS(X)                                                                               \
     X(temperature, FLOAT, "temperature", 0, 100, 0, NULL,                                          \
@@ -138,10 +140,32 @@ typedef enum {
     X(guidance_ramp, CHOICE, "guidance_ramp", 0, 2, TT_RAMP_LINEAR, tt_ramp_names,                 \
       "images: how cfg_scale comes in over the steps: linear from 0, constant, or cosine from 0")  \
     X(feature_reuse, BOOL, "feature_reuse", 0, 1, 1, NULL,                                         \
-      "images: take the features of known tokens from the step before, where the model can")
+      "images: take the features of known tokens from the step before, where the model can")       \
+    X(selection, CHOICE, "selection", 0, 1, TT_SELECT_TWO_STEP, tt_selection_names,                \
+      "how an insertion is chosen: first where, then what (two_step), or both from one "           \
+      "distribution over all places and tokens (joint)")                                           \
+    X(position_temperature, FLOAT, "position_temperature", 0, 100, 0, NULL,                        \
+      "two_step: 0 takes the likeliest place; above, places are drawn as tokens are")              \
+    X(position_top_k, INT, "position_top_k", 0, 1000000, 0, NULL,                                  \
+      "two_step: draw only from the k likeliest places; 0: all")                                   \
+    X(position_top_p, FLOAT, "position_top_p", 0, 1, 1, NULL,                                      \
+      "two_step: draw only from the places that are likeliest and sum to at most this; the best "  \
+      "one always")                                                                                \
+    X(stopping_threshold, FLOAT, "stopping_threshold", 0, 1, 0.9, NULL,                            \
+      "the text is complete when the model is this sure of it; 1: never before the end of the "    \
+      "room")                                                                                      \
+    X(stopping_temperature, FLOAT, "stopping_temperature", 0.001, 1000, 1, NULL,                   \
+      "divides the logits of the classifier that knows whether the text is complete")              \
+    X(max_steps, INT, "max_steps", 0, 1000000, 0, NULL,                                            \
+      "insertions at most; 0: as many as there is room for")                                       \
+    X(force_predict_first_step, BOOL, "force_predict_first_step", 0, 1, 0, NULL,                   \
+      "insert a token in the first step even if the text seems complete")                          \
+    X(oracle_length, INT, "oracle_length", 0, 1000000, 0, NULL,                                    \
+      "stop at so many tokens, those given, [CLS] and [BOS] counted; 0: off")
 
-extern const char *const tt_remask_names[], *const tt_cache_names[],
-    *const tt_guide_names[], *const tt_order_names[], *const tt_ramp_names[]; /* NULL-terminated */
+extern const char *const tt_remask_names[], *const tt_cache_names[], *const tt_guide_names[],
+    *const tt_order_names[], *const tt_ramp_names[],
+    *const tt_selection_names[]; /* NULL-terminated */
 
 #define TT_PARAM_CTYPE_INT int32_t
 #define TT_PARAM_CTYPE_FLOAT double

@@ -12,14 +12,20 @@
 #include "models/model.h"
 #include "samplers/params.h"
 
-/* Where a sequence's random numbers come from. The second kind replays reference traces. */
+typedef enum { TT_GIVEN_PLACE, TT_GIVEN_TOKEN } tt_given;
+
+/* Where a sequence's random numbers come from. All kinds but the first replay reference traces. */
 typedef struct {
-    tt_noise_kind kind; /* TT_NOISE_PHILOX or TT_NOISE_SPLITMIX */
+    tt_noise_kind kind; /* TT_NOISE_PHILOX, TT_NOISE_SPLITMIX or TT_NOISE_GIVEN */
     uint64_t seed;
     uint32_t sample;
     /* splitmix only: index of the first value of column 0 at step 0 and values per step, for
      * token draws and for random confidences */
     uint64_t draw_base, conf_base, stride;
+    /* given only: Gumbel noise of a step's draw, one number per candidate: rows or ids (of a joint
+     * draw the ids of this row), or ranks where top_k sorts them. The list is the callee's. */
+    const float *(*given)(const void *arg, int32_t step, tt_given draw, int32_t row);
+    const void *given_arg;
 } tt_noise;
 
 struct tt_sampler;
@@ -36,6 +42,7 @@ typedef struct {
 typedef struct {
     int32_t step, column, id; /* step counts from 1 */
     float logprob;            /* 0 where taken back */
+    bool insert; /* tokens there and right of it, up to the next open column, moved by one */
 } tt_change;
 
 /* What an encoding pass reads off the model (samplers/read.h). */
@@ -65,12 +72,15 @@ typedef struct tt_seq {
     int32_t columns;
     int32_t *id;          /* mask_id where open */
     const uint8_t *fixed; /* 1: given, never changed */
+    const uint8_t *must;  /* per column, of sequences whose sampler may leave open columns open: 2
+                             where it may not, or NULL */
     int32_t prompt;       /* blocks begin here */
     const struct tt_sampler *sampler;
     const tt_params *params;
     tt_noise noise;
     uint32_t kinds; /* TT_KIND_* of the model */
     int32_t mask_id, eos_id, eot_id, vocab;
+    const tt_model_info *info; /* of the model; may be NULL unless it inserts */
     int32_t guide_vocab; /* ids the guide model knows; 0: there is no guide */
     int32_t row_shift; /* of the model: row c - row_shift predicts column c */
     const tt_id_value *bias; /* sorted by id; holds the mask id at -inf and the request's biases */
@@ -91,6 +101,7 @@ typedef struct tt_seq {
     int32_t n_top;
     int32_t committed, revised; /* counts */
     int32_t unsettled; /* so many columns at the end may still be revised once committed */
+    bool complete;     /* the model itself ended the text: columns still open are no part of it */
 } tt_seq;
 
 /* A column whose statistics are wanted. Samplers of block-causal models also feed and ask for
@@ -130,6 +141,10 @@ typedef struct {
                           embedding while it is open; or NULL */
     int32_t *state;  /* columns fed whose final hidden state is wanted, ascending */
     int32_t states;
+    /* Insertion: tokens fed at positions 0, 1, 2, ... instead of columns; asks name their rows. */
+    const int32_t *token;
+    int32_t tokens;
+    bool classify; /* the first row's classes are wanted */
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
@@ -140,6 +155,7 @@ typedef struct {
     const float *kl; /* per ask of the first memos, with TT_MEMO_HIDDEN: how far the distribution
                         moved since the column was asked for last; +inf the first time */
     const float *state;     /* plan->states x width of the model, or NULL */
+    const float *classes;   /* info.classes logits, with plan->classify */
 } tt_result;
 
 typedef struct tt_sampler {
@@ -156,6 +172,7 @@ typedef struct tt_sampler {
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */
+    bool inserts; /* tokens move while it runs: open columns are room, filled from their left */
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     size_t column_size, step_column_size; /* bytes of arena and step arena per column beyond
                                              the usual */
@@ -209,6 +226,9 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
 
 /* Commits a token; top (n_top entries) may be NULL. */
 void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Puts a token at a column that is not fixed; tokens there and right of it, up to the next open
+ * column, which must exist, move by one. */
+void tt_seq_insert(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Takes a token back: the column is open again. */
 void tt_seq_remask(tt_seq *q, int32_t column);
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */

@@ -13,7 +13,7 @@ size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t
     size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8 +
                         s->column_size;
     return LISTS * ALIGN + s->state_size + c * per_column +
-           2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
+           2 * ((size_t)n_bias + 4 + TT_MAX_NEVER) * sizeof(tt_id_value);
 }
 
 size_t tt_seq_step_bytes(const tt_sampler *s, int32_t columns, int32_t n_bias)
@@ -40,17 +40,28 @@ static int by_id(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
+static bool is_never(const tt_seq *q, int32_t id)
+{
+    bool never = id == q->mask_id;
+    for (int32_t i = 0; q->info && i < q->info->nevers; i++)
+        never |= q->info->never[i] == id;
+    return never;
+}
+
 static tt_status copy_bias(tt_seq *q, const tt_id_value *bias, tt_err *e)
 {
-    tt_id_value *list = TT_TAKE(q->arena, q->n_bias + 1, tt_id_value);
+    tt_id_value *list = TT_TAKE(q->arena, q->n_bias + 1 + TT_MAX_NEVER, tt_id_value);
     if (!list)
         return tt_fail(e, TT_ENOMEM, "no memory for %d logit biases", q->n_bias);
     int32_t n = 0;
     for (int32_t i = 0; i < q->n_bias; i++)
-        if (bias[i].id != q->mask_id)
+        if (!is_never(q, bias[i].id))
             list[n++] = bias[i];
     if (q->mask_id >= 0) /* no sampler ever emits the mask */
         list[n++] = (tt_id_value){q->mask_id, -INFINITY};
+    for (int32_t i = 0; q->info && i < q->info->nevers; i++)
+        if (q->info->never[i] != q->mask_id)
+            list[n++] = (tt_id_value){q->info->never[i], -INFINITY};
     qsort(list, (size_t)n, sizeof *list, by_id);
     for (int32_t i = 1; i < n; i++)
         if (list[i].id == list[i - 1].id)
@@ -85,9 +96,9 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     return copy_bias(q, bias, e);
 }
 
-static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob)
+static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob, bool insert)
 {
-    tt_change change = {q->step + 1, c, id, logprob};
+    tt_change change = {q->step + 1, c, id, logprob, insert};
     if (q->log)
         tt_buf_add(q->log, (const char *)&change, sizeof change);
 }
@@ -101,9 +112,29 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->id[c] = id;
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
-    log_change(q, c, id, logprob);
+    log_change(q, c, id, logprob, false);
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+}
+
+void tt_seq_insert(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    int32_t end = c;
+    while (!tt_seq_open_at(q, end))
+        end++;
+    size_t n = (size_t)(end - c), k = (size_t)q->n_top;
+    memmove(q->id + c + 1, q->id + c, n * sizeof *q->id);
+    memmove(q->step_of + c + 1, q->step_of + c, n * sizeof *q->step_of);
+    memmove(q->logprob + c + 1, q->logprob + c, n * sizeof *q->logprob);
+    if (q->top)
+        memmove(q->top + ((size_t)c + 1) * k, q->top + (size_t)c * k, n * k * sizeof *q->top);
+    if (q->top && top)
+        memcpy(q->top + (size_t)c * k, top, k * sizeof *q->top);
+    q->id[c] = id;
+    q->step_of[c] = q->step + 1;
+    q->logprob[c] = logprob;
+    q->committed++;
+    log_change(q, c, id, logprob, true);
 }
 
 void tt_seq_remask(tt_seq *q, int32_t c)
@@ -112,7 +143,7 @@ void tt_seq_remask(tt_seq *q, int32_t c)
     q->id[c] = q->mask_id;
     q->step_of[c] = 0;
     q->logprob[c] = 0;
-    log_change(q, c, q->mask_id, 0);
+    log_change(q, c, q->mask_id, 0, false);
 }
 
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)

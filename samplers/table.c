@@ -21,7 +21,8 @@
     X(credit)          \
     X(klass)           \
     X(slowfast)        \
-    X(wino)
+    X(wino)            \
+    X(insertion)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)
@@ -100,6 +101,6 @@ tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p)
 
 bool tt_sampler_shares(const tt_sampler *s, const tt_params *p)
 {
-    return !s->needs_guide && !s->revises && !s->shadows &&
+    return !s->needs_guide && !s->revises && !s->inserts && !s->shadows &&
            tt_sampler_memo(s, p) == TT_MEMO_NONE && tt_sampler_cache(s, p) != TT_CACHE_DKV;
 }

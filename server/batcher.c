@@ -92,6 +92,8 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .params = spec->params,
                       .kinds = info->kinds,
                       .noise = spec->noise,
+                      .must = s->inserts ? spec->open : NULL,
+                      .info = info,
                       .mask_id = info->mask_id,
                       .eos_id = info->eos_id,
                       .eot_id = info->eot_id,
@@ -165,7 +167,7 @@ static bool is_shadow(const tt_run *r, const tt_ask *a)
 static void feed_left_neighbour(tt_run *r)
 {
     tt_plan *p = &r->plan;
-    if (p->feed)
+    if (p->feed || p->token)
         return;
     for (int32_t i = 0; i < p->asks; i++) {
         int32_t c = source_column(r, &p->ask[i]);
@@ -177,7 +179,7 @@ static void feed_left_neighbour(tt_run *r)
 /* Rows of the canvas that the plan feeds, and columns of it. */
 static int64_t real_rows(const tt_plan *p)
 {
-    return p->feed ? p->feeds : p->row_end - p->row_begin;
+    return p->token ? p->tokens : p->feed ? p->feeds : p->row_end - p->row_begin;
 }
 
 static int32_t fed_column(const tt_plan *p, int64_t i)
@@ -292,7 +294,7 @@ static tt_status constrain(tt_run *r, tt_err *e)
 static void leave_out_tail(tt_run *r)
 {
     tt_plan *p = &r->plan;
-    if (r->live == r->seq.columns || p->see == TT_SEE_BLOCK)
+    if (r->live == r->seq.columns || p->see == TT_SEE_BLOCK || p->token)
         return;
     p->row_end = p->row_end < r->live ? p->row_end : r->live;
     p->see_end = p->see_end < r->live ? p->see_end : r->live;
@@ -362,12 +364,14 @@ static tt_status grow(void *list, int64_t *room, int64_t need, size_t size, tt_e
 
 static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_top, tt_err *e)
 {
-    int64_t rows = 0, wants = 0, states = 0, width = tt_run_model(run[0])->info.width;
+    int64_t rows = 0, wants = 0, states = 0, classified = 0;
+    const tt_model_info *info = &tt_run_model(run[0])->info;
     *n_top = 0;
     for (int64_t i = 0; i < n; i++) {
         rows += tt_run_rows(run[i]);
         wants += run[i]->plan.asks;
         states += run[i]->plan.states;
+        classified += run[i]->plan.classify;
         *n_top = run[i]->plan.n_top > *n_top ? run[i]->plan.n_top : *n_top;
     }
     int64_t room[4] = {b->row_room, b->row_room, b->row_room, b->row_room};
@@ -391,7 +395,12 @@ static tt_status reserve(tt_batch *b, tt_run *const *run, int64_t n, int32_t *n_
     if (!s)
         s = grow(&b->state_row, &b->state_room, states, sizeof *b->state_row, e);
     if (!s)
-        s = grow(&b->state, &b->float_room, states * width, sizeof *b->state, e);
+        s = grow(&b->state, &b->float_room, states * info->width, sizeof *b->state, e);
+    if (!s)
+        s = grow(&b->class_row, &b->class_room, classified, sizeof *b->class_row, e);
+    if (!s)
+        s = grow(&b->classes, &b->class_float_room, classified * info->classes,
+                 sizeof *b->classes, e);
     if (!s && *n_top)
         s = grow(&b->top, &b->top_room, wants * *n_top, sizeof *b->top, e);
     return s;
@@ -443,6 +452,10 @@ static void add_rows(tt_batch *b, tt_run *r)
     r->row = b->rows;
     open_seq(b, r, false, rows);
     for (int64_t i = 0; i < rows; i++) {
+        if (p->token) {
+            add_row(b, p->token[i], (int32_t)i, (int32_t)i, 0);
+            continue;
+        }
         int32_t c = fed_column(p, i);
         bool mixed = p->mix && tt_seq_open_at(&r->seq, c);
         add_row(b, token_at(r, c), c, c, mixed ? p->mix[c] : 0);
@@ -490,7 +503,7 @@ static void add_shadows(tt_batch *b, tt_run *r)
 /* Which of the rows fed a column is. */
 static int64_t place_of(const tt_plan *p, int32_t column)
 {
-    if (!p->feed)
+    if (!p->feed || p->token)
         return column - p->row_begin;
     int32_t low = 0, high = p->feeds - 1;
     while (low < high) {
@@ -527,6 +540,13 @@ static void add_states(tt_batch *b, tt_run *r)
     r->first_state = b->states;
     for (int32_t i = 0; i < r->plan.states; i++)
         b->state_row[b->states++] = r->row + place_of(&r->plan, r->plan.state[i]);
+}
+
+static void add_class(tt_batch *b, tt_run *r)
+{
+    r->class_row = b->classified;
+    if (r->plan.classify)
+        b->class_row[b->classified++] = r->row;
 }
 
 static void add_wants(tt_batch *b, tt_run *r)
@@ -573,7 +593,8 @@ static void apply(tt_batch *b, tt_run *r, int32_t n_top)
                         .stats = b->stats + r->want,
                         .top = r->plan.n_top ? b->top + r->want * n_top : NULL,
                         .kl = b->kl + r->want,
-                        .state = b->state + r->first_state * tt_run_model(r)->info.width};
+                        .state = b->state + r->first_state * tt_run_model(r)->info.width,
+                        .classes = b->classes + r->class_row * tt_run_model(r)->info.classes};
     r->planned = false;
     r->nfe++;
     for (int32_t i = 0; i < r->plan.asks && !r->failed; i++)
@@ -597,7 +618,7 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
     tt_status s = n ? reserve(b, run, n, &n_top, e) : TT_OK;
     if (s || !n)
         return s;
-    b->rows = b->wants = b->seqs = b->states = 0;
+    b->rows = b->wants = b->seqs = b->states = b->classified = 0;
     b->mixes = false;
     for (int64_t i = 0; i < n; i++) {
         add_rows(b, run[i]);
@@ -606,6 +627,7 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
         add_shadows(b, run[i]);
         add_wants(b, run[i]);
         add_states(b, run[i]);
+        add_class(b, run[i]);
     }
     tt_pass pass = {.rows = b->rows,
                     .id = b->id,
@@ -622,7 +644,10 @@ tt_status tt_batch_step(tt_batch *b, tt_run *const *run, int64_t n, tt_err *e)
                     .top = n_top ? b->top : NULL,
                     .states = b->states,
                     .state_row = b->state_row,
-                    .state = b->state};
+                    .state = b->state,
+                    .classified = b->classified,
+                    .class_row = b->class_row,
+                    .classes = b->classes};
     s = tt_model_run(tt_run_model(run[0]), &pass, e);
     for (int64_t i = 0; i < n && !s; i++)
         apply(b, run[i], n_top);
@@ -642,5 +667,7 @@ void tt_batch_free(tt_batch *b)
     free(b->top);
     free(b->state_row);
     free(b->state);
+    free(b->class_row);
+    free(b->classes);
     *b = (tt_batch){0};
 }

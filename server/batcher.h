@@ -45,7 +45,8 @@ typedef struct {
     tt_kv *kv[3];
     tt_memo *memo;    /* rows kept between passes; opened when asked for */
     int32_t nfe;      /* passes taken part in */
-    int64_t row, twin_row, want, first_state; /* where its part of the present pass begins */
+    /* Where its part of the present pass begins. */
+    int64_t row, twin_row, want, first_state, class_row;
     int32_t live;                       /* columns that are still fed: see tt_run_cut */
     const int32_t *negative;
     int32_t negatives;
@@ -85,6 +86,9 @@ typedef struct {
     tt_id_value *top;
     int64_t *state_row;
     float *state;
+    int64_t classified, class_room, class_float_room;
+    int64_t *class_row;
+    float *classes;
 } tt_batch;
 
 void tt_batch_free(tt_batch *b);

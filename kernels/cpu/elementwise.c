@@ -80,6 +80,21 @@ tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int
     return TT_OK;
 }
 
+tt_status tt_cpu_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                      int64_t rows, int64_t dim, tt_unit unit, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("unit", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *in = (const float *)x + r * ldx;
+        float *out = (float *)y + r * ldy;
+        for (int64_t i = 0; i < dim; i++)
+            out[i] = unit == TT_UNIT_TANH ? (float)tanh((double)in[i]) : in[i] > 0 ? in[i] : 0;
+    }
+    return TT_OK;
+}
+
 tt_status tt_cpu_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                      int64_t rows, int64_t dim, tt_err *e)
 {

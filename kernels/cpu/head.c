@@ -94,6 +94,8 @@ static void filter(float *row, int64_t n, const tt_draw *d, float max, float *sp
         int64_t keep = 0;
         while (keep < kept && (keep == 0 || before <= d->top_p * total))
             before += exp(((double)spare[keep++] - max) / temperature);
+        if (d->top_p_within && keep > 1 && before > d->top_p * total)
+            keep--;
         kept = keep;
         for (ties = 0; ties < kept && spare[kept - 1 - ties] == spare[kept - 1];)
             ties++;
@@ -155,6 +157,20 @@ static int32_t draw_cumulative(const float *row, int64_t n, const tt_draw *d, fl
             return (int32_t)i;
     }
     return last; /* only if u * total rounds up to total */
+}
+
+static int32_t draw_given(const float *row, int64_t n, const tt_draw *d)
+{
+    int32_t best = -1;
+    float most = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        float score = fmaf(d->temperature, d->gumbel[i], row[i]);
+        if (score > most) {
+            most = score;
+            best = (int32_t)i;
+        }
+    }
+    return best;
 }
 
 static bool is_filtered(const tt_draw *d)
@@ -292,6 +308,7 @@ static void reduce(void *arg, int64_t r, int thread)
         st->drawn = k->gumbel(row, n, d->temperature, a, all.peak.at);
     } else if (random) {
         st->drawn = d->noise == TT_NOISE_SPLITMIX ? draw_splitmix(row, n, d)
+                    : d->noise == TT_NOISE_GIVEN  ? draw_given(row, n, d)
                                                   : draw_cumulative(row, n, d, all.peak.max);
     }
     st->logprob = (float)(row[st->drawn] - max - log_sum);
@@ -331,6 +348,8 @@ tt_status tt_cpu_check_draw(const char *name, const tt_draw *d, int64_t row, int
     if (d->limit > n || d->target >= n)
         return tt_fail(e, TT_EINVAL, "%s: row %lld: limit %d, target %d of %lld ids", name, r,
                        d->limit, d->target, (long long)n);
+    if (d->noise == TT_NOISE_GIVEN && !d->gumbel)
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: the noise to be given is missing", name, r);
     const int32_t *biased = d->n_bias ? &d->bias->id : NULL;
     if (!sorted_ids(biased, sizeof *d->bias, d->n_bias, n) ||
         !sorted_ids(d->allow, sizeof *d->allow, d->allow ? d->n_allow : 0, n) ||

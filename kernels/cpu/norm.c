@@ -1,5 +1,5 @@
 /* norm.c - root mean square normalisation (Zhang and Sennrich, arXiv 1910.07467), of rows and of
- * heads, and LayerNorm with modulation. */
+ * heads, and LayerNorm with bias or modulation. */
 #include <math.h>
 
 #include "kernels/cpu/cpu.h"
@@ -49,6 +49,41 @@ tt_status tt_cpu_rmsnorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float 
         return tt_cpu_shape_error("rmsnorm_heads", rows, heads * head_dim, ld, e);
     heads_job job = {x, w, ld, heads, head_dim, eps};
     tt_cpu_over_rows(s, rows, heads * head_dim, heads_rows, &job);
+    return TT_OK;
+}
+
+typedef struct {
+    float *y;
+    const float *x, *w, *b;
+    int64_t ldy, ldx, dim;
+    float eps;
+} layernorm_job;
+
+static void layernorm_rows(void *arg, int64_t first, int64_t count)
+{
+    const layernorm_job *job = arg;
+    for (int64_t r = first; r < first + count; r++) {
+        const float *x = job->x + r * job->ldx;
+        double sum = 0, squares = 0;
+        for (int64_t i = 0; i < job->dim; i++)
+            sum += x[i];
+        double mean = sum / (double)job->dim;
+        for (int64_t i = 0; i < job->dim; i++)
+            squares += (x[i] - mean) * (x[i] - mean);
+        double inv = 1.0 / sqrt(squares / (double)job->dim + job->eps);
+        for (int64_t i = 0; i < job->dim; i++)
+            job->y[r * job->ldy + i] = (float)((x[i] - mean) * inv * job->w[i] + job->b[i]);
+    }
+}
+
+tt_status tt_cpu_layernorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                           const float *w, const float *b, int64_t rows, int64_t dim, float eps,
+                           tt_err *e)
+{
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("layernorm", rows, dim, ldx < ldy ? ldx : ldy, e);
+    layernorm_job job = {y, x, w, b, ldy, ldx, dim, eps};
+    tt_cpu_over_rows(s, rows, 3 * dim, layernorm_rows, &job);
     return TT_OK;
 }
 

@@ -342,9 +342,10 @@ static int by_falling(const void *a, const void *b)
 /* Sorting everything would cost more than the product that made the logits. Instead weights are
  * summed in bins of falling logits; only the bin in which the sum passes top_p is sorted. floor:
  * what top_k left. */
-static nucleus top_p_least(const float *row, int64_t n, float max, float temperature, float top_p,
-                           float floor, float *spare)
+static nucleus top_p_least(const float *row, int64_t n, const tt_draw *d, float max, float floor,
+                           float *spare)
 {
+    float temperature = d->temperature > 0 ? d->temperature : 1, top_p = d->top_p;
     vf inverse = v_set(1.0f / temperature), top = v_set(max), low = v_set(floor);
     double total = 0, mass[BINS] = {0}, before = 0;
     for (int64_t from = 0; from < n; from += 4096) {
@@ -393,7 +394,11 @@ static nucleus top_p_least(const float *row, int64_t n, float max, float tempera
     int64_t keep = 0;
     while (keep < count && (before <= limit || (b == 0 && keep == 0)))
         before += exp(((double)spare[keep++] - max) / temperature);
-    nucleus k = {keep ? spare[keep - 1] : INFINITY, 0};
+    if (d->top_p_within && before > limit && (b > 0 || keep > 1))
+        keep--;
+    if (keep == 0) /* what stays is in the bins before, above all of this one */
+        return (nucleus){spare[0], 0};
+    nucleus k = {spare[keep - 1], 0};
     while (k.ties < keep && spare[keep - 1 - k.ties] == k.least)
         k.ties++;
     return k;
@@ -407,7 +412,7 @@ static void row_filter(float *row, int64_t n, const tt_draw *d, float max, float
     if (d->top_k > 0 && d->top_k < n)
         floor = top_k_least(row, n, d->top_k, spare);
     if (d->top_p < 1)
-        k = top_p_least(row, n, max, temperature, d->top_p, floor, spare);
+        k = top_p_least(row, n, d, max, floor, spare);
     if (k.least < floor)
         k = (nucleus){floor, n};
     double depth = d->min_p > 0 ? log(d->min_p) * temperature : -INFINITY;

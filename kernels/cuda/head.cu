@@ -20,7 +20,7 @@ struct row_job {
     float *l;
     int64_t n;
     const head_row *q;
-    const int32_t *ints; /* the lists: bias as id and value in turns, allow, unsure */
+    const int32_t *ints; /* the lists: bias as id and value in turns, allow, unsure, noise */
 };
 
 __device__ bool in_list(const int32_t *list, int n, int32_t id)
@@ -174,7 +174,9 @@ __device__ void filter(const row_job &j, float max)
         unsigned long long most = limit > 0 ? (unsigned long long)limit : 0;
         least = select(j, true, most, least, max, temperature, &before, &found);
         unsigned long long each = weight(least, max, temperature);
-        unsigned long long fit = each ? (most - before) / each + 1 : found;
+        unsigned long long fit = each ? (most - before) / each + !q.top_p_within : found;
+        if (fit == 0 && before == 0)
+            fit = 1; /* the first stays */
         ties = fit < found ? (unsigned int)fit : ~0u;
     }
     double depth = q.min_p > 0 ? log((double)q.min_p) * temperature : -INFINITY;
@@ -242,6 +244,18 @@ __device__ int32_t draw_gumbel(const row_job &j)
             if (s > best.score)
                 best = {s, (int32_t)i};
         }
+    }
+    return block_best(best);
+}
+
+__device__ int32_t draw_given(const row_job &j)
+{
+    const head_row &q = *j.q;
+    scored best = {-INFINITY, -1};
+    for (int64_t i = threadIdx.x; i < j.n; i += kThreads) {
+        float s = fmaf(q.temperature, __int_as_float(j.ints[q.gumbel + i]), j.l[i]);
+        if (s > best.score)
+            best = {s, (int32_t)i};
     }
     return block_best(best);
 }
@@ -397,6 +411,7 @@ __global__ void __launch_bounds__(kThreads) reduce_rows(tt_row_stats *stats, tt_
     if (random)
         out.drawn = q.noise == TT_NOISE_PHILOX     ? draw_gumbel(j)
                     : q.noise == TT_NOISE_SPLITMIX ? draw_splitmix(j)
+                    : q.noise == TT_NOISE_GIVEN    ? draw_given(j)
                                                    : draw_cumulative(j, all.peak.max);
     out.logprob = (float)(j.l[out.drawn] - max - log_sum);
     float shift = 0, divide = 1;
@@ -503,9 +518,10 @@ bool sorted_ids(const int32_t *id, int stride, int32_t count, int64_t n)
     return true;
 }
 
-int64_t list_ints(const tt_draw *d)
+int64_t list_ints(const tt_draw *d, int64_t n)
 {
-    return 2 * (int64_t)d->n_bias + (d->allow ? d->n_allow : 0) + d->n_unsure;
+    return 2 * (int64_t)d->n_bias + (d->allow ? d->n_allow : 0) + d->n_unsure +
+           (d->noise == TT_NOISE_GIVEN ? n : 0);
 }
 
 head_row device_row(const tt_draw *d)
@@ -524,6 +540,7 @@ head_row device_row(const tt_draw *d)
     q.limit = d->limit;
     q.target = d->target;
     q.confidence_of_kept = d->confidence_of_kept;
+    q.top_p_within = d->top_p_within;
     q.allow = -1;
     q.n_bias = d->n_bias;
     return q;
@@ -594,7 +611,7 @@ tt_status send_rows(const head_call &h, const group &g, const head_row **rows,
 {
     int64_t ints = 0;
     for (int64_t i = 0; i < g.rows; i++)
-        ints += list_ints(&h.draw[g.of(i)]);
+        ints += list_ints(&h.draw[g.of(i)], h.w->n);
     int64_t room = g.plain ? 2 * kPlainBias * g.rows : cuda_list_room(ints);
     void *host, *dev;
     size_t head = (size_t)g.rows * sizeof(head_row);
@@ -621,6 +638,11 @@ tt_status send_rows(const head_call &h, const group &g, const head_row **rows,
         q[i].n_unsure = d->n_unsure;
         for (int32_t u = 0; u < d->n_unsure; u++)
             list[at++] = d->unsure[u];
+        q[i].gumbel = at;
+        if (d->noise == TT_NOISE_GIVEN) {
+            memcpy(&list[at], d->gumbel, (size_t)h.w->n * 4);
+            at += (int32_t)h.w->n;
+        }
     }
     *rows = (const head_row *)dev;
     *lists = (const int32_t *)((char *)dev + head);
@@ -732,6 +754,8 @@ tt_status cuda_check_draw(const char *op, const tt_draw *d, int64_t row, int64_t
     if (d->limit > n || d->target >= n)
         return tt_fail(e, TT_EINVAL, "%s: row %lld: limit %d, target %d of %lld ids", op, r,
                        d->limit, d->target, (long long)n);
+    if (d->noise == TT_NOISE_GIVEN && !d->gumbel)
+        return tt_fail(e, TT_EINVAL, "%s: row %lld: the noise to be given is missing", op, r);
     if (!sorted_ids(d->n_bias ? &d->bias->id : NULL, sizeof *d->bias / 4, d->n_bias, n) ||
         !sorted_ids(d->allow, 1, d->allow ? d->n_allow : 0, n) ||
         !sorted_ids(d->unsure, 1, d->n_unsure, n))
@@ -786,7 +810,7 @@ extern "C" int64_t tt_cuda_head_key(const tt_stream *s, const tt_matrix *w, cons
         run_of = plain;
         if (plain)
             continue;
-        ints += list_ints(&draw[i]);
+        ints += list_ints(&draw[i], w->n);
         if (++in_tile == most) {
             hash = (hash ^ (uint64_t)cuda_list_room(ints)) * 1099511628211u;
             ints = in_tile = 0;

@@ -18,8 +18,9 @@ struct head_row {
     int32_t top_k, noise;
     uint64_t seed, base;
     uint32_t sample, step, position;
-    int32_t limit, target, confidence_of_kept;
+    int32_t limit, target, confidence_of_kept, top_p_within;
     int32_t bias, n_bias, allow, n_allow, unsure, n_unsure; /* allow: -1 when not given */
+    int32_t gumbel; /* noise of every id, as bits of floats */
 };
 
 /* max, its place, the runner-up; sum of exp(l - max) and of that times (l - max); best noisy

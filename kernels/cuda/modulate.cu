@@ -1,5 +1,6 @@
-/* modulate.cu - norms of heads, adaptive LayerNorm and its gated residual, GELU: what some families
- * add to the row-wise operations. The order of every sum depends on the width alone. */
+/* modulate.cu - norms of heads, LayerNorm, adaptive LayerNorm and its gated residual, GELU, ReLU,
+ * tanh: what some families add to the row-wise operations. The order of every sum depends on the
+ * width alone. */
 #include "kernels/cuda/device.cuh"
 
 namespace {
@@ -32,14 +33,9 @@ template <typename T> struct modulation {
     const int32_t *index;
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) adaln_rows(T *y, int64_t ldy, const T *x, int64_t ldx,
-                                                       const float *w, modulation<T> m, int64_t dim,
-                                                       float eps)
+/* Mean and inverse deviation of the block's row. */
+template <typename T> __device__ float2 moments(const T *in, int64_t dim, float eps)
 {
-    begin();
-    int64_t r = blockIdx.x, from = (int64_t)m.index[r] * m.ld;
-    const T *in = x + r * ldx, *shift = m.shift + from, *scale = m.scale + from;
     float sum = 0, squares = 0;
     for (int64_t i = threadIdx.x; i < dim; i += kThreads)
         sum += get(in[i]);
@@ -48,7 +44,32 @@ __global__ void __launch_bounds__(kThreads) adaln_rows(T *y, int64_t ldy, const 
         float off = get(in[i]) - mean;
         squares = fmaf(off, off, squares);
     }
-    float inv = rsqrtf(block_sum(squares) / (float)dim + eps);
+    return {mean, rsqrtf(block_sum(squares) / (float)dim + eps)};
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) layernorm_rows(T *y, int64_t ldy, const T *x,
+                                                           int64_t ldx, const float *w,
+                                                           const float *b, int64_t dim, float eps)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    const T *in = x + r * ldx;
+    float2 m = moments(in, dim, eps);
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads)
+        put(&y[r * ldy + i], fmaf((get(in[i]) - m.x) * m.y, w[i], b[i]));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) adaln_rows(T *y, int64_t ldy, const T *x, int64_t ldx,
+                                                       const float *w, modulation<T> m, int64_t dim,
+                                                       float eps)
+{
+    begin();
+    int64_t r = blockIdx.x, from = (int64_t)m.index[r] * m.ld;
+    const T *in = x + r * ldx, *shift = m.shift + from, *scale = m.scale + from;
+    float2 of = moments(in, dim, eps);
+    float mean = of.x, inv = of.y;
     for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
         float normal = (get(in[i]) - mean) * inv * w[i];
         put(&y[r * ldy + i], fmaf(normal, 1.0f + get(scale[i]), get(shift[i])));
@@ -74,6 +95,17 @@ __global__ void gelu_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t di
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
         float v = get(x[r * ldx + i]), u = 0.79788456f * fmaf(0.044715f * v * v, v, v);
         put(&y[r * ldy + i], v / (1.0f + expf(-2.0f * u)));
+    }
+}
+
+template <typename T>
+__global__ void unit_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim, tt_unit unit)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        float v = get(x[r * ldx + i]);
+        put(&y[r * ldy + i], unit == TT_UNIT_TANH ? tanhf(v) : v > 0 ? v : 0.0f);
     }
 }
 
@@ -131,4 +163,29 @@ extern "C" tt_status tt_cuda_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt
         return TT_OK;
     BY_TYPE(launch(c, "gelu", gelu_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                    (const T *)x, ldx, dim));
+}
+
+extern "C" tt_status tt_cuda_layernorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                       int64_t ldx, const float *w, const float *b, int64_t rows,
+                                       int64_t dim, float eps, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("layernorm", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "layernorm", layernorm_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, w, b, dim, eps));
+}
+
+extern "C" tt_status tt_cuda_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                  int64_t ldx, int64_t rows, int64_t dim, tt_unit unit, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("unit", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "unit", unit_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, dim, unit));
 }

@@ -10,7 +10,7 @@
 /* Sizes of one pass as it is run: what is asked for, padded to few different shapes where the
  * backend records passes. Padding rows are token 0 at position 0 and belong to no sequence. */
 typedef struct {
-    int64_t rows, wants, states;
+    int64_t rows, wants, states, classified;
     int64_t needed; /* rows the head needs, packed for the last layer; 0: all, not packed */
     int64_t conditions; /* modulations; 0: the body has none */
     bool guided;
@@ -28,7 +28,7 @@ static size_t take(size_t *at, size_t bytes)
 static int64_t ints_of(const shape *n)
 {
     int64_t mods = n->conditions ? n->rows + n->needed + 2 * n->wants + n->states : 0;
-    return 3 * n->rows + n->needed + 3 * n->wants + n->states + mods;
+    return 3 * n->rows + n->needed + 3 * n->wants + n->states + mods + n->classified;
 }
 
 static int64_t mod_width(const tt_trunk *t)
@@ -67,6 +67,10 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_sp
     s.sin = AT(r * (size_t)t->half * 4);
     s.want = AT(w * d * act);
     s.uncond = AT(w * d * act);
+    size_t c = (size_t)n->classified;
+    s.class_x = AT(c * d * act);
+    s.class_h = AT(c * d * act);
+    s.class_up = AT(c * (size_t)t->classifier.hidden * act);
     s.mix = AT(n->mixes ? r * 4 : 0);
     s.iota = AT(n->keeps ? w * 4 : 0);
     s.condition = AT(conditions * (size_t)t->modulation.width * act);
@@ -85,7 +89,8 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_sp
     s.uncond_row = s.want_row + n->wants;
     s.cfg = (float *)(void *)(s.uncond_row + n->wants);
     s.state_row = s.uncond_row + 2 * n->wants;
-    s.row_mod = s.state_row + n->states;
+    s.class_row = s.state_row + n->states;
+    s.row_mod = s.class_row + n->classified;
     s.need_mod = s.row_mod + n->rows;
     s.want_mod = s.need_mod + n->needed;
     s.uncond_mod = s.want_mod + n->wants;
@@ -98,12 +103,18 @@ static size_t lay_out(const tt_trunk *t, const shape *n, char *base, tt_trunk_sp
 
 /* --- norms and residuals, modulated or not --- */
 
+/* bias: NULL unless the norm is a LayerNorm. w NULL, for the final norm alone: there is none, and y
+ * is x. */
 static tt_status normalise(tt_trunk *t, const tt_trunk_space *v, tt_act *y, const tt_act *x,
-                           const float *w, int64_t rows, const int32_t *mod, int64_t slot,
-                           tt_err *e)
+                           const float *w, const float *bias, int64_t rows, const int32_t *mod,
+                           int64_t slot, tt_err *e)
 {
     tt_stream *s = t->stream;
     int64_t d = t->width;
+    if (!w)
+        return TT_OK;
+    if (bias)
+        return s->op.layernorm(s, y, d, x, d, w, bias, rows, d, t->eps, e);
     if (!t->modulation.width)
         return s->op.rmsnorm(s, y, d, x, d, w, rows, d, t->eps, e);
     return s->op.adaln(s, y, d, x, d, w, tt_trunk_at(t, v->mod, slot * d),
@@ -130,7 +141,8 @@ size_t tt_trunk_pass_bytes(const tt_trunk *t, int64_t rows, int64_t wants)
     const tt_stream *s = t->stream;
     int64_t r = s->op.bucket ? s->op.bucket(s, rows) : rows;
     int64_t w = s->op.bucket ? s->op.bucket(s, wants) : wants;
-    shape n = {.rows = r, .wants = w, .states = r, .needed = r, .mixes = true, .keeps = true};
+    shape n = {.rows = r, .wants = w, .states = r, .needed = r, .mixes = true, .keeps = true,
+               .classified = t->classifier.classes ? r : 0};
     if (t->modulation.width)
         n.conditions = t->modulation.timed ? r : 1;
     return lay_out(t, &n, NULL, NULL);
@@ -242,7 +254,7 @@ static tt_status project(tt_trunk *t, const tt_pass *p, const shape *n, const tt
     tt_stream *s = t->stream;
     const tt_trunk_layer *l = &t->layer[layer];
     int64_t d = t->width, ld = (t->heads + 2 * t->kv_heads) * t->head_dim;
-    tt_status st = normalise(t, v, v->h, v->x, l->norm1, n->rows, v->row_mod,
+    tt_status st = normalise(t, v, v->h, v->x, l->norm1, l->norm1_bias, n->rows, v->row_mod,
                              tt_trunk_slot(layer, 0), e);
     if (!st)
         st = s->op.linear(s, v->qkv, ld, v->h, d, n->rows, l->qkv, false, e);
@@ -266,7 +278,8 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
         st = tt_trunk_add_product(t, v, rows->x, v->att, t->heads * t->head_dim, n, l->out, v->h,
                                   rows->mod, tt_trunk_slot(layer, 0), e);
     if (!st)
-        st = normalise(t, v, v->h, rows->x, l->norm2, n, rows->mod, tt_trunk_slot(layer, 1), e);
+        st = normalise(t, v, v->h, rows->x, l->norm2, l->norm2_bias, n, rows->mod,
+                       tt_trunk_slot(layer, 1), e);
     return st ? st : tt_trunk_mlp(t, layer, rows, v, e);
 }
 
@@ -276,7 +289,7 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
  * (rules by column and holes need consecutive query rows; hidden states want every row). */
 static int64_t map_needed(tt_trunk *t, const tt_pass *p)
 {
-    bool all = p->hidden || !(p->wants || p->states);
+    bool all = p->hidden || !(p->wants || p->states || p->classified);
     for (int64_t i = 0; i < p->seqs; i++)
         all |= p->seq[i].see != TT_SEE_ALL || p->seq[i].hole;
     if (!all && p->rows > t->map_rows) {
@@ -296,6 +309,8 @@ static int64_t map_needed(tt_trunk *t, const tt_pass *p)
     }
     for (int64_t i = 0; i < p->states; i++)
         t->map[p->state_row[i]] = 0;
+    for (int64_t i = 0; i < p->classified; i++)
+        t->map[p->class_row[i]] = 0;
     for (int64_t r = 0; r < p->rows; r++)
         if (t->map[r] >= 0)
             t->map[r] = (int32_t)n++;
@@ -307,7 +322,7 @@ static shape shape_of(tt_trunk *t, const tt_pass *p)
 {
     const tt_stream *s = t->stream;
     shape n = {.rows = p->rows, .wants = p->wants, .states = p->states,
-               .needed = map_needed(t, p), .mixes = p->mix};
+               .classified = p->classified, .needed = map_needed(t, p), .mixes = p->mix};
     if (t->modulation.width)
         n.conditions = t->modulation.timed ? p->seqs : 1;
     for (int64_t i = 0; i < p->wants; i++) {
@@ -319,6 +334,7 @@ static shape shape_of(tt_trunk *t, const tt_pass *p)
     if (n.recorded && s->op.bucket) {
         n.rows = s->op.bucket(s, n.rows);
         n.wants = s->op.bucket(s, n.wants);
+        n.classified = n.classified ? s->op.bucket(s, n.classified) : 0;
         n.needed = n.needed ? s->op.bucket(s, n.needed) : 0;
         n.conditions = n.conditions > 1 ? s->op.bucket(s, n.conditions) : n.conditions;
         if (n.needed >= n.rows)
@@ -388,8 +404,11 @@ static tt_status upload_inputs(tt_trunk *t, const tt_pass *p, const shape *n,
         int64_t row = p->state_row[i];
         want[3 * n->wants + i] = n->needed ? t->map[row] : (int32_t)row;
     }
+    int32_t *rest = want + 3 * n->wants + n->states;
+    for (int64_t i = 0; i < p->classified; i++)
+        rest[i] = n->needed ? t->map[p->class_row[i]] : (int32_t)p->class_row[i];
     if (n->conditions)
-        list_mods(t, p, n, want + 3 * n->wants + n->states);
+        list_mods(t, p, n, rest + n->classified);
     return t->stream->op.upload(t->stream, v->id, t->ints, (size_t)ints * sizeof *t->ints, e);
 }
 
@@ -463,7 +482,8 @@ static tt_status save_states(tt_trunk *t, const tt_pass *p, const tt_trunk_space
     int64_t d = t->width, n = p->states;
     tt_status st = t->stream->op.gather(t->stream, v->h, d, rows->x, d, v->state_row, n, d, e);
     if (!st)
-        st = normalise(t, v, v->h, v->h, t->norm, n, v->state_mod, tt_trunk_slot(t->layers, 0), e);
+        st = normalise(t, v, v->h, v->h, t->norm, t->norm_bias, n, v->state_mod,
+                       tt_trunk_slot(t->layers, 0), e);
     return st ? st : tt_trunk_download(t, v->h, n, p->state, e);
 }
 
@@ -479,12 +499,13 @@ static tt_status collect_wants(tt_trunk *t, const shape *n, const tt_trunk_space
     int64_t d = t->width, w = n->wants, last = tt_trunk_slot(t->layers, 0);
     tt_status st = s->op.gather(s, v->want, d, rows->x, d, v->want_row, w, d, e);
     if (!st)
-        st = normalise(t, v, v->want, v->want, t->norm, w, v->want_mod, last, e);
+        st = normalise(t, v, v->want, v->want, t->norm, t->norm_bias, w, v->want_mod, last, e);
     if (st || !n->guided)
         return st;
     st = s->op.gather(s, v->uncond, d, rows->x, d, v->uncond_row, w, d, e);
     if (!st)
-        st = normalise(t, v, v->uncond, v->uncond, t->norm, w, v->uncond_mod, last, e);
+        st = normalise(t, v, v->uncond, v->uncond, t->norm, t->norm_bias, w, v->uncond_mod, last,
+                       e);
     if (!st)
         st = s->op.cfg_mix(s, v->want, d, v->uncond, d, v->cfg, w, d, e);
     return st;
@@ -570,8 +591,41 @@ static tt_status run_layers(tt_trunk *t, const tt_pass *p, const shape *n, const
     return st;
 }
 
+/* Where results go before padding is left out; NULL where nothing is padded. */
+typedef struct {
+    tt_row_stats *stats, *class_stats;
+    float *classes;
+} outputs;
+
+static tt_status make_outputs(outputs *o, const tt_trunk *t, const tt_pass *p, const shape *n,
+                              tt_err *e)
+{
+    size_t rows = (size_t)n->classified, classes = (size_t)t->classifier.classes;
+    if (n->wants > p->wants && !(o->stats = malloc((size_t)n->wants * sizeof *o->stats)))
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)n->wants);
+    if (!rows)
+        return TT_OK;
+    o->class_stats = malloc(rows * sizeof *o->class_stats);
+    o->classes = malloc(rows * classes * sizeof *o->classes);
+    return o->class_stats && o->classes
+               ? TT_OK
+               : tt_fail(e, TT_ENOMEM, "no memory for %zu classes of %zu rows", classes, rows);
+}
+
+static void take_outputs(outputs *o, const tt_trunk *t, const tt_pass *p, bool good)
+{
+    if (good && o->stats)
+        memcpy(p->stats, o->stats, (size_t)p->wants * sizeof *o->stats);
+    if (good && o->classes)
+        memcpy(p->classes, o->classes,
+               (size_t)p->classified * (size_t)t->classifier.classes * sizeof *o->classes);
+    free(o->stats);
+    free(o->class_stats);
+    free(o->classes);
+}
+
 static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const tt_trunk_space *v,
-                          tt_row_stats *spare, tt_err *e)
+                          const outputs *out, tt_err *e)
 {
     int64_t d = t->width;
     tt_status st = upload_inputs(t, p, n, v, e);
@@ -589,16 +643,19 @@ static tt_status run_body(tt_trunk *t, const tt_pass *p, const shape *n, const t
     if (!st)
         st = run_layers(t, p, n, v, &rows, e);
     if (!st && p->hidden) {
-        st = normalise(t, v, v->h, v->x, t->norm, p->rows, v->row_mod,
+        st = normalise(t, v, v->h, v->x, t->norm, t->norm_bias, p->rows, v->row_mod,
                        tt_trunk_slot(t->layers, 0), e);
         if (!st)
-            st = tt_trunk_download(t, v->h, p->rows, p->hidden + t->layers * p->rows * d, e);
+            st = tt_trunk_download(t, t->norm ? v->h : v->x, p->rows,
+                                   p->hidden + t->layers * p->rows * d, e);
     }
     if (!st && p->states)
         st = save_states(t, p, v, &rows, e);
+    if (!st && n->classified)
+        st = tt_trunk_classify(t, v, rows.x, n->classified, out->classes, out->class_stats, e);
     if (!st && p->wants)
         st = collect_wants(t, n, v, &rows, e);
-    return st || !p->wants ? st : run_head(t, p, n, v, spare, e);
+    return st || !p->wants ? st : run_head(t, p, n, v, out->stats, e);
 }
 
 /* The kinds of all spans, in the first layers and in the last, whose queries may be packed. */
@@ -629,31 +686,30 @@ tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e)
     tt_trunk_space v;
     tt_stream *s = t->stream;
     shape n = shape_of(t, p);
-    tt_row_stats *spare = NULL;
+    outputs out = {0};
     tt_status st = check_places(t, p, e);
     if (!st)
         st = reserve(t, &n, &v, e);
-    if (!st && n.wants > p->wants && !(spare = malloc((size_t)n.wants * sizeof *spare)))
-        st = tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)n.wants);
+    if (!st)
+        st = make_outputs(&out, t, p, &n, e);
     if (!st && n.recorded) {
         int64_t stores = 0;
         for (int64_t i = 0; i < p->seqs; i++)
             stores += p->seq[i].kv != NULL;
         const int64_t key[] = {(int64_t)(intptr_t)t, (int64_t)(intptr_t)t->space, n.rows, n.needed,
                                n.wants, n.guided, power_above(p->seqs), power_above(stores),
-                               n.conditions, head_key(t, p, &n), span_key(t, p, &n)};
+                               n.conditions, head_key(t, p, &n), span_key(t, p, &n),
+                               n.classified};
         st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
         if (!st) {
-            st = run_body(t, p, &n, &v, spare, e);
+            st = run_body(t, p, &n, &v, &out, e);
             st = s->op.pass_end(s, st, e);
         }
     } else if (!st) {
-        st = run_body(t, p, &n, &v, spare, e);
+        st = run_body(t, p, &n, &v, &out, e);
     }
     if (!st)
         st = s->op.sync(s, e);
-    if (!st && spare)
-        memcpy(p->stats, spare, (size_t)p->wants * sizeof *spare);
-    free(spare);
+    take_outputs(&out, t, p, !st);
     return st;
 }

@@ -9,8 +9,10 @@
  *
  * Variants: query and key heads normalised before they are rotated; only the first channels of a
  * head rotated; layers whose MLP is a mixture of experts (with an MLP for all rows beside it or
- * not); and the diffusion transformer (DiT, arXiv 2212.09748): LayerNorm, a plain GELU MLP, and
- * norms and residuals modulated by vectors made from the sequence's noise level. */
+ * not); LayerNorm with bias, and no norm before the head (insertion models, which also have a
+ * second head that classifies single rows); and the diffusion transformer (DiT, arXiv 2212.09748):
+ * LayerNorm, a plain GELU MLP, and norms and residuals modulated by vectors made from the
+ * sequence's noise level. */
 #ifndef TT_TRUNK_H
 #define TT_TRUNK_H
 
@@ -19,6 +21,7 @@
 typedef struct {
     float *norm1, *norm2;   /* device, [width] */
     float *after1, *after2; /* of sandwich blocks: norms of the two sums; else NULL */
+    float *norm1_bias, *norm2_bias; /* the norms are LayerNorms then; or NULL */
     tt_matrix *qkv;         /* rows: all q heads, all k heads, all v heads */
     float *q_norm, *k_norm; /* device, [head_dim]; NULL: heads are not normalised */
     tt_matrix *out;
@@ -41,6 +44,15 @@ typedef struct {
     const void *arg;
 } tt_modulation;
 
+/* A head that classifies rows by their residual stream z:
+ *   logits = out( z + down( tanh( up( LayerNorm z ) ) ) ) */
+typedef struct {
+    int32_t classes; /* 0: there is none */
+    int64_t hidden;  /* units of up */
+    float *norm, *norm_bias; /* device, [width] */
+    tt_matrix *up, *down, *out;
+} tt_classifier;
+
 typedef struct {
     tt_stream *stream;
     tt_compute compute, layer_compute; /* of the head and attention; of the layers' matrices */
@@ -54,13 +66,16 @@ typedef struct {
     int64_t places; /* rows of place_table: positions there are; 0: no limit, rotation instead */
     float eps;
     bool ungated;       /* the MLP is gelu alone */
+    bool relu;          /* or relu */
     tt_router router;   /* of routed layers, without bias */
     int64_t expert_ff;  /* hidden units of an expert */
     int64_t shared_ff;  /* of the MLP beside the experts; 0: none */
     tt_modulation modulation;
+    tt_classifier classifier; /* classes: set before tt_trunk_open() */
 
     tt_trunk_layer *layer;
-    float *norm;     /* device, [width] */
+    float *norm;     /* device, [width]; NULL: the head reads the residual stream as it is */
+    float *norm_bias;
     float *inv_freq; /* device, [half] */
     tt_matrix *table;
     tt_matrix *place_table;
@@ -91,6 +106,10 @@ typedef struct {
     const char *table, *norm, *head, *head_bias, *last_modulation, *last_modulation_bias;
     const char *more_tables[2]; /* read when the shape says more_rows */
     const char *place_table; /* read when the shape says places */
+    const char *norm1_bias, *norm2_bias, *norm_bias;
+    /* of the classifier */
+    const char *class_norm, *class_norm_bias, *class_up, *class_up_bias, *class_down,
+        *class_down_bias, *class_out;
 } tt_trunk_names;
 
 /* Rotary frequencies: theta^(-2 i / width) for i < width / 2. With a factor they are scaled as in

@@ -96,6 +96,8 @@ void tt_trunk_close(tt_trunk *t)
         s->op.release(s, l->norm2);
         s->op.release(s, l->after1);
         s->op.release(s, l->after2);
+        s->op.release(s, l->norm1_bias);
+        s->op.release(s, l->norm2_bias);
         s->op.matrix_close(s, l->qkv);
         s->op.matrix_close(s, l->out);
         s->op.release(s, l->q_norm);
@@ -109,6 +111,12 @@ void tt_trunk_close(tt_trunk *t)
     }
     free(t->layer);
     s->op.release(s, t->norm);
+    s->op.release(s, t->norm_bias);
+    s->op.release(s, t->classifier.norm);
+    s->op.release(s, t->classifier.norm_bias);
+    s->op.matrix_close(s, t->classifier.up);
+    s->op.matrix_close(s, t->classifier.down);
+    s->op.matrix_close(s, t->classifier.out);
     s->op.release(s, t->inv_freq);
     if (t->head != t->table)
         s->op.matrix_close(s, t->head);
@@ -424,6 +432,8 @@ static tt_status bind_attention(const place *p, tt_trunk_layer *l, tt_err *e)
     }
     tt_status s = layer_vector(p, &l->norm1, n->norm1, d, e);
     if (!s)
+        s = layer_vector(p, &l->norm1_bias, n->norm1_bias, d, e);
+    if (!s)
         s = matrix(t, &l->qkv, p->w, n->qkv ? &fused : separate, n->qkv ? 1 : 3, d,
                    TT_MATRIX_LINEAR, e);
     if (!s)
@@ -482,6 +492,8 @@ static tt_status bind_layer(const place *p, tt_err *e)
     if (!s)
         s = layer_vector(p, &l->norm2, p->names->norm2, p->t->width, e);
     if (!s)
+        s = layer_vector(p, &l->norm2_bias, p->names->norm2_bias, p->t->width, e);
+    if (!s)
         s = bind_mlp(p, l, e);
     if (!s && l->routed)
         s = bind_experts(p, l, e);
@@ -519,7 +531,9 @@ tt_status tt_trunk_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
     part places = outside(names->place_table, t->places, NULL);
     bool share = tied && !t->quantise;
     unsigned both = TT_MATRIX_TABLE | TT_MATRIX_LINEAR;
-    tt_status s = tt_trunk_vector(t, &t->norm, w, names->norm, t->width, e);
+    tt_status s = names->norm ? tt_trunk_vector(t, &t->norm, w, names->norm, t->width, e) : TT_OK;
+    if (!s && names->norm_bias)
+        s = tt_trunk_vector(t, &t->norm_bias, w, names->norm_bias, t->width, e);
     if (!s)
         s = matrix_as(t, &t->table, w, table, tables, t->width, share ? both : TT_MATRIX_TABLE,
                       t->compute, e);
@@ -530,6 +544,25 @@ tt_status tt_trunk_ends(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
                  : matrix_as(t, &t->head, w, &head, 1, t->width, TT_MATRIX_LINEAR, t->compute, e);
     t->head = t->table;
     return TT_OK;
+}
+
+static tt_status bind_classifier(tt_trunk *t, const tt_weights *w, const tt_trunk_names *n,
+                                 tt_err *e)
+{
+    tt_classifier *c = &t->classifier;
+    part up = outside(n->class_up, c->hidden, n->class_up_bias);
+    part down = outside(n->class_down, t->width, n->class_down_bias);
+    part out = outside(n->class_out, c->classes, NULL);
+    tt_status s = tt_trunk_vector(t, &c->norm, w, n->class_norm, t->width, e);
+    if (!s)
+        s = tt_trunk_vector(t, &c->norm_bias, w, n->class_norm_bias, t->width, e);
+    if (!s)
+        s = matrix_as(t, &c->up, w, &up, 1, t->width, TT_MATRIX_LINEAR, t->compute, e);
+    if (!s)
+        s = matrix_as(t, &c->down, w, &down, 1, c->hidden, TT_MATRIX_LINEAR, t->compute, e);
+    if (!s)
+        s = matrix_as(t, &c->out, w, &out, 1, t->width, TT_MATRIX_LINEAR, t->compute, e);
+    return s ? tt_context(e, s, "classifier") : TT_OK;
 }
 
 tt_status tt_trunk_layers(tt_trunk *t, tt_err *e)
@@ -550,6 +583,12 @@ static tt_status check_operations(const tt_trunk *t, const tt_trunk_names *names
         missing = "route, linear_grouped or combine";
     if (t->modulation.width && !(op->adaln && op->gate_add && op->gelu))
         missing = "adaln, gate_add or gelu";
+    if ((names->norm1_bias || t->classifier.classes) && !op->layernorm)
+        missing = "layernorm";
+    if ((t->relu || t->classifier.classes) && !op->unit)
+        missing = "unit";
+    if (t->ungated && !t->relu && !op->gelu)
+        missing = "gelu";
     return missing ? tt_fail(e, TT_EUNSUP, "device '%s' has no operation %s", op->name, missing)
                    : TT_OK;
 }
@@ -578,5 +617,7 @@ tt_status tt_trunk_open(tt_trunk *t, const tt_weights *w, const tt_trunk_names *
     }
     if (!s && t->modulation.width)
         s = bind_modulation(t, w, names, e);
+    if (!s && t->classifier.classes)
+        s = bind_classifier(t, w, names, e);
     return s ? s : tt_trunk_ends(t, w, names, tied, e);
 }

@@ -2,7 +2,7 @@
  * beside an MLP that every row goes through. */
 #include "models/nn/trunk_run.h"
 
-/* Hidden units of n rows: silu(gate h) * up h, or gelu(up h) of ungated bodies. */
+/* Hidden units of n rows: silu(gate h) * up h, or gelu(up h) or relu(up h) of ungated bodies. */
 static tt_status hidden_units(tt_trunk *t, const tt_trunk_layer *l, const tt_trunk_space *v,
                               const tt_act *h, int64_t n, tt_err *e)
 {
@@ -10,6 +10,8 @@ static tt_status hidden_units(tt_trunk *t, const tt_trunk_layer *l, const tt_tru
     int64_t d = t->width, ff = l->ff;
     if (t->ungated) {
         tt_status st = s->op.linear(s, v->mlp, ff, h, d, n, l->gate_up, false, e);
+        if (!st && t->relu)
+            return s->op.unit(s, v->mlp, ff, v->mlp, ff, n, ff, TT_UNIT_RELU, e);
         return st ? st : s->op.gelu(s, v->mlp, ff, v->mlp, ff, n, ff, e);
     }
     if (s->op.glu)

@@ -25,6 +25,9 @@ typedef struct {
     float *mix;                      /* rows, if expected embeddings are mixed in */
     int32_t *iota;                   /* wants, if rows are kept: 0, 1, 2, ... */
     int32_t *state_row;              /* states */
+    int32_t *class_row;              /* rows to classify; next to it their rows of x, what the
+                                        classifier makes of them, and its hidden units */
+    tt_act *class_x, *class_h, *class_up;
     /* Which modulation each row, needed row, want, unconditional want and state has. */
     int32_t *row_mod, *need_mod, *want_mod, *uncond_mod, *state_mod;
     tt_act *condition; /* conditions x modulation.width */
@@ -67,6 +70,10 @@ tt_status tt_trunk_add_product(tt_trunk *t, const tt_trunk_space *v, tt_act *x, 
 /* x += MLP(h) on the query rows: dense, experts, or both (trunk_mlp.c). */
 tt_status tt_trunk_mlp(tt_trunk *t, int64_t layer, const tt_trunk_rows *rows,
                        const tt_trunk_space *v, tt_err *e);
+/* Classifies rows v->class_row of x: host lists of logits, as tt_pass.classes, and of as many
+ * statistics, which nobody needs; both valid after sync (trunk_class.c). */
+tt_status tt_trunk_classify(tt_trunk *t, const tt_trunk_space *v, const tt_act *x, int64_t rows,
+                            float *logits, tt_row_stats *stats, tt_err *e);
 /* Adds expected embeddings to the rows whose weight is not 0 (trunk_memo.c). */
 tt_status tt_trunk_mix(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, tt_err *e);
 /* Keeps what wants [from, from + n), whose draws these are, keep for the next pass. */

@@ -253,8 +253,9 @@ static void put_news(const tt_gen *g, tt_choice *c, tt_json *w)
             int32_t was = c->shown[pos], is = c->view.id[i];
             if (was == is)
                 continue;
-            tt_change x = {c->view.step[i], i, is < 0 ? g->model->info.mask_id : is,
-                           c->view.logprob[i]};
+            tt_change x = {.step = c->view.step[i], .column = i,
+                           .id = is < 0 ? g->model->info.mask_id : is,
+                           .logprob = c->view.logprob[i]};
             tt_choice_write_change(g, c, &x, was >= 0, w);
             c->shown[pos] = is;
         }

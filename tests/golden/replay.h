@@ -5,26 +5,28 @@
 #ifndef TT_REPLAY_H
 #define TT_REPLAY_H
 
-/* Each returns 0, or -1 when the folder could not be read at all (already counted as failed). */
-int tt_replay_text_tokenizers(const char *dir, const char *case_glob, int *passed, int *failed);
-int tt_replay_llada(const char *dir, const char *case_glob, const char *device, int *passed,
-                    int *failed);
-int tt_replay_guided(const char *dir, const char *case_glob, const char *device, int *passed,
-                     int *failed);
-int tt_replay_dream(const char *dir, const char *case_glob, const char *device, int *passed,
-                    int *failed);
-int tt_replay_llada_moe(const char *dir, const char *case_glob, const char *device, int *passed,
+/* Function and family as golden.json names it. */
+#define TT_REPLAYS(X)                                \
+    X(text_tokenizers, "text-tokenizers")            \
+    X(llada, "masked-diffusion/llada")               \
+    X(dream, "masked-diffusion/dream")               \
+    X(guided, "masked-diffusion/guided")             \
+    X(llada_moe, "masked-diffusion/llada_moe")       \
+    X(llada2_moe, "masked-diffusion/llada2_moe")     \
+    X(mdlm, "masked-diffusion/mdlm")                 \
+    X(insertion, "insertion-lm")                     \
+    X(raven, "recurrent-depth")                      \
+    X(restok, "restok")                              \
+    X(verifiers, "search/verifiers")                 \
+    X(clip, "search/clip")                           \
+    X(flexar, "search/flexar")
+
+/* Returns 0, or -1 when the folder could not be read at all (already counted as failed). */
+typedef int tt_replayer(const char *dir, const char *case_glob, const char *device, int *passed,
                         int *failed);
-int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *device, int *passed,
-                         int *failed);
-int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, int *passed,
-                   int *failed);
-int tt_replay_verifiers(const char *dir, const char *case_glob, int *passed, int *failed);
-int tt_replay_clip(const char *dir, const char *case_glob, int *passed, int *failed);
-int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *failed);
-int tt_replay_restok(const char *dir, const char *case_glob, const char *device, int *passed,
-                     int *failed);
-int tt_replay_raven(const char *dir, const char *case_glob, const char *device, int *passed,
-                    int *failed);
+
+#define DECLARE(id, family) tt_replayer tt_replay_##id;
+TT_REPLAYS(DECLARE)
+#undef DECLARE
 
 #endif

@@ -186,8 +186,10 @@ static void boxes(bench *b, const cJSON *list)
     }
 }
 
-int tt_replay_verifiers(const char *dir, const char *case_glob, int *passed, int *failed)
+int tt_replay_verifiers(const char *dir, const char *case_glob, const char *device, int *passed,
+                        int *failed)
 {
+    (void)device;
     bench b = {.dir = dir, .glob = case_glob};
     cJSON *trace = read_json(&b, "trace.json");
     if (!trace || !bench_expect(&b)) {
@@ -428,8 +430,10 @@ static void one_search(bench *b, const cJSON *o, int32_t length)
     tt_search_close(s);
 }
 
-int tt_replay_flexar(const char *dir, const char *case_glob, int *passed, int *failed)
+int tt_replay_flexar(const char *dir, const char *case_glob, const char *device, int *passed,
+                     int *failed)
 {
+    (void)device;
     bench b = {.dir = dir, .glob = case_glob};
     cJSON *trace = read_json(&b, "trace.json");
     if (!trace || !bench_expect(&b)) {
@@ -507,8 +511,10 @@ static void clip_pictures(bench *b)
     }
 }
 
-int tt_replay_clip(const char *dir, const char *case_glob, int *passed, int *failed)
+int tt_replay_clip(const char *dir, const char *case_glob, const char *device, int *passed,
+                   int *failed)
 {
+    (void)device;
     bench b = {.dir = dir, .glob = case_glob};
     cJSON *trace = read_json(&b, "trace.json");
     if (!trace || !bench_expect(&b)) {

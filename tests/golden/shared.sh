@@ -8,7 +8,7 @@ replay=${B:-build/release}/tests/golden/replay
 
 supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
 supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
-supported="$supported search search/verifiers"
+supported="$supported insertion-lm search search/verifiers"
 
 passed=0 failed=0
 run() { # NAME CASE FOLDER
@@ -34,6 +34,8 @@ for family in llada dream guided mdlm llada_moe llada2_moe; do
     run masked-diffusion/$family '*' "$folder/masked-diffusion/$family"
 done
 
+run insertion-lm '*' "$folder/insertion-lm"
+run recurrent-depth "*" "$folder/recurrent-depth"
 run search/verifiers '*' "$folder/search/verifiers"
 # Of these families a part can be replayed; they stay in the list below until all of it can.
 run restok '*' "$folder/restok"

@@ -409,6 +409,14 @@ static void attention_agrees_with_the_twin(void **state)
 
 enum { VOCAB = 3001, WIDTH = 96, HEAD_ROWS = 70 };
 
+static const float *given_noise(void)
+{
+    static float noise[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        noise[i] = (float)(i * 7919 % 1000) * 0.006f;
+    return noise;
+}
+
 static tt_draw draw_of(int64_t r, int kind_of)
 {
     static const int32_t allow[] = {5, 9, 77, 1500, 2999}, unsure[] = {3, 2000};
@@ -432,11 +440,14 @@ static tt_draw draw_of(int64_t r, int kind_of)
     case 8: d.temperature = 0.9f, d.noise = TT_NOISE_CUMULATIVE, d.top_p = 0.95f,
             d.confidence_of_kept = true; break;
     case 9: d.confidence_of_kept = true, d.top_k = 5; break;
-    default: d.bias = many, d.n_bias = 6; break;
+    case 10: d.bias = many, d.n_bias = 6; break;
+    case 11: d.temperature = 1, d.noise = TT_NOISE_PHILOX, d.top_p = 0.6f + 0.005f * (float)r,
+             d.top_p_within = true; break;
+    default: d.temperature = 1, d.noise = TT_NOISE_GIVEN, d.gumbel = given_noise(); break;
     }
     return d;
 }
-enum { DRAWS = 11 };
+enum { DRAWS = 13 };
 
 static void same_stats(const char *what, const tt_row_stats *a, const tt_row_stats *b, double eps)
 {

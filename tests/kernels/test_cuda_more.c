@@ -119,6 +119,21 @@ static void modulation_of(int64_t d)
     have = floats(m.dy, n);
     test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
     free(have);
+    for (int unit = TT_UNIT_RELU; unit <= TT_UNIT_TANH; unit++) {
+        test_ok(twin->op.unit(twin, m.y, m.ld, m.x, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
+        test_ok(gpu->op.unit(gpu, m.dy, m.ld, m.dx, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
+        have = floats(m.dy, n);
+        test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
+        free(have);
+    }
+    void *bias = to_device(m.mod, (size_t)d * 4);
+    test_ok(twin->op.layernorm(twin, m.y, m.ld, m.x, m.ld, m.w, m.mod, ROWS, d, 1e-5f, &e), &e);
+    test_ok(gpu->op.layernorm(gpu, m.dy, m.ld, m.dx, m.ld, (const float *)m.dw,
+                              (const float *)bias, ROWS, d, 1e-5f, &e), &e);
+    have = floats(m.dy, n);
+    test_close(what, have, m.y, ROWS, d, m.ld, 2 * tolerance());
+    free(have);
+    DROP(bias);
     test_ok(run_adaln(gpu, &m, m.dy, at(m.dx, last), m.dw, m.dmod, index + ROWS - 1, 1, &e), &e);
     float *alone = floats(m.dy, d);
     test_ok(run_adaln(twin, &m, m.x, m.x, m.w, m.mod, condition, ROWS, &e), &e);

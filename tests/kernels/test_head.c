@@ -121,7 +121,8 @@ static void filter(double *l, int64_t n, const tt_draw *d)
         total += exp((l[id[r]] - top) / t);
     for (int64_t r = 0; r < n; r++) {
         double weight = exp((l[id[r]] - top) / t);
-        bool keep = l[id[r]] >= kth && (r == 0 || d->top_p >= 1 || before <= d->top_p * total);
+        double sum = before + (d->top_p_within ? weight : 0);
+        bool keep = l[id[r]] >= kth && (r == 0 || d->top_p >= 1 || sum <= d->top_p * total);
         keep = keep && (d->min_p <= 0 || weight >= d->min_p);
         before += weight;
         if (!keep)
@@ -311,8 +312,10 @@ static tt_draw random_draw(int64_t n, lists *l, int kind)
     d.base = test_word() % 100000;
     if (kind & 1)
         d.top_k = 1 + (int32_t)(test_word() % 40);
-    if (kind & 2)
+    if (kind & 2) {
         d.top_p = test_uniform();
+        d.top_p_within = test_word() % 2;
+    }
     if (kind & 4)
         d.min_p = test_uniform() * 0.3f;
     if (kind & 8) {
@@ -570,13 +573,17 @@ static void top_p_cuts_where_it_should_on(tt_stream *s, const char *name)
     static const struct {
         float top_p;
         unsigned kept; /* bit per id */
-    } c[] = {{0, 4},     {0.49f, 4}, {0.51f, 5},  {0.74f, 5},
-             {0.76f, 7}, {0.86f, 7}, {0.89f, 15}, {1, 15}};
-    for (int i = 0; i < 8; i++) {
+        bool within;
+    } c[] = {{0, 4, false},     {0.49f, 4, false}, {0.51f, 5, false},  {0.74f, 5, false},
+             {0.76f, 7, false}, {0.86f, 7, false}, {0.89f, 15, false}, {1, 15, false},
+             {0, 4, true},      {0.51f, 4, true},  {0.74f, 4, true},   {0.76f, 5, true},
+             {0.86f, 5, true},  {0.89f, 7, true},  {0.99f, 7, true},   {1, 15, true}};
+    for (int i = 0; i < 16; i++) {
         unsigned seen = 0;
         for (uint64_t seed = 0; seed < 200; seed++) {
             tt_draw d = plain_draw();
             d.top_p = c[i].top_p;
+            d.top_p_within = c[i].within;
             d.temperature = 1;
             d.noise = TT_NOISE_PHILOX;
             d.seed = seed;
@@ -595,6 +602,30 @@ static void top_p_cuts_where_it_should_on(tt_stream *s, const char *name)
     reduce(s, equal, 1, 4, &d, &stats, NULL, 0, NULL);
     assert_float_equal(stats.prob, 1.0 / 3, 1e-6);
 }
+static void given_noise_decides_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    const float l[4] = {0, 1, 2, 3}, noise[4] = {2.9f, 2.2f, 0, 0};
+    tt_draw d = plain_draw();
+    tt_row_stats stats;
+    d.temperature = 1;
+    d.noise = TT_NOISE_GIVEN;
+    d.gumbel = noise;
+    reduce(s, l, 1, 4, &d, &stats, NULL, 0, NULL);
+    assert_int_equal(stats.drawn, 1);
+    d.temperature = 2;
+    reduce(s, l, 1, 4, &d, &stats, NULL, 0, NULL);
+    assert_int_equal(stats.drawn, 0);
+    d.top_k = 3;
+    reduce(s, l, 1, 4, &d, &stats, NULL, 0, NULL);
+    assert_int_equal(stats.drawn, 1);
+}
+static void given_noise_decides(void **state)
+{
+    (void)state;
+    test_each(given_noise_decides_on);
+}
+
 static void top_p_cuts_where_it_should(void **state)
 {
     (void)state;
@@ -731,6 +762,7 @@ int main(void)
         cmocka_unit_test(filters_of_long_rows_are_as_defined),
         cmocka_unit_test(draws_follow_the_softmax),
         cmocka_unit_test(top_p_cuts_where_it_should),
+        cmocka_unit_test(given_noise_decides),
         cmocka_unit_test(a_row_is_the_same_in_any_batch),
         cmocka_unit_test(memory_stays_below_64_mib),
         cmocka_unit_test(requests_that_cannot_be_are_refused),

@@ -137,6 +137,23 @@ static tt_status run_add_scaled(tt_stream *s, float *out, float *const in[3], in
     return st;
 }
 
+static tt_status run_layernorm(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                               int64_t rows, int64_t width, tt_err *e)
+{
+    float w[1024], b[1024];
+    for (int i = 0; i < 1024; i++) {
+        w[i] = 0.5f + (float)(i % 7);
+        b[i] = (float)(i % 3) - 1;
+    }
+    return s->op.layernorm(s, out, ld, in[0], ld, w, b, rows, width, 1e-5f, e);
+}
+static tt_status run_unit(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
+                          int64_t width, tt_err *e)
+{
+    tt_unit unit = width % 2 ? TT_UNIT_RELU : TT_UNIT_TANH;
+    return s->op.unit(s, out, ld, in[0], ld, rows, width, unit, e);
+}
+
 static const operation operations[] = {
     {"rmsnorm", run_rmsnorm, 1e-6},   {"swiglu", run_swiglu, 1e-6},
     {"cfg_mix", run_cfg_mix, 1e-6},   {"rope", run_rope, 1e-6},
@@ -144,6 +161,7 @@ static const operation operations[] = {
     {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
     {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
     {"add_scaled", run_add_scaled, 1e-6},
+    {"layernorm", run_layernorm, 1e-6}, {"unit", run_unit, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -387,6 +405,50 @@ static void gelu_is_the_tanh_form(void **state)
     test_each(gelu_is_the_tanh_form_on);
 }
 
+static void layer_norm_has_mean_and_deviation_of_its_weights_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    enum { N = 96 };
+    float x[N], y[N], one[N], bias[N];
+    double sum = 0, squares = 0;
+    for (int i = 0; i < N; i++) {
+        x[i] = 1000 + (float)(i * i % 31); /* a mean that would swallow the differences */
+        one[i] = 1;
+        bias[i] = 3;
+    }
+    assert_int_equal(s->op.layernorm(s, y, N, x, N, one, bias, 1, N, 0, NULL), TT_OK);
+    for (int i = 0; i < N; i++) {
+        sum += y[i];
+        squares += (y[i] - 3.0) * (y[i] - 3.0);
+    }
+    assert_float_equal(sum / N, 3, 1e-4);
+    assert_float_equal(squares / N, 1, 1e-3);
+    for (int i = 1; i < N; i++)
+        assert_true((x[i] < x[i - 1]) == (y[i] < y[i - 1]));
+}
+static void layer_norm_has_mean_and_deviation_of_its_weights(void **state)
+{
+    (void)state;
+    test_each(layer_norm_has_mean_and_deviation_of_its_weights_on);
+}
+
+static void units_are_what_they_are_called_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    float x[5] = {-3, -0.5f, 0, 0.5f, 3}, y[5];
+    assert_int_equal(s->op.unit(s, y, 5, x, 5, 1, 5, TT_UNIT_RELU, NULL), TT_OK);
+    for (int i = 0; i < 5; i++)
+        assert_float_equal(y[i], x[i] > 0 ? x[i] : 0, 0);
+    assert_int_equal(s->op.unit(s, y, 5, x, 5, 1, 5, TT_UNIT_TANH, NULL), TT_OK);
+    for (int i = 0; i < 5; i++)
+        assert_float_equal(y[i], tanh((double)x[i]), 1e-6);
+}
+static void units_are_what_they_are_called(void **state)
+{
+    (void)state;
+    test_each(units_are_what_they_are_called_on);
+}
+
 static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
 {
     (void)name;
@@ -411,6 +473,8 @@ static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
     assert_int_equal(s->op.rmsnorm_heads(s, x, 8, x, 1, 0, 4, 0, &e), TT_EINVAL);
     assert_int_equal(s->op.gelu(s, x, 7, x, 8, 1, 8, &e), TT_EINVAL);
     assert_int_equal(s->op.adaln(s, x, 8, x, 8, x, x, x, 7, id, 1, 8, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.layernorm(s, x, 7, x, 8, x, x, 1, 8, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.unit(s, x, 8, x, 7, 1, 8, TT_UNIT_RELU, &e), TT_EINVAL);
     assert_int_equal(s->op.gate_add(s, x, 8, x, 8, x, 7, id, 1, 8, &e), TT_EINVAL);
     assert_non_null(strstr(e.text, "gate_add"));
 }
@@ -478,6 +542,8 @@ int main(void)
         cmocka_unit_test(rope_table_holds_cosines_and_rope_turns_by_them),
         cmocka_unit_test(modulation_is_layer_norm_with_the_sequences_vectors),
         cmocka_unit_test(gelu_is_the_tanh_form),
+        cmocka_unit_test(layer_norm_has_mean_and_deviation_of_its_weights),
+        cmocka_unit_test(units_are_what_they_are_called),
         cmocka_unit_test(shapes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests_name("rows", tests, NULL, NULL);
