@@ -367,9 +367,14 @@ typedef tt_status tt_op_layernorm(tt_stream *s, tt_act *y, int64_t ldy, const tt
                                   int64_t ldx, const float *w, const float *b, int64_t rows,
                                   int64_t dim, float eps, tt_err *e);
 
-typedef enum { TT_UNIT_RELU, TT_UNIT_TANH } tt_unit;
+typedef enum {
+    TT_UNIT_RELU,       /* max(x, 0) */
+    TT_UNIT_TANH,
+    TT_UNIT_SILU,       /* x / (1 + exp(-x)) */
+    TT_UNIT_QUICK_GELU, /* x / (1 + exp(-1.702 x)) */
+} tt_unit;
 
-/* y = max(x, 0) or tanh(x), element by element. y may be x. */
+/* Element by element. y may be x. */
 typedef tt_status tt_op_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                              int64_t rows, int64_t dim, tt_unit unit, tt_err *e);
 
@@ -421,6 +426,10 @@ typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo,
                                          int64_t heads, int64_t head_dim, float scale,
                                          tt_compute compute, tt_err *e);
 
+/* y *= x, element by element. */
+typedef tt_status tt_op_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                 int64_t rows, int64_t dim, tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -438,7 +447,8 @@ typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo,
     X(blend)           \
     X(row_products)    \
     X(truncated_normal) \
-    X(attention_biased)
+    X(attention_biased) \
+    X(multiply)
 
 /* --- optional --- */
 

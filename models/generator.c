@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TT_GENERATORS(X) X(har)
+#define TT_GENERATORS(X) X(har) X(flexar)
 
 #define DECLARE(id) extern const tt_generator_def tt_generator_##id;
 TT_GENERATORS(DECLARE)

@@ -56,6 +56,7 @@ typedef struct {
     int32_t mask_id;  /* stands for a hidden token; layout.codes */
     int32_t groups, group[TT_MAX_LABEL_GROUPS]; /* kinds of labels, and how many labels of each;
                                                    groups 0: unconditional */
+    int64_t text_width; /* of encoded text; 0: not a model of text */
     bool reuses;      /* states may keep features between steps (tt_generator_call.reuse) */
     int64_t layers, width, heads, head_dim, parameters;
     size_t weight_bytes; /* as loaded */
@@ -68,6 +69,10 @@ typedef struct {
  * sum of the labels' rows, or the row of "no class" if there is none at all. */
 typedef struct {
     int32_t label[TT_MAX_LABEL_GROUPS];
+    /* Models of text: its encoded rows (rows x info.text_width, host, copied), and those of the
+     * text that guidance leads away from, NULL where there is no guidance. */
+    const float *text, *no_text;
+    int32_t text_rows, no_text_rows;
 } tt_condition;
 
 /* One state's part of a step. */

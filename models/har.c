@@ -9,63 +9,11 @@
  *   p = n .. 2n-1    t_{n/2} .. t_{n-1}, s_{n/2-1} .. s_{n-2}     (n = 2A, 4A, ... < L)
  * where s are special vectors: a level is predicted at once, from the level before and as many
  * fresh places. Positions of a level see each other and all before, so that with a store of keys
- * and values a call of one level needs no mask.
- *
- * The body is the text families' trunk. Its table holds the tokens, then the special vectors, then
- * the classes, the last of which is "no class". */
+ * and values a call of one level needs no mask. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/generator.h"
-#include "models/kv.h"
-#include "models/nn/trunk_model.h"
-
-typedef struct {
-    tt_generator base;
-    tt_model *body;
-    int32_t ahead; /* A; 0: LlamaGen */
-    int32_t specials, classes;
-} har;
-
-/* Keys and values of one branch of guidance: positions [0, fed) are there. */
-typedef struct {
-    tt_kv *kv;
-    int32_t fed;
-} branch;
-
-typedef struct {
-    tt_generator_state base;
-    int32_t label; /* row of the classes */
-    branch branch[2]; /* conditional, unconditional */
-} har_state;
-
-/* --- levels --- */
-
-/* The end of the level that position p belongs to. */
-static int32_t level_end(const har *g, int32_t p)
-{
-    if (p < g->ahead || !g->ahead)
-        return p + 1;
-    int32_t end = 2 * g->ahead;
-    while (end <= p)
-        end *= 2;
-    return end;
-}
-
-/* The row of the table that position p reads, given the tokens before its level. */
-static int32_t input(const har *g, const har_state *st, int32_t p, bool conditional)
-{
-    int32_t codes = g->base.info.layout.codes;
-    if (p == 0)
-        return codes + g->specials + (conditional ? st->label : g->classes);
-    if (p < g->ahead || !g->ahead)
-        return st->base.id[p - 1];
-    int32_t begin = level_end(g, p) / 2, i = p - begin; /* of the level, and p's place in it */
-    int32_t before = begin == g->ahead ? 1 : begin / 2; /* tokens of the level before */
-    return i < before ? st->base.id[begin - before + i] : codes + i - 1;
-}
-
-/* --- opening --- */
+#include "models/nn/ordered.h"
 
 static const char *const no_effect[] = {
     "initializer_range", "token_dropout_p", "attn_dropout_p", "resid_dropout_p", "ffn_dropout_p",
@@ -101,7 +49,7 @@ static bool power_of_two(int32_t n)
 }
 
 /* What the trunk does not need to know. */
-static tt_status read_levels(har *g, tt_config *c, tt_err *e)
+static tt_status read_levels(tt_ordered *g, tt_config *c, tt_err *e)
 {
     tt_generator_info *info = &g->base.info;
     tt_layout *l = &info->layout;
@@ -121,8 +69,8 @@ static tt_status read_levels(har *g, tt_config *c, tt_err *e)
         return tt_fail(e, TT_EFORMAT, "config key 'ar_token_num': %d does not lead to %d tokens "
                        "with %d special vectors", g->ahead, l->tokens, g->specials);
     if (g->ahead)
-        for (int32_t p = 0; p < l->tokens; p = level_end(g, p))
-            l->level[l->levels++] = level_end(g, p) - p;
+        for (int32_t p = 0; p < l->tokens; p = tt_ordered_level_end(g, p))
+            l->level[l->levels++] = tt_ordered_level_end(g, p) - p;
     l->kind = g->ahead ? TT_LAYOUT_LEVELS : TT_LAYOUT_SEQUENCE;
     if (!g->ahead)
         l->level[l->levels++] = l->tokens;
@@ -137,7 +85,7 @@ static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, cons
                       tt_trunk_plan *plan, tt_err *e)
 {
     (void)w;
-    const har *g = arg;
+    const tt_ordered *g = arg;
     tt_trunk *t = &m->trunk;
     tt_model_info *info = &m->base.info;
     t->width = tt_config_need_int(c, "dim", 2, 1 << 16);
@@ -183,37 +131,13 @@ static const tt_model_def body = {
     .pass_bytes = tt_trunk_model_pass_bytes,
 };
 
-static void har_close(tt_generator *base)
-{
-    har *g = (har *)base;
-    tt_model_close(g->body);
-    free(g);
-}
-
-static void fill_info(har *g)
-{
-    tt_generator_info *info = &g->base.info;
-    const tt_model_info *b = &g->body->info;
-    info->family = g->ahead ? "HAR" : "LlamaGen";
-    info->architecture = info->family;
-    info->layers = b->layers;
-    info->width = b->width;
-    info->heads = b->heads;
-    info->head_dim = b->head_dim;
-    info->parameters = b->parameters;
-    info->weight_bytes = b->weight_bytes;
-    info->state_bytes = 2 * b->kv_bytes_per_column * (size_t)info->layout.tokens;
-    info->act = b->act;
-    info->compute = b->compute;
-}
-
 extern const tt_generator_def tt_generator_har;
 
 static tt_status har_open(tt_generator **out, tt_stream *s, const tt_weights *w, tt_config *c,
                           tt_weights_mode mode, tt_err *e)
 {
     *out = NULL;
-    har *g = calloc(1, sizeof *g);
+    tt_ordered *g = calloc(1, sizeof *g);
     if (!g)
         return tt_fail(e, TT_ENOMEM, "no memory for a generator");
     g->base.def = &tt_generator_har;
@@ -223,233 +147,13 @@ static tt_status har_open(tt_generator **out, tt_stream *s, const tt_weights *w,
     if (!st)
         st = tt_trunk_model_open(&g->body, &body, s, w, c, read, g, &loading, e);
     if (st) {
-        har_close(&g->base);
+        tt_ordered_close(&g->base);
         return st;
     }
-    fill_info(g);
+    g->base.info.family = g->base.info.architecture = g->ahead ? "HAR" : "LlamaGen";
+    tt_ordered_info(g);
     *out = &g->base;
     return TT_OK;
-}
-
-/* --- states --- */
-
-static tt_status har_begin(tt_generator *base, tt_generator_state *state, const tt_condition *c,
-                           tt_err *e)
-{
-    har *g = (har *)base;
-    har_state *st = (har_state *)state;
-    st->label = c->label[0] < 0 ? g->classes : c->label[0];
-    int32_t p = 0; /* tokens are known level by level, from the first on */
-    while (p < g->base.info.layout.tokens && state->id[p] != g->base.info.mask_id)
-        p++;
-    if (p < state->known)
-        return tt_fail(e, TT_EINVAL, "token %d is hidden, but later ones are given: %s makes them "
-                       "in order", p, g->base.info.family);
-    int32_t end = 0;
-    while (end < p)
-        end = level_end(g, end);
-    if (end != p)
-        return tt_fail(e, TT_EINVAL, "%d tokens are given; a level ends at %d", p, end);
-    return tt_kv_open(&st->branch[0].kv, g->body, g->base.info.layout.tokens, e);
-}
-
-static void har_drop(tt_generator_state *state)
-{
-    har_state *st = (har_state *)state;
-    tt_kv_close(st->branch[0].kv);
-    tt_kv_close(st->branch[1].kv);
-}
-
-static tt_status copy_store(har *g, branch *to, const branch *from, tt_err *e)
-{
-    if (!from->kv)
-        return TT_OK;
-    tt_status s = tt_kv_open(&to->kv, g->body, g->base.info.layout.tokens, e);
-    if (!s)
-        s = tt_kv_copy(to->kv, from->kv, from->fed, e);
-    to->fed = from->fed;
-    return s;
-}
-
-static tt_status har_fork(tt_generator_state *to, const tt_generator_state *from, tt_err *e)
-{
-    har *g = (har *)from->generator;
-    har_state *t = (har_state *)to;
-    const har_state *f = (const har_state *)from;
-    t->label = f->label;
-    tt_status s = copy_store(g, &t->branch[0], &f->branch[0], e);
-    return s ? s : copy_store(g, &t->branch[1], &f->branch[1], e);
-}
-
-/* --- a step --- */
-
-/* Lists of one pass. */
-typedef struct {
-    int32_t *id, *place;
-    tt_pass_seq *seq;
-    tt_want *want;
-    tt_row_stats *stats;
-    float *logits;
-    int64_t rows, seqs, wants;
-} lists;
-
-static void lists_close(lists *l)
-{
-    free(l->id);
-    free(l->place);
-    free(l->seq);
-    free(l->want);
-    free(l->stats);
-    free(l->logits);
-}
-
-static tt_status lists_open(lists *l, const har *g, int64_t calls, int64_t wants, bool logits,
-                            tt_err *e)
-{
-    size_t rows = (size_t)calls * 2 * (size_t)g->base.info.layout.tokens;
-    *l = (lists){.id = malloc(rows * sizeof *l->id),
-                 .place = malloc(rows * sizeof *l->place),
-                 .seq = calloc((size_t)calls * 2, sizeof *l->seq),
-                 .want = calloc((size_t)wants + 1, sizeof *l->want),
-                 .stats = calloc((size_t)wants + 1, sizeof *l->stats)};
-    if (logits)
-        l->logits = malloc((size_t)(wants * g->base.info.layout.codes) * sizeof *l->logits);
-    if (l->id && l->place && l->seq && l->want && l->stats && (l->logits || !logits))
-        return TT_OK;
-    lists_close(l);
-    return tt_fail(e, TT_ENOMEM, "no memory for a step of %lld images", (long long)calls);
-}
-
-/* One branch's next level; returns its first row. */
-static int64_t feed(lists *l, const har *g, har_state *st, int which)
-{
-    branch *b = &st->branch[which];
-    int32_t end = level_end(g, b->fed);
-    int64_t first = l->rows;
-    for (int32_t p = b->fed; p < end; p++) {
-        l->id[l->rows] = input(g, st, p, which == 0);
-        l->place[l->rows++] = p;
-    }
-    l->seq[l->seqs++] = (tt_pass_seq){
-        .row = first, .rows = end - b->fed, .see_end = end, .see = TT_SEE_ALL, .kv = b->kv};
-    b->fed = end;
-    return first;
-}
-
-static tt_status run(har *g, lists *l, tt_err *e)
-{
-    tt_pass p = {.rows = l->rows,
-                 .id = l->id,
-                 .position = l->place,
-                 .column = l->place,
-                 .seqs = l->seqs,
-                 .seq = l->seq,
-                 .wants = l->wants,
-                 .want = l->want,
-                 .stats = l->stats,
-                 .logits = l->logits};
-    tt_status s = l->rows ? tt_model_run(g->body, &p, e) : TT_OK;
-    l->rows = l->seqs = 0;
-    return s;
-}
-
-static int branches(const tt_generator_call *c)
-{
-    return c->guided || c->cfg_scale != 0 ? 2 : 1;
-}
-
-/* Levels that are known but not fed yet, one of each branch at a time: none but where an image
- * began with given tokens, or its second branch begins late. */
-static tt_status catch_up(har *g, const tt_generator_call *call, int64_t calls, lists *l,
-                          tt_err *e)
-{
-    tt_status s;
-    int64_t fed;
-    do {
-        fed = 0;
-        for (int64_t i = 0; i < calls; i++) {
-            har_state *st = (har_state *)call[i].state;
-            for (int b = 0; b < branches(&call[i]); b++)
-                if (st->branch[b].fed < st->base.known) {
-                    feed(l, g, st, b);
-                    fed++;
-                }
-        }
-        s = run(g, l, e);
-    } while (fed && !s);
-    return s;
-}
-
-static tt_status add_call(har *g, lists *l, const tt_generator_call *c, tt_err *e)
-{
-    har_state *st = (har_state *)c->state;
-    int32_t begin = st->base.known, end = level_end(g, begin);
-    for (int32_t i = 0; i < c->wants; i++)
-        if (c->slot[i] < begin || c->slot[i] >= end)
-            return tt_fail(e, TT_EINVAL, "token %d is wanted; the next level is %d to %d",
-                           c->slot[i], begin, end - 1);
-    int64_t with = feed(l, g, st, 0), without = -1;
-    if (branches(c) == 2)
-        without = feed(l, g, st, 1);
-    for (int32_t i = 0; i < c->wants; i++)
-        l->want[l->wants++] = (tt_want){.row = with + c->slot[i] - begin,
-                                        .uncond = c->cfg_scale != 0
-                                                      ? without + c->slot[i] - begin
-                                                      : -1,
-                                        .cfg_scale = c->cfg_scale,
-                                        .draw = c->draw[i]};
-    return TT_OK;
-}
-
-static void give_back(const har *g, const lists *l, const tt_generator_call *call, int64_t calls)
-{
-    size_t codes = (size_t)g->base.info.layout.codes, at = 0;
-    for (int64_t i = 0; i < calls; i++) {
-        size_t n = (size_t)call[i].wants;
-        memcpy(call[i].stats, l->stats + at, n * sizeof *l->stats);
-        if (call[i].logits)
-            memcpy(call[i].logits, l->logits + at * codes, n * codes * sizeof *l->logits);
-        at += n;
-    }
-}
-
-static tt_status har_step(tt_generator *base, const tt_generator_call *call, int64_t calls,
-                          tt_err *e)
-{
-    har *g = (har *)base;
-    lists l;
-    int64_t wants = 0;
-    bool logits = false;
-    tt_status s = TT_OK;
-    for (int64_t i = 0; i < calls && !s; i++) {
-        har_state *st = (har_state *)call[i].state;
-        wants += call[i].wants;
-        logits |= call[i].logits != NULL;
-        if (call[i].features)
-            s = tt_fail(e, TT_EUNSUP, "%s has no features to give", g->base.info.family);
-        else if (branches(&call[i]) == 2 && !st->branch[1].kv)
-            s = tt_kv_open(&st->branch[1].kv, g->body, g->base.info.layout.tokens, e);
-    }
-    if (!s)
-        s = lists_open(&l, g, calls, wants, logits, e);
-    if (s)
-        return s;
-    s = catch_up(g, call, calls, &l, e);
-    for (int64_t i = 0; i < calls && !s; i++)
-        s = add_call(g, &l, &call[i], e);
-    if (!s)
-        s = run(g, &l, e);
-    if (!s)
-        give_back(g, &l, call, calls);
-    lists_close(&l);
-    return s;
-}
-
-static size_t har_step_bytes(const tt_generator *base, int64_t calls)
-{
-    const har *g = (const har *)base;
-    int64_t tokens = g->ahead ? g->base.info.layout.tokens / 2 : 1;
-    return tt_trunk_model_pass_bytes(g->body, 2 * calls * tokens, calls * tokens);
 }
 
 static const char *const architectures[] = {"HAR", "LlamaGen", "c2i", NULL};
@@ -461,11 +165,11 @@ const tt_generator_def tt_generator_har = {
     .architectures = architectures,
     .kind = TT_GENERATES_LEVELS,
     .open = har_open,
-    .close = har_close,
-    .begin = har_begin,
-    .step = har_step,
-    .fork = har_fork,
-    .drop = har_drop,
-    .step_bytes = har_step_bytes,
-    .state_size = sizeof(har_state),
+    .close = tt_ordered_close,
+    .begin = tt_ordered_begin,
+    .step = tt_ordered_step,
+    .fork = tt_ordered_fork,
+    .drop = tt_ordered_drop,
+    .step_bytes = tt_ordered_step_bytes,
+    .state_size = sizeof(tt_ordered_state),
 };

@@ -14,6 +14,7 @@
 typedef struct tt_model tt_model;
 typedef struct tt_kv tt_kv;
 typedef struct tt_memo tt_memo;
+typedef struct tt_trunk_context tt_trunk_context;
 typedef struct tt_depth tt_depth; /* models/depth.h */
 
 enum { /* what a family can do; samplers say which of these they need */
@@ -41,6 +42,7 @@ typedef struct {
     tt_kv *kv; /* store of keys and values by column; NULL: the rows are columns 0..rows-1 and
                   nothing is kept after the pass */
     int32_t hole; /* > 0 (TT_SEE_ALL alone): its i-th row does not see column hole - 1 + i */
+    tt_trunk_context *context; /* what its rows attend to besides; models of text alone */
     const tt_memo *memo; /* of expected embeddings, where tt_pass.mix is not 0; or NULL */
     tt_depth *depth; /* for models with TT_KIND_RECURRENT; NULL: their default recurrences, from
                         fresh states of seed 0 */

@@ -526,9 +526,19 @@ tt_status tt_weights_matrix(const tt_weights *w, const char *name, int64_t n, in
                             tt_weight *out, tt_err *e)
 {
     *out = (tt_weight){0};
-    tt_status s = tt_weights_get(w, name, 2, (int64_t[]){n, k}, &out->data, e);
+    tt_tensor t;
+    int lead = 0; /* sizes of 1 before those of the matrix */
+    if (!tt_weights_get(w, name, 3, (int64_t[]){1, n, k}, &t, NULL))
+        lead = 1;
+    tt_status s = tt_weights_get(w, name, 2 + lead, lead ? (int64_t[]){1, n, k} : (int64_t[]){n, k},
+                                 &out->data, e);
     if (s)
         return s;
+    if (lead) {
+        out->data.rank = 2;
+        out->data.dim[0] = n;
+        out->data.dim[1] = k;
+    }
     switch (out->data.dtype) {
     case TT_F32:
     case TT_BF16:

@@ -80,6 +80,21 @@ tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int
     return TT_OK;
 }
 
+static float unit_of(float x, tt_unit unit)
+{
+    switch (unit) {
+    case TT_UNIT_RELU:
+        return x > 0 ? x : 0;
+    case TT_UNIT_TANH:
+        return (float)tanh((double)x);
+    case TT_UNIT_SILU:
+        return (float)(x / (1 + exp(-(double)x)));
+    case TT_UNIT_QUICK_GELU:
+        return (float)(x / (1 + exp(-1.702 * (double)x)));
+    }
+    return x;
+}
+
 tt_status tt_cpu_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                       int64_t rows, int64_t dim, tt_unit unit, tt_err *e)
 {
@@ -90,8 +105,20 @@ tt_status tt_cpu_unit(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int
         const float *in = (const float *)x + r * ldx;
         float *out = (float *)y + r * ldy;
         for (int64_t i = 0; i < dim; i++)
-            out[i] = unit == TT_UNIT_TANH ? (float)tanh((double)in[i]) : in[i] > 0 ? in[i] : 0;
+            out[i] = unit_of(in[i], unit);
     }
+    return TT_OK;
+}
+
+tt_status tt_cpu_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                          int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("multiply", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < dim; i++)
+            ((float *)y)[r * ldy + i] *= ((const float *)x)[r * ldx + i];
     return TT_OK;
 }
 

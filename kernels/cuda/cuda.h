@@ -190,6 +190,7 @@ tt_op_head_kl tt_cuda_head_kl;
 tt_op_head_mean tt_cuda_head_mean;
 tt_op_add_scaled tt_cuda_add_scaled;
 tt_op_attention_biased tt_cuda_attention_biased;
+tt_op_multiply tt_cuda_multiply;
 tt_op_layernorm tt_cuda_layernorm;
 tt_op_unit tt_cuda_unit;
 tt_op_span_key tt_cuda_span_key;

@@ -98,6 +98,21 @@ __global__ void gelu_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t di
     }
 }
 
+__device__ inline float unit_of(float x, tt_unit unit)
+{
+    switch (unit) {
+    case TT_UNIT_RELU:
+        return x > 0 ? x : 0.0f;
+    case TT_UNIT_TANH:
+        return tanhf(x);
+    case TT_UNIT_SILU:
+        return x / (1 + expf(-x));
+    case TT_UNIT_QUICK_GELU:
+        return x / (1 + expf(-1.702f * x));
+    }
+    return x;
+}
+
 template <typename T>
 __global__ void unit_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim, tt_unit unit)
 {
@@ -105,7 +120,7 @@ __global__ void unit_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t di
     int64_t r = blockIdx.x;
     for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
         float v = get(x[r * ldx + i]);
-        put(&y[r * ldy + i], unit == TT_UNIT_TANH ? tanhf(v) : v > 0 ? v : 0.0f);
+        put(&y[r * ldy + i], unit_of(v, unit));
     }
 }
 

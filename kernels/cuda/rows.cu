@@ -130,6 +130,15 @@ __global__ void add_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim
 }
 
 template <typename T>
+__global__ void multiply_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+        put(&y[r * ldy + i], get(y[r * ldy + i]) * get(x[r * ldx + i]));
+}
+
+template <typename T>
 __global__ void add_scaled_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const float *scale,
                                 int64_t dim)
 {
@@ -231,6 +240,18 @@ extern "C" tt_status tt_cuda_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_
         return TT_OK;
     BY_TYPE(launch(c, "add", add_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x,
                    ldx, dim));
+}
+
+extern "C" tt_status tt_cuda_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                      int64_t ldx, int64_t rows, int64_t dim, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("multiply", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "multiply", multiply_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, dim));
 }
 
 extern "C" tt_status tt_cuda_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

@@ -164,8 +164,7 @@ static tt_status reserve(tt_trunk *t, const shape *n, tt_trunk_space *v, tt_err 
     return TT_OK;
 }
 
-/* Query rows of one sequence among the packed ones: [*first, *first + count). */
-static int64_t packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *first)
+int64_t tt_trunk_packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *first)
 {
     int64_t n = 0;
     *first = 0;
@@ -190,7 +189,7 @@ static void fill_span(const tt_trunk *t, const tt_pass *p, const tt_pass_seq *q,
                      .block = q->block,
                      .hole = q->hole};
     if (rows->map)
-        out->query_rows = packed_range(q, rows->map, &out->query_row);
+        out->query_rows = tt_trunk_packed_range(q, rows->map, &out->query_row);
     if (q->kv) {
         out->k = tt_kv_key(q->kv, layer, q->see_begin);
         out->v = tt_kv_value(q->kv, layer, q->see_begin);
@@ -277,6 +276,8 @@ static tt_status advance(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
     if (!st)
         st = tt_trunk_add_product(t, v, rows->x, v->att, t->heads * t->head_dim, n, l->out, v->h,
                                   rows->mod, tt_trunk_slot(layer, 0), e);
+    if (!st && t->seen_width)
+        st = tt_trunk_cross(t, p, v, rows, layer, e);
     if (!st)
         st = normalise(t, v, v->h, rows->x, l->norm2, l->norm2_bias, n, rows->mod,
                        tt_trunk_slot(layer, 1), e);
@@ -667,7 +668,7 @@ static int64_t span_key(const tt_trunk *t, const tt_pass *p, const shape *n)
         int64_t first, rows = p->seq[i].rows;
         key |= s->op.span_key(s, rows, t->head_dim);
         if (n->needed)
-            key |= s->op.span_key(s, packed_range(&p->seq[i], t->map, &first), t->head_dim) << 32;
+            key |= s->op.span_key(s, tt_trunk_packed_range(&p->seq[i], t->map, &first), t->head_dim) << 32;
     }
     return key;
 }

@@ -25,6 +25,8 @@ typedef struct {
     tt_matrix *qkv;         /* rows: all q heads, all k heads, all v heads */
     float *q_norm, *k_norm; /* device, [head_dim]; NULL: heads are not normalised */
     tt_matrix *out;
+    float *cross_norm, *cross_norm_bias;       /* of trunks that attend to a context */
+    tt_matrix *cross_q, *cross_kv, *cross_out; /* cross_kv: rows of keys, then of values */
     int64_t ff;         /* hidden units of the MLP all rows go through; 0: there is none */
     tt_matrix *gate_up; /* rows: gate, then up; up alone when ungated */
     tt_matrix *down;
@@ -60,6 +62,8 @@ typedef struct {
     tt_dtype stored; /* how the checkpoint holds its matrices */
     bool quantise;   /* round float weights to 8 bits while loading */
     int64_t layers, width, heads, kv_heads, head_dim, ff, vocab, half; /* half: rotary width / 2 */
+    int64_t seen_width; /* of the rows of a context that every layer attends to, between its
+                           attention and its MLP; 0: there is none */
     bool pairs;        /* tt_rotary.pairs, undone while loading */
     int64_t more_rows[2]; /* of tables stacked behind the one of the vocabulary: ids that are fed
                              but never predicted */
@@ -103,6 +107,7 @@ typedef struct {
     const char *expert_gate, *expert_up, *expert_down;
     const char *shared_gate, *shared_up, *shared_down;
     const char *modulation, *modulation_bias; /* of a layer */
+    const char *cross_norm, *cross_norm_bias, *cross_q, *cross_k, *cross_v, *cross_out;
     const char *table, *norm, *head, *head_bias, *last_modulation, *last_modulation_bias;
     const char *more_tables[2]; /* read when the shape says more_rows */
     const char *place_table; /* read when the shape says places */
@@ -140,6 +145,15 @@ void tt_trunk_close(tt_trunk *t);
 /* Fills in what the shape, the definition and the checkpoint tell: all of m->info but the ids, the
  * context, the block length and the row shift. */
 void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w);
+
+/* --- what a sequence attends to besides itself (trunk_cross.c) --- */
+
+/* Keys and values of every layer, made from rows x seen_width numbers (host). */
+tt_status tt_trunk_context_open(tt_trunk_context **out, tt_trunk *t, const float *seen,
+                                int64_t rows, tt_err *e);
+/* One more owner; NULL is fine. */
+tt_trunk_context *tt_trunk_context_share(tt_trunk_context *c);
+void tt_trunk_context_close(tt_trunk_context *c); /* by every owner; NULL is fine */
 
 /* As tt_model_def.run: all of the pass. */
 tt_status tt_trunk_run(tt_trunk *t, const tt_pass *p, tt_err *e);

@@ -94,6 +94,11 @@ void tt_trunk_close(tt_trunk *t)
         tt_trunk_layer *l = &t->layer[i];
         s->op.release(s, l->norm1);
         s->op.release(s, l->norm2);
+        s->op.release(s, l->cross_norm);
+        s->op.release(s, l->cross_norm_bias);
+        s->op.matrix_close(s, l->cross_q);
+        s->op.matrix_close(s, l->cross_kv);
+        s->op.matrix_close(s, l->cross_out);
         s->op.release(s, l->after1);
         s->op.release(s, l->after2);
         s->op.release(s, l->norm1_bias);
@@ -443,6 +448,23 @@ static tt_status bind_attention(const place *p, tt_trunk_layer *l, tt_err *e)
     return s ? s : matrix(t, &l->out, p->w, &out, 1, q, TT_MATRIX_LINEAR, e);
 }
 
+static tt_status bind_cross(const place *p, tt_trunk_layer *l, tt_err *e)
+{
+    tt_trunk *t = p->t;
+    const tt_trunk_names *n = p->names;
+    int64_t d = t->width;
+    part q = in_layer(p, -1, n->cross_q, d, NULL), out = in_layer(p, -1, n->cross_out, d, NULL);
+    part kv[] = {in_layer(p, -1, n->cross_k, d, NULL), in_layer(p, -1, n->cross_v, d, NULL)};
+    tt_status s = layer_vector(p, &l->cross_norm, n->cross_norm, d, e);
+    if (!s)
+        s = layer_vector(p, &l->cross_norm_bias, n->cross_norm_bias, d, e);
+    if (!s)
+        s = matrix(t, &l->cross_q, p->w, &q, 1, d, TT_MATRIX_LINEAR, e);
+    if (!s)
+        s = matrix(t, &l->cross_kv, p->w, kv, 2, t->seen_width, TT_MATRIX_LINEAR, e);
+    return s ? s : matrix(t, &l->cross_out, p->w, &out, 1, d, TT_MATRIX_LINEAR, e);
+}
+
 static tt_status bind_mlp(const place *p, tt_trunk_layer *l, tt_err *e)
 {
     tt_trunk *t = p->t;
@@ -489,6 +511,8 @@ static tt_status bind_layer(const place *p, tt_err *e)
 {
     tt_trunk_layer *l = &p->t->layer[p->i];
     tt_status s = bind_attention(p, l, e);
+    if (!s && p->t->seen_width)
+        s = bind_cross(p, l, e);
     if (!s)
         s = layer_vector(p, &l->norm2, p->names->norm2, p->t->width, e);
     if (!s)

@@ -67,6 +67,12 @@ static inline int64_t tt_trunk_slot(int64_t layer, int norm)
 tt_status tt_trunk_add_product(tt_trunk *t, const tt_trunk_space *v, tt_act *x, const tt_act *in,
                                int64_t ld, int64_t rows, const tt_matrix *w, tt_act *spare,
                                const int32_t *mod, int64_t slot, tt_err *e);
+/* x += what the rows find in their sequences' contexts (trunk_cross.c); h, att and the rows of qkv
+ * below theirs are overwritten. */
+tt_status tt_trunk_cross(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v,
+                         const tt_trunk_rows *rows, int64_t layer, tt_err *e);
+/* Query rows of one sequence among the packed ones: [*first, *first + count). */
+int64_t tt_trunk_packed_range(const tt_pass_seq *q, const int32_t *map, int64_t *first);
 /* x += MLP(h) on the query rows: dense, experts, or both (trunk_mlp.c). */
 tt_status tt_trunk_mlp(tt_trunk *t, int64_t layer, const tt_trunk_rows *rows,
                        const tt_trunk_space *v, tt_err *e);
@@ -79,6 +85,8 @@ tt_status tt_trunk_mix(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, t
 /* Keeps what wants [from, from + n), whose draws these are, keep for the next pass. */
 tt_status tt_trunk_keep(tt_trunk *t, const tt_pass *p, const tt_trunk_space *v, int64_t from,
                         int64_t n, const tt_draw *draw, tt_err *e);
+/* n numbers on the device, in the type of activations; to be released. */
+tt_status tt_trunk_upload(tt_trunk *t, void **out, const float *host, int64_t n, tt_err *e);
 /* Rows of activations to host float32; returns when they are there. */
 tt_status tt_trunk_download(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e);
 

@@ -56,7 +56,7 @@ static tt_status image_open(image *m, const rig *r, int32_t label, tt_err *e)
     memset(m, 0, sizeof *m);
     m->label = label;
     m->logits = malloc((size_t)(r->tokens * r->codes) * sizeof *m->logits);
-    tt_condition c = {{label, -1, -1, -1}};
+    tt_condition c = {.label = {label, -1, -1, -1}};
     return m->logits ? tt_generator_begin(&m->st, r->g, &c, NULL, e)
                      : tt_fail(e, TT_ENOMEM, "no memory");
 }
