@@ -138,17 +138,23 @@ int64_t tt_config_first_int(tt_config *c, const char *key, int64_t fallback, int
     return int_of(c, j && is_type(j, cJSON_Array) ? j->child : j, key, fallback, min, max);
 }
 
-int64_t tt_config_int_at(tt_config *c, const char *key, int64_t i, int64_t fallback, int64_t min,
-                         int64_t max)
+/* Entry i of a list, or NULL. */
+static const cJSON *entry_of(tt_config *c, const char *key, int64_t i)
 {
     const cJSON *j = take(c, key);
     if (j && !is_type(j, cJSON_Array)) {
         refuse(c, key, "a list");
-        return fallback;
+        return NULL;
     }
     for (j = j ? j->child : NULL; j && i > 0; i--)
         j = j->next;
-    return int_of(c, j, key, fallback, min, max);
+    return j;
+}
+
+int64_t tt_config_int_at(tt_config *c, const char *key, int64_t i, int64_t fallback, int64_t min,
+                         int64_t max)
+{
+    return int_of(c, entry_of(c, key, i), key, fallback, min, max);
 }
 
 int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t max)
@@ -159,9 +165,9 @@ int64_t tt_config_need_int(tt_config *c, const char *key, int64_t min, int64_t m
     return tt_config_int(c, key, min, min, max);
 }
 
-double tt_config_float(tt_config *c, const char *key, double fallback, double min, double max)
+static double float_of(tt_config *c, const cJSON *j, const char *key, double fallback, double min,
+                       double max)
 {
-    const cJSON *j = take(c, key);
     if (!j)
         return fallback;
     if (!is_type(j, cJSON_Number) || !(j->valuedouble >= min && j->valuedouble <= max)) {
@@ -171,6 +177,17 @@ double tt_config_float(tt_config *c, const char *key, double fallback, double mi
         return fallback;
     }
     return j->valuedouble;
+}
+
+double tt_config_float(tt_config *c, const char *key, double fallback, double min, double max)
+{
+    return float_of(c, take(c, key), key, fallback, min, max);
+}
+
+double tt_config_float_at(tt_config *c, const char *key, int64_t i, double fallback, double min,
+                          double max)
+{
+    return float_of(c, entry_of(c, key, i), key, fallback, min, max);
 }
 
 bool tt_config_bool(tt_config *c, const char *key, bool fallback)

@@ -37,6 +37,8 @@ int64_t tt_config_first_int(tt_config *c, const char *key, int64_t fallback, int
 /* Entry i of a list; the fallback when the list is absent or shorter. */
 int64_t tt_config_int_at(tt_config *c, const char *key, int64_t i, int64_t fallback, int64_t min,
                          int64_t max);
+double tt_config_float_at(tt_config *c, const char *key, int64_t i, double fallback, double min,
+                          double max);
 /* A member of the object under key: a number that must be there, or a text. */
 double tt_config_member_float(tt_config *c, const char *key, const char *member, double min,
                               double max);

@@ -1,10 +1,14 @@
-/* generator.c - every image generator, once; opening one, and the checks every call goes through. */
+/* generator.c - every image generator, once; opening one, and the checks every call goes
+ * through. */
 #include "models/generator.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define TT_GENERATORS(X) X(har) X(flexar)
+#define TT_GENERATORS(X) \
+    X(enat)              \
+    X(har)               \
+    X(flexar)
 
 #define DECLARE(id) extern const tt_generator_def tt_generator_##id;
 TT_GENERATORS(DECLARE)

@@ -57,6 +57,8 @@ typedef struct {
     void *quarters; /* Hopper: counters, then sums of quarters (gemm_hopper.cuh) */
     void *fp8; /* activations rounded to 8 bits and their row scales */
     size_t fp8_bytes;
+    void *groups; /* parts of group_norm's statistics */
+    size_t groups_bytes;
 
     cuda_graph *graph; /* of recent pass shapes */
     cuda_graph *current;
@@ -193,6 +195,12 @@ tt_op_attention_biased tt_cuda_attention_biased;
 tt_op_multiply tt_cuda_multiply;
 tt_op_layernorm tt_cuda_layernorm;
 tt_op_unit tt_cuda_unit;
+tt_op_gelu_erf tt_cuda_gelu_erf;
+tt_op_scatter tt_cuda_scatter;
+tt_op_conv3x3 tt_cuda_conv3x3;
+tt_op_group_norm tt_cuda_group_norm;
+tt_op_average_pool tt_cuda_average_pool;
+tt_op_nearest tt_cuda_nearest;
 tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */

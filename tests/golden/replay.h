@@ -17,6 +17,7 @@
     X(insertion, "insertion-lm")                     \
     X(raven, "recurrent-depth")                      \
     X(restok, "restok")                              \
+    X(enat, "enat")                                  \
     X(verifiers, "search/verifiers")                 \
     X(clip, "search/clip")                           \
     X(flexar, "search/flexar")

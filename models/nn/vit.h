@@ -1,0 +1,72 @@
+/* vit.h - the pre-norm transformer block of vision and text towers (CLIP, BLIP, ResTok):
+ *
+ *   x += gamma1 * out( attention( qkv( LN1 x ) ) )
+ *   x += gamma2 * fc2( act( fc1( LN2 x ) ) )
+ *
+ * with LayerNorms of weight and bias, and biases everywhere. Optional: queries and keys normalised
+ * by head and rotated, residuals scaled by channel. */
+#ifndef TT_VIT_H
+#define TT_VIT_H
+
+#include "models/nn/bind.h"
+
+typedef enum { TT_VIT_QUICK_GELU, TT_VIT_GELU_ERF } tt_vit_act;
+
+/* Weight and bias of a LayerNorm; device, [width]. */
+typedef struct {
+    float *w, *b;
+} tt_vit_norm;
+
+typedef struct {
+    tt_vit_norm norm1, norm2;
+    tt_vit_norm q_norm, k_norm;  /* [head_dim]; NULL: heads are not normalised */
+    tt_matrix *qkv, *out, *fc1, *fc2; /* qkv: rows of all q heads, all k heads, all v heads */
+    tt_act *gamma1, *gamma2;     /* [width]; NULL: 1 */
+} tt_vit_block;
+
+typedef struct {
+    tt_stream *stream;
+    int64_t width, heads, ff;
+    float eps;
+    tt_vit_act act;
+    tt_compute compute;
+    tt_dtype type; /* of activations */
+    void *space;   /* grown to the largest call */
+    size_t space_bytes;
+} tt_vit;
+
+/* A checkpoint's names, to follow a prefix ("vision_model.encoder.layers.0."). qkv, or q, k and v.
+ * Weights end in ".weight", biases in ".bias"; for NULL names there is none. */
+typedef struct {
+    const char *norm1, *norm2, *qkv, *q, *k, *v, *out, *fc1, *fc2;
+} tt_vit_names;
+
+/* TT_EFORMAT naming the tensor; TT_EUNSUP naming an operation the device lacks. After a failure
+ * closing is still due. */
+tt_status tt_vit_bind(tt_vit_block *b, const tt_vit *v, const tt_bind *bind, const char *prefix,
+                      const tt_vit_names *names, tt_err *e);
+void tt_vit_block_close(tt_vit_block *b, tt_stream *s);
+/* A norm called NAME. */
+tt_status tt_vit_bind_norm(tt_vit_norm *n, const tt_bind *bind, const char *name, int64_t width,
+                           tt_err *e);
+void tt_vit_norm_close(tt_vit_norm *n, tt_stream *s);
+void tt_vit_close(tt_vit *v);
+
+/* A run of rows that see each other: [row, row + rows), all of them or causally. */
+typedef struct {
+    int64_t row, rows;
+    tt_see see;
+} tt_vit_span;
+
+/* x: rows x width, in place. cos, sin: rows x head_dim / 2, or NULL. */
+tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
+                     const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
+                     tt_err *e);
+size_t tt_vit_bytes(const tt_vit *v, int64_t rows);
+
+/* Numbers on the device in the type of activations, to be released; and back into float32. */
+tt_status tt_vit_upload(const tt_vit *v, tt_act **out, const float *host, int64_t n, tt_err *e);
+tt_status tt_vit_put(const tt_vit *v, tt_act *to, const float *host, int64_t n, tt_err *e);
+tt_status tt_vit_get(const tt_vit *v, float *host, const tt_act *from, int64_t n, tt_err *e);
+
+#endif
