@@ -9,6 +9,12 @@ const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "rando
 const char *const tt_cache_names[] = {"none",     "prefix", "dual", "free", "dkv",
                                         "vicinity", "auto",   NULL};
 const char *const tt_guide_names[] = {"deterministic", "topk", "topk_relative", NULL};
+const char *const tt_exit_names[] = {"none", "latent-diff", "cosine", "entropy-diff", "kl",
+                                     "minp-kl", "argmax-stability", "learned", NULL};
+const char *const tt_lookup_names[] = {"latest", "full", "last", "randomized", NULL};
+const char *const tt_freeze_names[] = {"latent-diff", "latent-acceleration-1",
+                                       "latent-acceleration-2", "token-stability", "fixed", NULL};
+const char *const tt_semantics_names[] = {"fixed", "upstream", NULL};
 
 static const tt_param table[] = {
 #define ENTRY(member, t, n, lo, hi, def, ch, h)                                                    \

@@ -9,6 +9,7 @@
 #define TT_SAMPLER_H
 
 #include "kernels/base/arena.h"
+#include "models/depth.h"
 #include "models/model.h"
 #include "samplers/params.h"
 
@@ -21,6 +22,21 @@ typedef struct {
      * token draws and for random confidences */
     uint64_t draw_base, conf_base, stride;
 } tt_noise;
+
+/* Takes the place of random numbers other than token draws, to replay reference traces. */
+typedef struct {
+    tt_draw_state *state;
+    int32_t (*filler)(void *arg, int32_t i); /* the i-th random token of a step */
+    void *arg;
+} tt_source;
+
+/* What recurrent depth cost so far. */
+typedef struct {
+    int64_t core_passes; /* recurrences this sequence took part in */
+    int64_t core_rows;   /* tokens in them */
+    int64_t cleared;     /* positions computed and not kept */
+    int64_t standing;    /* steps whose wave was as long as it may be */
+} tt_depth_counts;
 
 struct tt_sampler;
 
@@ -90,6 +106,9 @@ typedef struct tt_seq {
     tt_id_value *top;  /* columns x n_top, or NULL */
     int32_t n_top;
     int32_t committed, revised; /* counts */
+    int32_t *recurrences; /* per column: of its state, so far; NULL but for recurrent depth */
+    tt_depth_counts depth;
+    const tt_source *source; /* NULL: Philox */
     int32_t unsettled; /* so many columns at the end may still be revised once committed */
 } tt_seq;
 
@@ -130,6 +149,8 @@ typedef struct {
                           embedding while it is open; or NULL */
     int32_t *state;  /* columns fed whose final hidden state is wanted, ascending */
     int32_t states;
+    tt_depth *depth; /* of models with TT_KIND_RECURRENT, else NULL; the batcher puts in the states
+                        that the sequence keeps; results are read there in apply() */
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
@@ -156,6 +177,10 @@ typedef struct tt_sampler {
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */
+    /* Of recurrent depth: what it keeps of a sequence between passes; else NULL. */
+    void (*keeps_depth)(const tt_params *p, tt_kv_sharing *kv, tt_latent_size *latents);
+    /* Columns behind the canvas that it may feed; NULL: none. */
+    int32_t (*overrun)(const tt_params *p);
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     size_t column_size, step_column_size; /* bytes of arena and step arena per column beyond
                                              the usual */
@@ -196,6 +221,10 @@ tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e);
 int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
 /* Columns of the store it needs; 0: none. */
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
+/* Entries of core layers that its store has per column, and how they are read. */
+tt_kv_sharing tt_sampler_sharing(const tt_sampler *s, const tt_params *p);
+/* Latent states it keeps of a canvas of so many columns. */
+tt_latent_size tt_sampler_latents(const tt_sampler *s, const tt_params *p, int32_t columns);
 /* What it keeps per column between passes. */
 tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p);
 /* True when something else may fill columns between its steps: it looks neither at its own commits

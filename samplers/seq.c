@@ -11,7 +11,7 @@ size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t
 {
     size_t c = (size_t)columns;
     size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8 +
-                        s->column_size;
+                        s->column_size + (s->needs & TT_KIND_RECURRENT ? 4 : 0);
     return LISTS * ALIGN + s->state_size + c * per_column +
            2 * ((size_t)n_bias + 4) * sizeof(tt_id_value);
 }
@@ -70,7 +70,10 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     q->step_of = TT_TAKE(q->arena, n, int32_t);
     q->logprob = TT_TAKE(q->arena, n, float);
     q->top = q->n_top ? TT_TAKE(q->arena, n * (size_t)q->n_top, tt_id_value) : NULL;
-    if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top))
+    bool recurs = q->sampler->needs & TT_KIND_RECURRENT;
+    q->recurrences = recurs ? TT_TAKE(q->arena, n, int32_t) : NULL;
+    if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top) ||
+        (recurs && !q->recurrences))
         return tt_fail(e, TT_ENOMEM, "no memory for a canvas of %d columns", q->columns);
     for (size_t c = 0; c < n; c++) {
         fixed[c] = !open[c];

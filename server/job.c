@@ -270,7 +270,11 @@ static size_t store_bytes(const tt_job_spec *s)
 {
     int32_t columns = tt_run_columns(s->sampler, &s->params, s->columns);
     columns = tt_sampler_store(s->sampler, &s->params, columns, s->prompt);
-    size_t one = (size_t)columns * s->model->info.kv_bytes_per_column;
+    tt_kv_sharing sharing = tt_sampler_sharing(s->sampler, &s->params);
+    size_t one = (size_t)columns * tt_kv_column_bytes(&s->model->info, sharing.entries);
+    tt_latent_size latents = tt_sampler_latents(s->sampler, &s->params, columns);
+    if (latents.columns)
+        one += tt_latents_bytes(tt_served_model(s->model), &latents);
     size_t memo = tt_sampler_memo(s->sampler, &s->params)
                       ? tt_memo_bytes(tt_served_model(s->model), s->columns)
                       : 0;

@@ -9,6 +9,8 @@ replay=${B:-build/release}/tests/golden/replay
 supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
 supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
 
+supported="$supported recurrent-depth"
+
 passed=0 failed=0
 run() { # NAME CASE FOLDER
     log=build/shared-replay.log
@@ -32,6 +34,7 @@ run text-tokenizers '*' "$folder/text-tokenizers"
 for family in llada dream guided mdlm llada_moe llada2_moe; do
     run masked-diffusion/$family '*' "$folder/masked-diffusion/$family"
 done
+run recurrent-depth '*' "$folder/recurrent-depth"
 
 find "$folder" -name golden.json | sort | while read -r file; do
     name=${file#"$folder"/}
