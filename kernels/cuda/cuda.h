@@ -189,6 +189,10 @@ tt_op_head_key tt_cuda_head_key;
 tt_op_head_kl tt_cuda_head_kl;
 tt_op_head_mean tt_cuda_head_mean;
 tt_op_add_scaled tt_cuda_add_scaled;
+tt_op_copy_rows tt_cuda_copy_rows;
+tt_op_blend tt_cuda_blend;
+tt_op_row_products tt_cuda_row_products;
+tt_op_truncated_normal tt_cuda_truncated_normal;
 tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */
