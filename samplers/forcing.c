@@ -193,8 +193,8 @@ static tt_status forcing_plan(tt_seq *q, void *memory, tt_plan *plan, tt_err *e)
 
 /* --- a step's end --- */
 
-/* A token as it stands now; frozen or a draft. Behind the canvas nobody sees it. */
-static void show(tt_seq *q, const tt_result *r, int32_t column)
+/* A token stands. Behind the canvas nobody sees it. */
+static void commit(tt_seq *q, const tt_result *r, int32_t column)
 {
     int32_t i = column - r->plan->ask[0].column;
     if (column < q->columns && !q->fixed[column])
@@ -216,7 +216,7 @@ static void finish_prefill(tt_seq *q, state *s, const tt_result *r)
     s->prefilled = true;
     count_recurrences(q, s, 0, upstream(q) ? n + 1 : n); /* upstream takes the next one as run */
     s->token[n] = r->stats[0].drawn;
-    show(q, r, n);
+    commit(q, r, n);
     s->frozen = s->length = n + 1;
     s->begin = n;
     s->rows = 1;
@@ -239,8 +239,8 @@ static int32_t take_tokens(tt_seq *q, state *s, const tt_result *r)
         if (c < s->length && !same && c < changed)
             changed = c;
         if (!same && c < q->columns && !given)
-            tt_seq_put(q, c, id, r->stats[i].logprob,
-                       r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL);
+            tt_seq_draft(q, c, id, r->stats[i].logprob,
+                         r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL);
         s->token[c] = id;
     }
     return changed;
@@ -335,10 +335,9 @@ static void settle(tt_seq *q, state *s, int32_t computed, int32_t opened, int32_
     const tt_params *p = q->params;
     bool late = !upstream(q) && s->steps >= p->max_diffusion_steps;
     if (p->freeze_strategy == TT_FREEZE_FIXED || late) {
-        /* Where nothing was opened because the canvas ends, the wave runs out. */
-        bool out = !upstream(q) && s->begin + s->rows >= q->columns;
+        /* Upstream stands still for good when nothing more can be opened. */
         if (late || s->steps > p->recurrence / p->inner_recurrence)
-            shift(s, out && opened < 1 ? 1 : opened);
+            shift(s, !upstream(q) && opened < 1 ? 1 : opened);
         return;
     }
     int32_t k = freeze_up_to(q, s, computed);
@@ -382,7 +381,7 @@ static tt_status forcing_apply(tt_seq *q, void *memory, const tt_result *r, bool
     settle(q, s, computed, opened, changed);
     q->depth.cleared += begin + computed - s->begin;
     for (int32_t c = before; c < s->frozen; c++)
-        show(q, r, c);
+        commit(q, r, c);
     s->past_rows = computed - shifted > 0 ? computed - shifted : 0;
     s->older = s->last;
     s->last = (wave){begin, computed};

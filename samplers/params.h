@@ -165,8 +165,10 @@ typedef enum { TT_SEMANTICS_FIXED, TT_SEMANTICS_UPSTREAM } tt_semantics;
       "scale of the noise that states begin with; 0: they begin as zeros")                         \
     X(continuous_compute, BOOL, "continuous_compute", 0, 1, 0, NULL,                               \
       "a token's state begins with that of the token before it instead of noise")                  \
-    X(draft_recurrence, INT, "draft_recurrence", 1, 512, 4, NULL, "recurrences of a drafted token") \
-    X(draft_length, INT, "draft_length", 1, 64, 8, NULL, "tokens drafted before they are verified") \
+    X(draft_recurrence, INT, "draft_recurrence", 1, 512, 4, NULL,                                  \
+      "recurrences of a drafted token")                                                            \
+    X(draft_length, INT, "draft_length", 1, 64, 8, NULL,                                           \
+      "tokens drafted before they are verified")                                                   \
     X(accept_ratio, FLOAT, "accept_ratio", 0, 1, 1, NULL,                                          \
       "accept drafts at least so many times as likely as the best token; 1: the token itself")     \
     X(inner_recurrence, INT, "inner_recurrence", 1, 64, 4, NULL,                                   \

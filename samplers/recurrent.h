@@ -11,8 +11,8 @@
 
 /* Parameters that all of them read; to be put first in a sampler's list. */
 #define TT_RECURRENT_PARAMS                                                                        \
-    "temperature", "top_p", "top_k", "min_p", "recurrence", "kv_entries", "kv_anchor", "kv_lookup", \
-        "init_scale"
+    "temperature", "top_p", "top_k", "min_p", "recurrence", "kv_entries", "kv_anchor",             \
+        "kv_lookup", "init_scale"
 
 /* TT_EINVAL naming the parameter when the canvas begins with an open column: a token is predicted
  * from the one before it. */

@@ -52,6 +52,7 @@ typedef struct {
 typedef struct {
     int32_t step, column, id; /* step counts from 1 */
     float logprob;            /* 0 where taken back */
+    bool draft;               /* a guess that is shown; a change that is none follows */
 } tt_change;
 
 /* What an encoding pass reads off the model (samplers/read.h). */
@@ -238,6 +239,8 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
 
 /* Commits a token; top (n_top entries) may be NULL. */
 void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Shows a guess at a column that is not decided yet. */
+void tt_seq_draft(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Takes a token back: the column is open again. */
 void tt_seq_remask(tt_seq *q, int32_t column);
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */

@@ -70,7 +70,7 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     q->step_of = TT_TAKE(q->arena, n, int32_t);
     q->logprob = TT_TAKE(q->arena, n, float);
     q->top = q->n_top ? TT_TAKE(q->arena, n * (size_t)q->n_top, tt_id_value) : NULL;
-    bool recurs = q->sampler->needs & TT_KIND_RECURRENT;
+    bool recurs = q->sampler && q->sampler->needs & TT_KIND_RECURRENT;
     q->recurrences = recurs ? TT_TAKE(q->arena, n, int32_t) : NULL;
     if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top) ||
         (recurs && !q->recurrences))
@@ -88,14 +88,14 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     return copy_bias(q, bias, e);
 }
 
-static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob)
+static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob, bool draft)
 {
-    tt_change change = {q->step + 1, c, id, logprob};
+    tt_change change = {q->step + 1, c, id, logprob, draft};
     if (q->log)
         tt_buf_add(q->log, (const char *)&change, sizeof change);
 }
 
-void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+static void put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top, bool draft)
 {
     if (q->id[c] == q->mask_id)
         q->committed++;
@@ -104,9 +104,19 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->id[c] = id;
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
-    log_change(q, c, id, logprob);
+    log_change(q, c, id, logprob, draft);
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+}
+
+void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    put(q, c, id, logprob, top, false);
+}
+
+void tt_seq_draft(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    put(q, c, id, logprob, top, true);
 }
 
 void tt_seq_remask(tt_seq *q, int32_t c)
@@ -115,7 +125,7 @@ void tt_seq_remask(tt_seq *q, int32_t c)
     q->id[c] = q->mask_id;
     q->step_of[c] = 0;
     q->logprob[c] = 0;
-    log_change(q, c, q->mask_id, 0);
+    log_change(q, c, q->mask_id, 0, false);
 }
 
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)

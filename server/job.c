@@ -151,7 +151,9 @@ static tt_status sample_arrays(tt_view *v, const tt_job_spec *s)
     v->step = calloc(n, sizeof *v->step);
     v->logprob = calloc(n, sizeof *v->logprob);
     v->top = s->n_top ? calloc(n * (size_t)s->n_top, sizeof *v->top) : NULL;
-    if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top))
+    bool recurs = s->sampler->needs & TT_KIND_RECURRENT;
+    v->recurrences = recurs ? calloc(n, sizeof *v->recurrences) : NULL;
+    if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top) || (recurs && !v->recurrences))
         return TT_ENOMEM;
     for (size_t c = 0; c < n; c++)
         v->id[c] = s->open[c] ? -1 : s->id[c];
@@ -386,6 +388,9 @@ void tt_job_publish(tt_job *j, int32_t i, const tt_run *r)
     memcpy(v->logprob, q->logprob, n * sizeof *v->logprob);
     if (v->top)
         memcpy(v->top, q->top, n * (size_t)q->n_top * sizeof *v->top);
+    if (v->recurrences && q->recurrences)
+        memcpy(v->recurrences, q->recurrences, n * sizeof *v->recurrences);
+    v->depth = q->depth;
     v->now = q->step;
     v->of = q->expected > q->step ? q->expected : q->step;
     v->nfe = r->nfe;
@@ -429,6 +434,7 @@ void tt_view_free(tt_view *v)
     free(v->id);
     free(v->step);
     free(v->logprob);
+    free(v->recurrences);
     free(v->top);
     free(v->change);
     free(v->features.vector);
@@ -439,14 +445,17 @@ void tt_view_free(tt_view *v)
 static bool view_reserve(tt_view *v, const tt_view *from)
 {
     size_t n = (size_t)from->columns;
-    if (v->capacity >= from->columns && v->n_top == from->n_top)
+    if (v->capacity >= from->columns && v->n_top == from->n_top &&
+        !v->recurrences == !from->recurrences)
         return true;
     tt_view_free(v);
     v->id = malloc(n * sizeof *v->id);
     v->step = malloc(n * sizeof *v->step);
     v->logprob = malloc(n * sizeof *v->logprob);
     v->top = from->n_top ? malloc(n * (size_t)from->n_top * sizeof *v->top) : NULL;
-    if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top)) {
+    v->recurrences = from->recurrences ? malloc(n * sizeof *v->recurrences) : NULL;
+    if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top) ||
+        (from->recurrences && !v->recurrences)) {
         tt_view_free(v);
         return false;
     }
@@ -475,6 +484,9 @@ bool tt_job_view(tt_job *j, int32_t sample, tt_view *v)
         v->top = from->top ? memcpy(arrays.top, from->top,
                                     n * (size_t)from->n_top * sizeof *v->top)
                            : NULL;
+        v->recurrences = from->recurrences ? memcpy(arrays.recurrences, from->recurrences,
+                                                    n * sizeof *v->recurrences)
+                                           : NULL;
         v->capacity = arrays.capacity;
     }
     pthread_mutex_unlock(&j->lock);

@@ -495,7 +495,8 @@ static bool prepare(trial *t, bench *b, const cJSON *j)
     int32_t output = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(j, "output"));
     *t = (trial){.b = b, .record = j, .prompt = n,
                  .eos_id = (int32_t)number(j, "eos_token_id", -1)};
-    snprintf(t->name, sizeof t->name, "%s", cJSON_GetObjectItemCaseSensitive(j, "name")->valuestring);
+    snprintf(t->name, sizeof t->name, "%s",
+             cJSON_GetObjectItemCaseSensitive(j, "name")->valuestring);
     t->forcing = !strcmp(kind, "generate_diffusion_style");
     bool speculative = !strcmp(kind, "generate_speculative");
     t->sequential = !t->forcing && !speculative;
