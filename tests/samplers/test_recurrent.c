@@ -306,10 +306,8 @@ static void rules_of_columns_hold(void **state)
     static const int32_t banned[] = {45, 48};
     const tt_column_rule rule = {.begin = PROMPT, .end = COLUMNS, .id = banned, .n = 2};
     request *r = ask("forcing", 24, 3, 4, NULL);
-    r->run.rule = &rule;
-    r->run.rules = 1;
-    tt_run_close(&r->run); /* once more with rules from the start */
     tt_err e = {0};
+    tt_run_close(&r->run); /* once more, with rules */
     tt_run_spec spec = {.sampler = tt_sampler_find("forcing"), .model = model,
                         .params = &r->params, .id = r->id, .open = r->open, .columns = COLUMNS,
                         .prompt = PROMPT, .vocab = 64, .rule = &rule, .rules = 1,
