@@ -175,7 +175,8 @@ static void largest(double *top, int64_t k, const float *x, int64_t n)
 double tt_decider_continue(const tt_decider *d, const float *latent, const float *logits,
                            int64_t vocab)
 {
-    int64_t wide = 2 * d->width + d->logits.k, inner = d->input.n, most = wide > inner ? wide : inner;
+    int64_t wide = 2 * d->width + d->logits.k, inner = d->input.n;
+    int64_t most = wide > inner ? wide : inner;
     for (int i = 0; i < d->blocks; i++)
         most = d->block[i].up.n > most ? d->block[i].up.n : most;
     double *room = malloc(4 * (size_t)most * sizeof *room), out = 0;

@@ -62,9 +62,9 @@ typedef enum {
     TT_DRAW_NOISE,   /* what is mixed into states before the first recurrence */
 } tt_draw_purpose;
 
-/* Takes the place of the random numbers: fills rows x width floats for the sequence's rows from
- * `first` on. For replays. */
-typedef void tt_draw_state(void *arg, tt_draw_purpose purpose, int64_t first, int64_t rows,
+/* Takes the place of the random numbers: fills rows x width floats for the columns from `column`
+ * on. For replays. */
+typedef void tt_draw_state(void *arg, tt_draw_purpose purpose, int32_t column, int64_t rows,
                            float *out);
 
 /* How far a row's state moved, relative to its norm: with s the state after the last recurrence,

@@ -78,7 +78,8 @@ static double minp_kl(tt_exit_memory *m, const tt_exit_sight *s)
     }
     for (int64_t i = 0; i < s->vocab; i++) {
         double p = exp(s->logits[i] - norm);
-        double before = m->checks ? m->row[i] : log(flat), now = log((p < least ? flat : p) / total);
+        double before = m->checks ? m->row[i] : log(flat);
+        double now = log((p < least ? flat : p) / total);
         sum += exp(before) * (before - now);
         m->row[i] = (float)now;
     }

@@ -12,6 +12,12 @@ const char *const tt_guide_names[] = {"deterministic", "topk", "topk_relative", 
 const char *const tt_order_names[] = {"enat", "maskgit", "halton", NULL};
 const char *const tt_ramp_names[] = {"linear", "constant", "cosine", NULL};
 const char *const tt_selection_names[] = {"two_step", "joint", NULL};
+const char *const tt_exit_names[] = {"none", "latent-diff", "cosine", "entropy-diff", "kl",
+                                     "minp-kl", "argmax-stability", "learned", NULL};
+const char *const tt_lookup_names[] = {"latest", "full", "last", "randomized", NULL};
+const char *const tt_freeze_names[] = {"latent-diff", "latent-acceleration-1",
+                                       "latent-acceleration-2", "token-stability", "fixed", NULL};
+const char *const tt_semantics_names[] = {"fixed", "upstream", NULL};
 
 static const tt_param table[] = {
 #define ENTRY(member, t, n, lo, hi, def, ch, h)                                                    \

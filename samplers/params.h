@@ -35,6 +35,16 @@ typedef enum {
 } tt_cache_kind;
 
 typedef enum { TT_SELECT_TWO_STEP, TT_SELECT_JOINT } tt_selection;
+/* The others are the rules of models/exit.h in its order. */
+enum { TT_EXIT_CRITERION_NONE };
+typedef enum {
+    TT_FREEZE_LATENT,
+    TT_FREEZE_ACCELERATION,
+    TT_FREEZE_CURVATURE,
+    TT_FREEZE_STABLE,
+    TT_FREEZE_FIXED,
+} tt_freeze;
+typedef enum { TT_SEMANTICS_FIXED, TT_SEMANTICS_UPSTREAM } tt_semantics;
 
 /* X(member, type, name, min, max, default, choices, help) */
 #define TT_PARAMS(X)                                                                               \
@@ -161,11 +171,74 @@ typedef enum { TT_SELECT_TWO_STEP, TT_SELECT_JOINT } tt_selection;
     X(force_predict_first_step, BOOL, "force_predict_first_step", 0, 1, 0, NULL,                   \
       "insert a token in the first step even if the text seems complete")                          \
     X(oracle_length, INT, "oracle_length", 0, 1000000, 0, NULL,                                    \
-      "stop at so many tokens, those given, [CLS] and [BOS] counted; 0: off")
+      "stop at so many tokens, those given, [CLS] and [BOS] counted; 0: off")                      \
+    X(recurrence, INT, "recurrence", 1, 512, 32, NULL,                                             \
+      "recurrent depth: how often the core is applied to a token's state, at most; with forcing "  \
+      "to the prompt's. A model says how often by itself")                                         \
+    X(exit_criterion, CHOICE, "exit_criterion", 0, 7, TT_EXIT_CRITERION_NONE, tt_exit_names,       \
+      "when a token's recurrences end early: its state moves or turns little, the entropy or the " \
+      "distribution of the next token (or of its likely part) does, its first choice is stable, "  \
+      "or a decider that came with the model says so")                                             \
+    X(exit_threshold, FLOAT, "exit_threshold", 0, 1000, 0, NULL,                                   \
+      "threshold of the criterion; with forcing, of freezing; 0: the criterion's usual one")       \
+    X(exit_first, INT, "exit_first", 0, 512, 0, NULL,                                              \
+      "recurrences before the first one after which the criterion is checked")                     \
+    X(exit_every, INT, "exit_every", 1, 512, 1, NULL, "check the criterion every so many")         \
+    X(exit_in_prompt, BOOL, "exit_in_prompt", 0, 1, 1, NULL,                                       \
+      "check it for the prompt too, for all of its tokens together")                               \
+    X(kv_entries, INT, "kv_entries", 0, 512, 0, NULL,                                              \
+      "keys and values that a core layer keeps of a token: those of its last so many "             \
+      "recurrences, the oldest is overwritten; 0: with forcing 1, else of every recurrence")       \
+    X(kv_anchor, BOOL, "kv_anchor", 0, 1, 0, NULL,                                                 \
+      "overwrite the last of kv_entries, not the oldest: those of the first recurrences stay")     \
+    X(kv_lookup, CHOICE, "kv_lookup", 0, 3, 0, tt_lookup_names,                                    \
+      "what a recurrence reads of tokens that were run less often: their latest; nothing, they "   \
+      "are left out (full); the last of every token; or any of theirs, by chance (randomized)")    \
+    X(init_scale, FLOAT, "init_scale", 0, 4, 1, NULL,                                              \
+      "scale of the noise that states begin with; 0: they begin as zeros")                         \
+    X(continuous_compute, BOOL, "continuous_compute", 0, 1, 0, NULL,                               \
+      "a token's state begins with that of the token before it instead of noise")                  \
+    X(draft_recurrence, INT, "draft_recurrence", 1, 512, 4, NULL,                                  \
+      "recurrences of a drafted token")                                                            \
+    X(draft_length, INT, "draft_length", 1, 64, 8, NULL,                                           \
+      "tokens drafted before they are verified")                                                   \
+    X(accept_ratio, FLOAT, "accept_ratio", 0, 1, 1, NULL,                                          \
+      "accept drafts at least so many times as likely as the best token; 1: the token itself")     \
+    X(inner_recurrence, INT, "inner_recurrence", 1, 64, 4, NULL,                                   \
+      "recurrences of every open position in a step")                                              \
+    X(headway, INT, "headway", 1, 64, 1, NULL, "positions opened in a step")                       \
+    X(freeze_strategy, CHOICE, "freeze_strategy", 0, 4, TT_FREEZE_LATENT, tt_freeze_names,         \
+      "what ends a position: its state moves little (latent-diff), moves evenly "                  \
+      "(latent-acceleration-1, -2), its token was drawn again often enough (token-stability), or " \
+      "a fixed number of steps (fixed)")                                                           \
+    X(max_wavefront, INT, "max_wavefront", 0, 4096, 128, NULL,                                     \
+      "positions open at a time, at most; 0: 4096")                                                \
+    X(ema_embeds, FLOAT, "ema_embeds", 0, 1, 0.1, NULL,                                            \
+      "share of a position's input embedding that is kept from the step before")                   \
+    X(state_noise_mixing, FLOAT, "state_noise_mixing", 0, 1, 0, NULL,                              \
+      "noise mixed into open states before every step")                                            \
+    X(dampened_state_mixer, BOOL, "dampened_state_mixer", 0, 1, 1, NULL,                           \
+      "divide that by 1 + the recurrences a position has behind it")                               \
+    X(sqrt_mixer, BOOL, "sqrt_mixer", 0, 1, 0, NULL, "mix so that the variance stays")             \
+    X(full_prefill, BOOL, "full_prefill", 0, 1, 1, NULL,                                           \
+      "run the prompt once with all recurrences; else it is part of the first wave")               \
+    X(max_diffusion_steps, INT, "max_diffusion_steps", 1, 1000000, 4096, NULL,                     \
+      "from then on a position is frozen every step whether it has converged or not; upstream: "   \
+      "end there")                                                                                 \
+    X(semantics, CHOICE, "semantics", 0, 1, TT_SEMANTICS_FIXED, tt_semantics_names,                \
+      "fixed, or with the released sampler's known mistakes (upstream)")                           \
+    X(blend_history, BOOL, "blend_history", 0, 1, 1, NULL,                                         \
+      "embeddings of new positions are not scaled down; not given: as semantics says")             \
+    X(freeze_prefix, BOOL, "freeze_prefix", 0, 1, 1, NULL,                                         \
+      "freeze up to the first open position that has not converged, instead of the last that "     \
+      "has; not given: as semantics says")                                                         \
+    X(freeze_unchanged, BOOL, "freeze_unchanged", 0, 1, 1, NULL,                                   \
+      "freeze up to the first token that changed in this step; not given: as semantics says")
 
 extern const char *const tt_remask_names[], *const tt_cache_names[], *const tt_guide_names[],
-    *const tt_order_names[], *const tt_ramp_names[],
-    *const tt_selection_names[]; /* NULL-terminated */
+    *const tt_order_names[], *const tt_ramp_names[], *const tt_selection_names[],
+    *const tt_exit_names[], *const tt_lookup_names[], *const tt_freeze_names[],
+    *const tt_semantics_names[]; /* NULL-terminated */
 
 #define TT_PARAM_CTYPE_INT int32_t
 #define TT_PARAM_CTYPE_FLOAT double

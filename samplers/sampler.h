@@ -9,6 +9,7 @@
 #define TT_SAMPLER_H
 
 #include "kernels/base/arena.h"
+#include "models/depth.h"
 #include "models/model.h"
 #include "samplers/params.h"
 
@@ -28,6 +29,21 @@ typedef struct {
     const void *given_arg;
 } tt_noise;
 
+/* Takes the place of random numbers other than token draws, to replay reference traces. */
+typedef struct {
+    tt_draw_state *state;
+    int32_t (*filler)(void *arg, int32_t i); /* the i-th random token of a step */
+    void *arg;
+} tt_source;
+
+/* What recurrent depth cost so far. */
+typedef struct {
+    int64_t core_passes; /* recurrences this sequence took part in */
+    int64_t core_rows;   /* tokens in them */
+    int64_t cleared;     /* positions computed and not kept */
+    int64_t standing;    /* steps whose wave was as long as it may be */
+} tt_depth_counts;
+
 struct tt_sampler;
 
 /* Ids that alone are possible, or that are impossible, at columns [begin, end). */
@@ -43,6 +59,7 @@ typedef struct {
     int32_t step, column, id; /* step counts from 1 */
     float logprob;            /* 0 where taken back */
     bool insert; /* tokens there and right of it, up to the next open column, moved by one */
+    bool draft;  /* a guess that is shown; a change that is none follows */
 } tt_change;
 
 /* What an encoding pass reads off the model (samplers/read.h). */
@@ -100,6 +117,9 @@ typedef struct tt_seq {
     tt_id_value *top;  /* columns x n_top, or NULL */
     int32_t n_top;
     int32_t committed, revised; /* counts */
+    int32_t *recurrences; /* per column: of its state, so far; NULL but for recurrent depth */
+    tt_depth_counts depth;
+    const tt_source *source; /* NULL: Philox */
     int32_t unsettled; /* so many columns at the end may still be revised once committed */
     bool complete;     /* the model itself ended the text: columns still open are no part of it */
 } tt_seq;
@@ -145,6 +165,8 @@ typedef struct {
     const int32_t *token;
     int32_t tokens;
     bool classify; /* the first row's classes are wanted */
+    tt_depth *depth; /* of models with TT_KIND_RECURRENT, else NULL; the batcher puts in the states
+                        that the sequence keeps; results are read there in apply() */
 } tt_plan;
 
 /* Answers in the order of the plan's asks. */
@@ -173,6 +195,10 @@ typedef struct tt_sampler {
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */
     bool inserts; /* tokens move while it runs: open columns are room, filled from their left */
+    /* Of recurrent depth: what it keeps of a sequence between passes; else NULL. */
+    void (*keeps_depth)(const tt_params *p, tt_kv_sharing *kv, tt_latent_size *latents);
+    /* Columns behind the canvas that it may feed; NULL: none. */
+    int32_t (*overrun)(const tt_params *p);
     size_t state_size;   /* bytes of zeroed state, taken from the sequence's arena */
     size_t column_size, step_column_size; /* bytes of arena and step arena per column beyond
                                              the usual */
@@ -213,6 +239,10 @@ tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e);
 int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
 /* Columns of the store it needs; 0: none. */
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
+/* Entries of core layers that its store has per column, and how they are read. */
+tt_kv_sharing tt_sampler_sharing(const tt_sampler *s, const tt_params *p);
+/* Latent states it keeps of a canvas of so many columns. */
+tt_latent_size tt_sampler_latents(const tt_sampler *s, const tt_params *p, int32_t columns);
 /* What it keeps per column between passes. */
 tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p);
 /* True when something else may fill columns between its steps: it looks neither at its own commits
@@ -229,6 +259,8 @@ void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_i
 /* Puts a token at a column that is not fixed; tokens there and right of it, up to the next open
  * column, which must exist, move by one. */
 void tt_seq_insert(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Shows a guess at a column that is not decided yet. */
+void tt_seq_draft(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Takes a token back: the column is open again. */
 void tt_seq_remask(tt_seq *q, int32_t column);
 /* Commits the drawn token of ask i at its column (id, log-probability, step). */

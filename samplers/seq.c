@@ -11,7 +11,7 @@ size_t tt_seq_bytes(const tt_sampler *s, int32_t columns, int32_t n_top, int32_t
 {
     size_t c = (size_t)columns;
     size_t per_column = 4 + 1 + 4 + 4 + 2 * (size_t)n_top * sizeof(tt_id_value) + 8 +
-                        s->column_size;
+                        s->column_size + (s->needs & TT_KIND_RECURRENT ? 4 : 0);
     return LISTS * ALIGN + s->state_size + c * per_column +
            2 * ((size_t)n_bias + 4 + TT_MAX_NEVER) * sizeof(tt_id_value);
 }
@@ -81,7 +81,10 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     q->step_of = TT_TAKE(q->arena, n, int32_t);
     q->logprob = TT_TAKE(q->arena, n, float);
     q->top = q->n_top ? TT_TAKE(q->arena, n * (size_t)q->n_top, tt_id_value) : NULL;
-    if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top))
+    bool recurs = q->sampler && q->sampler->needs & TT_KIND_RECURRENT;
+    q->recurrences = recurs ? TT_TAKE(q->arena, n, int32_t) : NULL;
+    if (!q->id || !fixed || !q->step_of || !q->logprob || (q->n_top && !q->top) ||
+        (recurs && !q->recurrences))
         return tt_fail(e, TT_ENOMEM, "no memory for a canvas of %d columns", q->columns);
     for (size_t c = 0; c < n; c++) {
         fixed[c] = !open[c];
@@ -96,14 +99,14 @@ tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const 
     return copy_bias(q, bias, e);
 }
 
-static void log_change(tt_seq *q, int32_t c, int32_t id, float logprob, bool insert)
+static void log_change(tt_seq *q, tt_change change)
 {
-    tt_change change = {q->step + 1, c, id, logprob, insert};
+    change.step = q->step + 1;
     if (q->log)
         tt_buf_add(q->log, (const char *)&change, sizeof change);
 }
 
-void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+static void put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top, bool draft)
 {
     if (q->id[c] == q->mask_id)
         q->committed++;
@@ -112,9 +115,14 @@ void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     q->id[c] = id;
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
-    log_change(q, c, id, logprob, false);
+    log_change(q, (tt_change){.column = c, .id = id, .logprob = logprob, .draft = draft});
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+}
+
+void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    put(q, c, id, logprob, top, false);
 }
 
 void tt_seq_insert(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
@@ -134,7 +142,12 @@ void tt_seq_insert(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_
     q->step_of[c] = q->step + 1;
     q->logprob[c] = logprob;
     q->committed++;
-    log_change(q, c, id, logprob, true);
+    log_change(q, (tt_change){.column = c, .id = id, .logprob = logprob, .insert = true});
+}
+
+void tt_seq_draft(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+{
+    put(q, c, id, logprob, top, true);
 }
 
 void tt_seq_remask(tt_seq *q, int32_t c)
@@ -143,7 +156,7 @@ void tt_seq_remask(tt_seq *q, int32_t c)
     q->id[c] = q->mask_id;
     q->step_of[c] = 0;
     q->logprob[c] = 0;
-    log_change(q, c, q->mask_id, 0, false);
+    log_change(q, (tt_change){.column = c, .id = q->mask_id});
 }
 
 void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)

@@ -22,7 +22,10 @@
     X(klass)           \
     X(slowfast)        \
     X(wino)            \
-    X(insertion)
+    X(insertion)       \
+    X(forcing)         \
+    X(recurrent)       \
+    X(self_speculative)
 
 #define DECLARE(id) extern const tt_sampler tt_sampler_##id;
 TT_SAMPLERS(DECLARE)
@@ -97,6 +100,25 @@ tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p)
         return TT_MEMO_HIDDEN;
     bool smooths = p->smoothing > 0 && tt_sampler_reads(s, tt_param_find("smoothing"));
     return smooths ? TT_MEMO_MEAN : TT_MEMO_NONE;
+}
+
+tt_kv_sharing tt_sampler_sharing(const tt_sampler *s, const tt_params *p)
+{
+    tt_kv_sharing sharing = {.entries = 1};
+    tt_latent_size latents = {0};
+    if (s->keeps_depth)
+        s->keeps_depth(p, &sharing, &latents);
+    return sharing;
+}
+
+tt_latent_size tt_sampler_latents(const tt_sampler *s, const tt_params *p, int32_t columns)
+{
+    tt_kv_sharing sharing;
+    tt_latent_size latents = {0};
+    if (s->keeps_depth)
+        s->keeps_depth(p, &sharing, &latents);
+    latents.columns = latents.columns < columns ? latents.columns : columns;
+    return latents;
 }
 
 bool tt_sampler_shares(const tt_sampler *s, const tt_params *p)

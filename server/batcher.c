@@ -8,7 +8,7 @@
 int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns)
 {
     int64_t block = s->needs & TT_KIND_BLOCKS && p->block_length > 0 ? p->block_length : 1;
-    int64_t n = (columns + block - 1) / block * block;
+    int64_t n = (columns + block - 1) / block * block + (s->overrun ? s->overrun(p) : 0);
     return n < INT32_MAX ? (int32_t)n : INT32_MAX;
 }
 
@@ -107,6 +107,7 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .encoding = spec->encoding,
                       .features = features_of(spec),
                       .log = spec->log ? &r->log : NULL,
+                      .source = spec->source,
                       .arena = &r->life};
     if (!st)
         st = tt_seq_begin(&r->seq, spec->id, spec->open, spec->bias, e);
@@ -128,6 +129,8 @@ void tt_run_close(tt_run *r)
     }
     tt_memo_close(r->memo);
     r->memo = NULL;
+    tt_latents_close(r->latents);
+    r->latents = NULL;
     tt_arena_close(&r->life);
     tt_arena_close(&r->step);
     tt_buf_free(&r->log);
@@ -301,6 +304,17 @@ static void leave_out_tail(tt_run *r)
     p->row_begin = p->row_begin < p->row_end ? p->row_begin : p->row_end;
 }
 
+/* The states that a run of recurrent depth keeps. */
+static tt_status open_latents(tt_run *r, int32_t columns, tt_err *e)
+{
+    tt_latent_size size = tt_sampler_latents(r->sampler, r->seq.params, columns);
+    tt_status s = TT_OK;
+    if (!r->latents && size.columns)
+        s = tt_latents_open(&r->latents, r->model, &size, e);
+    r->plan.depth->latents = r->latents;
+    return s;
+}
+
 /* Stores and rows that the plan needs and the run does not have yet. */
 static tt_status open_stores(tt_run *r, tt_err *e)
 {
@@ -308,14 +322,20 @@ static tt_status open_stores(tt_run *r, tt_err *e)
     int32_t columns = tt_run_columns(r->sampler, p, r->seq.columns);
     if (!r->plan.guide)
         columns = tt_sampler_store(r->sampler, p, columns, r->seq.prompt);
+    tt_kv_sharing sharing = {.entries = 1};
+    if (!r->plan.guide)
+        sharing = tt_sampler_sharing(r->sampler, p);
     int stores = !r->plan.keep ? 0 : r->plan.cfg_scale > 0 ? 2 : 1;
     for (int twin = 0; twin < stores; twin++) {
         tt_kv **kv = store_of(r, twin);
         int32_t room = twin ? twin_column(r, columns) : columns;
-        tt_status s = *kv ? TT_OK : tt_kv_open(kv, tt_run_model(r), room, e);
+        tt_status s = *kv ? TT_OK : tt_kv_open_shared(kv, tt_run_model(r), room, &sharing, e);
         if (s)
             return s;
     }
+    tt_status st = r->plan.depth ? open_latents(r, columns, e) : TT_OK;
+    if (st)
+        return st;
     bool opens = r->plan.memo && !r->memo;
     return opens ? tt_memo_open(&r->memo, r->model, r->plan.memo, r->seq.columns, e) : TT_OK;
 }
@@ -334,6 +354,11 @@ void tt_run_plan(tt_run *r)
     leave_out_tail(r);
     feed_left_neighbour(r);
     r->planned = !r->failed;
+}
+
+int32_t tt_run_recurrences(const tt_run *r)
+{
+    return r->plan.depth ? r->plan.depth->recurrences : 0;
 }
 
 int64_t tt_run_rows(const tt_run *r)
@@ -432,6 +457,7 @@ static void open_seq(tt_batch *b, tt_run *r, bool twin, int64_t rows)
                       .block = p->block,
                       .memo = r->memo,
                       .sigma = p->sigma,
+                      .depth = twin ? NULL : p->depth,
                       .kv = p->keep ? *store_of(r, twin) : NULL};
 }
 

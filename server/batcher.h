@@ -29,6 +29,7 @@ typedef struct {
     const int32_t *negative; /* prompt of the guidance twin, in place of a masked one */
     int32_t negatives;
     bool log; /* keep seq.log */
+    const tt_source *source; /* as in tt_seq */
 } tt_run_spec;
 
 typedef struct {
@@ -44,6 +45,7 @@ typedef struct {
     /* Stores of the rows, of their unconditional twin, of the guide; opened when asked for. */
     tt_kv *kv[3];
     tt_memo *memo;    /* rows kept between passes; opened when asked for */
+    tt_latents *latents; /* states of recurrent depth, likewise */
     int32_t nfe;      /* passes taken part in */
     /* Where its part of the present pass begins. */
     int64_t row, twin_row, want, first_state, class_row;
@@ -55,7 +57,8 @@ typedef struct {
     tt_buf log;
 } tt_run;
 
-/* Columns a run needs room for: block-causal samplers complete the last block of a canvas. */
+/* Columns a run needs room for: block-causal samplers complete the last block of a canvas, others
+ * open positions behind it. */
 int32_t tt_run_columns(const tt_sampler *s, const tt_params *p, int32_t columns);
 /* Host memory a run takes. */
 size_t tt_run_bytes(const tt_run_spec *spec);
@@ -70,6 +73,9 @@ void tt_run_cut(tt_run *r, int32_t end);
 void tt_run_plan(tt_run *r);
 /* The model the pending plan wants to run. */
 tt_model *tt_run_model(const tt_run *r);
+/* Recurrences the pending plan wants of a model of recurrent depth; else 0. Runs that want the same
+ * number go well together: none waits for another. */
+int32_t tt_run_recurrences(const tt_run *r);
 /* Rows the pending plan adds to a pass. */
 int64_t tt_run_rows(const tt_run *r);
 

@@ -135,6 +135,8 @@ typedef struct {
     int32_t *id;      /* -1 for a column still open */
     int32_t *step;    /* at which it was last committed; 0: fixed from the start, else >= 1 */
     float *logprob;   /* of the committed token under the model; 0 for fixed */
+    int32_t *recurrences; /* of the column's state so far; NULL but for recurrent depth */
+    tt_depth_counts depth; /* and what they cost */
     tt_id_value *top; /* columns x n_top, or NULL */
     int32_t n_top;
     int32_t now, of;  /* steps done, and expected in all (an estimate that may grow) */

@@ -151,7 +151,9 @@ static tt_status sample_arrays(tt_view *v, const tt_job_spec *s)
     v->step = calloc(n, sizeof *v->step);
     v->logprob = calloc(n, sizeof *v->logprob);
     v->top = s->n_top ? calloc(n * (size_t)s->n_top, sizeof *v->top) : NULL;
-    if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top))
+    bool recurs = s->sampler->needs & TT_KIND_RECURRENT;
+    v->recurrences = recurs ? calloc(n, sizeof *v->recurrences) : NULL;
+    if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top) || (recurs && !v->recurrences))
         return TT_ENOMEM;
     for (size_t c = 0; c < n; c++)
         v->id[c] = s->open[c] ? -1 : s->id[c];
@@ -270,7 +272,11 @@ static size_t store_bytes(const tt_job_spec *s)
 {
     int32_t columns = tt_run_columns(s->sampler, &s->params, s->columns);
     columns = tt_sampler_store(s->sampler, &s->params, columns, s->prompt);
-    size_t one = (size_t)columns * s->model->info.kv_bytes_per_column;
+    tt_kv_sharing sharing = tt_sampler_sharing(s->sampler, &s->params);
+    size_t one = (size_t)columns * tt_kv_column_bytes(&s->model->info, sharing.entries);
+    tt_latent_size latents = tt_sampler_latents(s->sampler, &s->params, columns);
+    if (latents.columns)
+        one += tt_latents_bytes(tt_served_model(s->model), &latents);
     size_t memo = tt_sampler_memo(s->sampler, &s->params)
                       ? tt_memo_bytes(tt_served_model(s->model), s->columns)
                       : 0;
@@ -382,6 +388,9 @@ void tt_job_publish(tt_job *j, int32_t i, const tt_run *r)
     memcpy(v->logprob, q->logprob, n * sizeof *v->logprob);
     if (v->top)
         memcpy(v->top, q->top, n * (size_t)q->n_top * sizeof *v->top);
+    if (v->recurrences && q->recurrences)
+        memcpy(v->recurrences, q->recurrences, n * sizeof *v->recurrences);
+    v->depth = q->depth;
     v->now = q->step;
     v->of = q->expected > q->step ? q->expected : q->step;
     v->nfe = r->nfe;
@@ -425,6 +434,7 @@ void tt_view_free(tt_view *v)
     free(v->id);
     free(v->step);
     free(v->logprob);
+    free(v->recurrences);
     free(v->top);
     free(v->change);
     free(v->features.vector);
@@ -435,14 +445,17 @@ void tt_view_free(tt_view *v)
 static bool view_reserve(tt_view *v, const tt_view *from)
 {
     size_t n = (size_t)from->columns;
-    if (v->capacity >= from->columns && v->n_top == from->n_top)
+    if (v->capacity >= from->columns && v->n_top == from->n_top &&
+        !v->recurrences == !from->recurrences)
         return true;
     tt_view_free(v);
     v->id = malloc(n * sizeof *v->id);
     v->step = malloc(n * sizeof *v->step);
     v->logprob = malloc(n * sizeof *v->logprob);
     v->top = from->n_top ? malloc(n * (size_t)from->n_top * sizeof *v->top) : NULL;
-    if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top)) {
+    v->recurrences = from->recurrences ? malloc(n * sizeof *v->recurrences) : NULL;
+    if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top) ||
+        (from->recurrences && !v->recurrences)) {
         tt_view_free(v);
         return false;
     }
@@ -471,6 +484,9 @@ bool tt_job_view(tt_job *j, int32_t sample, tt_view *v)
         v->top = from->top ? memcpy(arrays.top, from->top,
                                     n * (size_t)from->n_top * sizeof *v->top)
                            : NULL;
+        v->recurrences = from->recurrences ? memcpy(arrays.recurrences, from->recurrences,
+                                                    n * sizeof *v->recurrences)
+                                           : NULL;
         v->capacity = arrays.capacity;
     }
     pthread_mutex_unlock(&j->lock);

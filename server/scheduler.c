@@ -298,23 +298,27 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
     return r->done;
 }
 
-/* Fills s->pick with runs of one model, those that waited longest first. */
+/* Fills s->pick with runs of one model and, of recurrent depth, of one number of recurrences, those
+ * that waited longest first. */
 static int64_t choose(tt_scheduler *s)
 {
     int64_t n = 0, rows = 0;
+    int32_t recurrences = 0;
     const tt_model *model = NULL;
     for (;;) {
         active *oldest = NULL;
         for (int i = 0; i < s->running; i++) {
             active *a = s->list[i];
             bool fits = !a->run.failed && a->turn < s->turn &&
-                        (!model || tt_run_model(&a->run) == model);
+                        (!model || (tt_run_model(&a->run) == model &&
+                                    tt_run_recurrences(&a->run) == recurrences));
             if (fits && (!oldest || a->turn < oldest->turn))
                 oldest = a;
         }
         if (!oldest || (n && rows + tt_run_rows(&oldest->run) > s->o.max_rows))
             return n;
         model = tt_run_model(&oldest->run);
+        recurrences = tt_run_recurrences(&oldest->run);
         rows += tt_run_rows(&oldest->run);
         oldest->turn = s->turn;
         s->picked[n] = oldest;

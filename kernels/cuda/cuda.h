@@ -201,6 +201,10 @@ tt_op_conv3x3 tt_cuda_conv3x3;
 tt_op_group_norm tt_cuda_group_norm;
 tt_op_average_pool tt_cuda_average_pool;
 tt_op_nearest tt_cuda_nearest;
+tt_op_copy_rows tt_cuda_copy_rows;
+tt_op_blend tt_cuda_blend;
+tt_op_row_products tt_cuda_row_products;
+tt_op_truncated_normal tt_cuda_truncated_normal;
 tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */

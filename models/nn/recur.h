@@ -39,7 +39,7 @@ typedef struct {
     tt_rng_address *fresh, *noise;
     tt_act **s_row, **x_row, **h_row; /* rows of working memory */
     tt_act **state_from, **embed_from, **against, **before;
-    tt_act **keep_from, **state_to, **embed_to, **past_to;
+    tt_act **keep_from, **past_from, **state_to, **embed_to, **past_to;
     int32_t *id, *position, *column, *iota;
     int32_t *want_row, *state_row; /* wants; states */
     int32_t *packed_position, *packed_column, *packed_from;

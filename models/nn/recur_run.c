@@ -28,7 +28,8 @@ static size_t lay_lists(int64_t rows, int64_t wants, int64_t states, char *base,
     LIST(fresh, r), LIST(noise, r);
     LIST(s_row, r), LIST(x_row, r), LIST(h_row, r);
     LIST(state_from, r), LIST(embed_from, r), LIST(against, r), LIST(before, r);
-    LIST(keep_from, r), LIST(state_to, r), LIST(embed_to, r), LIST(past_to, r);
+    LIST(keep_from, r), LIST(past_from, r), LIST(state_to, r), LIST(embed_to, r);
+    LIST(past_to, r);
     LIST(id, r), LIST(position, r), LIST(column, r), LIST(iota, r);
     LIST(want_row, wants), LIST(state_row, states);
     LIST(packed_position, r), LIST(packed_column, r), LIST(packed_from, r);

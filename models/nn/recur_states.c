@@ -105,7 +105,7 @@ static tt_status draw_rows(tt_recur_pass *r, const tt_depth *d, const tt_pass_se
             n++;
         if (!wanted)
             continue;
-        d->draw(d->draw_arg, purpose, row - q->row, n, rows);
+        d->draw(d->draw_arg, purpose, r->p->column[row], n, rows);
         st = upload_rows(r, tt_recur_at(r, to, row), rows, n, e);
     }
     free(rows);
@@ -222,12 +222,12 @@ static tt_status keep_past(tt_recur_pass *r, tt_move move, const tt_act *from, t
         const tt_pass_seq *q = &r->p->seq[i];
         bool mine = q->depth && q->depth->move == move;
         for (int64_t row = q->row; row < q->row + q->rows; row++)
-            r->host.keep_from[row] = mine ? tt_recur_at(r, from, row) : NULL;
+            r->host.past_from[row] = mine ? tt_recur_at(r, from, row) : NULL;
     }
-    tt_status st = s->op.upload(s, r->device.keep_from, r->host.keep_from,
-                                (size_t)n * sizeof *r->host.keep_from, e);
+    tt_status st = s->op.upload(s, r->device.past_from, r->host.past_from,
+                                (size_t)n * sizeof *r->host.past_from, e);
     return st ? st
-              : s->op.copy_rows(s, r->device.past_to, (const tt_act *const *)r->device.keep_from, n,
+              : s->op.copy_rows(s, r->device.past_to, (const tt_act *const *)r->device.past_from, n,
                                 d, e);
 }
 

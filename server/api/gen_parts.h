@@ -213,6 +213,8 @@ int32_t tt_choice_pos(const tt_choice *c, int32_t column);
 void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w);
 void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
                             tt_json *w);
+/* Member "recurrences": of the states of positions [from, to). */
+void tt_choice_write_recurrences(const tt_choice *c, int32_t from, int32_t to, tt_json *w);
 bool tt_choice_held(const tt_gen *g, const tt_choice *c, size_t i);
 
 /* --- logprobs.c --- */

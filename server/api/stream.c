@@ -122,6 +122,8 @@ static void send_last(sender *s, tt_choice *c)
     if (g->trace) {
         tt_json_key(&w, "trace");
         tt_choice_write_trace(g, c, &w);
+        if (c->view.recurrences)
+            tt_choice_write_recurrences(c, 0, INT32_MAX, &w);
     }
     tt_json_close(&w, '}');
     close_chunk(s, &w);
@@ -253,9 +255,12 @@ static void put_news(const tt_gen *g, tt_choice *c, tt_json *w)
             int32_t was = c->shown[pos], is = c->view.id[i];
             if (was == is)
                 continue;
-            tt_change x = {.step = c->view.step[i], .column = i,
+            tt_change x = {.step = c->view.step[i],
+                           .column = i,
                            .id = is < 0 ? g->model->info.mask_id : is,
-                           .logprob = c->view.logprob[i]};
+                           .logprob = c->view.logprob[i],
+                           .draft = c->view.recurrences &&
+                                    i >= c->view.columns - c->view.unsettled};
             tt_choice_write_change(g, c, &x, was >= 0, w);
             c->shown[pos] = is;
         }
@@ -284,6 +289,25 @@ static bool prepare_shown(tt_choice *c)
     return c->shown != NULL;
 }
 
+/* Recurrent depth: how many positions stand, and the recurrences behind the states of those being
+ * refined, the last that stands first. */
+static void put_wave(const tt_choice *c, tt_json *w)
+{
+    int32_t end = 0, frozen = 0;
+    for (int k = 0; k < c->canvas->holes; k++)
+        for (int32_t i = c->out[k].begin; i < c->out[k].end; i++) {
+            int32_t pos = tt_choice_pos(c, i) + 1;
+            frozen = i < c->view.columns - c->view.unsettled && c->view.id[i] >= 0 ? pos : frozen;
+            end = c->view.recurrences[i] ? pos : end;
+        }
+    int32_t from = frozen > 0 ? frozen - 1 : 0;
+    tt_json_open_member(w, "wave", '{');
+    tt_json_int_member(w, "frozen", frozen);
+    tt_json_int_member(w, "from", from);
+    tt_choice_write_recurrences(c, from, end, w);
+    tt_json_close(w, '}');
+}
+
 static void send_events(sender *s, tt_choice *c)
 {
     bool first = !c->shown;
@@ -304,6 +328,8 @@ static void send_events(sender *s, tt_choice *c)
     else
         put_news(s->g, c, &w);
     tt_json_close(&w, ']');
+    if (c->view.recurrences)
+        put_wave(c, &w);
     tt_json_close(&w, '}');
     close_chunk(s, &w);
     note_emission(s->g, c, 0);

@@ -91,6 +91,41 @@ static void write_time(const tt_gen *g, tt_json *w)
     tt_json_close(w, '}');
 }
 
+/* Recurrent depth: what all choices cost together. */
+static void write_depth(const tt_gen *g, int64_t made, tt_json *w)
+{
+    tt_depth_counts sum = {0};
+    if (!(g->sampler->needs & TT_KIND_RECURRENT))
+        return;
+    for (int i = 0; i < g->choices; i++) {
+        const tt_depth_counts *d = &g->choice[i].view.depth;
+        sum.core_passes += d->core_passes;
+        sum.core_rows += d->core_rows;
+        sum.cleared += d->cleared;
+        sum.standing += d->standing;
+    }
+    tt_json_open_member(w, "depth", '{');
+    tt_json_int_member(w, "core_passes", sum.core_passes);
+    tt_json_float_member(w, "core_passes_per_token",
+                         made ? (double)sum.core_passes / (double)made : 0);
+    tt_json_int_member(w, "core_tokens", sum.core_rows);
+    tt_json_int_member(w, "recomputed_tokens", sum.cleared);
+    tt_json_int_member(w, "standing_waves", sum.standing);
+    tt_json_close(w, '}');
+}
+
+void tt_choice_write_recurrences(const tt_choice *c, int32_t from, int32_t to, tt_json *w)
+{
+    tt_json_open_member(w, "recurrences", '[');
+    for (int k = 0; k < c->canvas->holes; k++)
+        for (int32_t i = c->out[k].begin; i < c->out[k].end; i++) {
+            int32_t pos = tt_choice_pos(c, i);
+            if (pos >= from && pos < to && i < c->view.end)
+                tt_json_put_int(w, c->view.recurrences[i]);
+        }
+    tt_json_close(w, ']');
+}
+
 void tt_gen_write_extras(const tt_gen *g, tt_json *w)
 {
     int64_t given, made, nfe = tt_fit_nfe(g);
@@ -106,6 +141,7 @@ void tt_gen_write_extras(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "nfe", nfe);
     tt_json_int_member(w, "steps", steps);
     tt_json_float_member(w, "tokens_per_forward", nfe ? (double)made / (double)nfe : 0);
+    write_depth(g, made, w);
     tt_json_int_member(w, "canvas", columns);
     tt_json_int_member(w, "seed", g->seed);
     tt_json_text_member(w, "sampler", g->sampler->name);
@@ -143,7 +179,7 @@ void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change
         tt_json_int_member(w, "id", x->id);
         tt_json_key(w, "text");
         tt_json_put_bytes(w, text ? text : "", n);
-        tt_json_bool_member(w, "committed", true);
+        tt_json_bool_member(w, "committed", !x->draft);
         tt_json_float_member(w, "logprob", (double)x->logprob);
     }
     tt_json_close(w, '}');
@@ -177,6 +213,8 @@ static void write_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
         tt_json_open_member(w, "tutti", '{');
         tt_json_key(w, "trace");
         tt_choice_write_trace(g, c, w);
+        if (c->view.recurrences)
+            tt_choice_write_recurrences(c, 0, INT32_MAX, w);
         tt_json_close(w, '}');
     }
     tt_json_close(w, '}');

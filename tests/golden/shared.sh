@@ -10,6 +10,8 @@ supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffus
 supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
 supported="$supported insertion-lm enat search search/verifiers"
 
+supported="$supported recurrent-depth"
+
 passed=0 failed=0
 run() { # NAME CASE FOLDER
     log=build/shared-replay.log
@@ -34,6 +36,7 @@ run enat '*' "$folder/enat"
 for family in llada dream guided mdlm llada_moe llada2_moe; do
     run masked-diffusion/$family '*' "$folder/masked-diffusion/$family"
 done
+run recurrent-depth '*' "$folder/recurrent-depth"
 
 run insertion-lm '*' "$folder/insertion-lm"
 run recurrent-depth "*" "$folder/recurrent-depth"

@@ -727,6 +727,136 @@ static void add_scaled_agrees_with_the_twin(void **state)
     BOTH_TYPES(scaled_rows());
 }
 
+/* --- states that go from pass to pass --- */
+
+static void scattered_rows(void)
+{
+    enum { N = 5, WIDE = 96, ODD = 83 };
+    static const int64_t wide[] = {WIDE, ODD};
+    for (int w = 0; w < 2; w++) {
+        float *x = test_rows(2 * N, WIDE, WIDE, 1);
+        void *dx = acts(x, 2 * N * WIDE);
+        tt_err e = {0};
+        /* Rows 0..3 come from the second half, in reverse; row 4 from nowhere. */
+        tt_act *to[N], *from[N];
+        for (int r = 0; r < N; r++) {
+            to[r] = at(dx, r * WIDE);
+            from[r] = r == N - 1 ? NULL : at(dx, (2 * N - 1 - r) * WIDE);
+        }
+        void *dto = to_device(to, sizeof to), *dfrom = to_device(from, sizeof from);
+        test_ok(gpu->op.copy_rows(gpu, dto, dfrom, N, wide[w], &e), &e);
+        float *have = floats(dx, 2 * N * WIDE);
+        for (int r = 0; r < 2 * N; r++)
+            for (int i = 0; i < WIDE; i++) {
+                int row = r < N - 1 && i < wide[w] ? 2 * N - 1 - r : r;
+                if (have[r * WIDE + i] != x[row * WIDE + i])
+                    fail_msg("copy_rows %s: row %d, channel %d", kind(), r, i);
+            }
+        DROP(dx, dto, dfrom);
+        free(have);
+        free(x);
+    }
+}
+static void copy_rows_copies_where_both_sides_are_there(void **state)
+{
+    (void)state;
+    BOTH_TYPES(scattered_rows());
+}
+
+/* Where the second factor is 0 the addend, which is not to be read, is NaN. */
+static void blended_rows(void)
+{
+    enum { N = 6, LD = 91, WIDE = 83 };
+    static const float a[N] = {1, 0.9f, 0, 8.5f, 1, -1}, b[N] = {-1, 0.1f, 2, 0, 0, 0.5f};
+    float *x = test_rows(N, WIDE, LD, 1), *y = test_rows(N, WIDE, LD, 1);
+    for (int i = 0; i < N * LD; i++)
+        x[i] = b[i / LD] != 0 ? x[i] : NAN;
+    void *dx = acts(x, N * LD), *dy = acts(y, N * LD), *again = acts(y, N * LD);
+    void *da = to_device(a, sizeof a), *db = to_device(b, sizeof b);
+    tt_err e = {0};
+    test_ok(twin->op.blend(twin, y, LD, x, LD, a, b, N, WIDE, &e), &e);
+    test_ok(gpu->op.blend(gpu, dy, LD, dx, LD, da, db, N, WIDE, &e), &e);
+    test_ok(gpu->op.blend(gpu, at(again, 5 * LD), LD, at(dx, 5 * LD), LD, (float *)da + 5,
+                          (float *)db + 5, 1, WIDE, &e), &e);
+    float *have = floats(dy, N * LD), *alone = floats(again, N * LD);
+    test_close("blend", have, y, N, WIDE, LD, tolerance());
+    test_same_bits("blend", have + 5 * LD, alone + 5 * LD, WIDE);
+    DROP(dx, dy, da, db, again);
+    free(have);
+    free(alone);
+    free(x);
+    free(y);
+}
+static void blend_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    BOTH_TYPES(blended_rows());
+}
+
+static void multiplied_rows(int64_t wide)
+{
+    enum { N = 7 };
+    int64_t ld = wide + 5;
+    float *x = test_rows(N, wide, ld, 1), *y = test_rows(N, wide, ld, 1);
+    for (int64_t i = 0; i < N * ld; i++)
+        y[i] = x[i] + 0.01f * y[i];
+    void *dx = acts(x, N * ld), *dy = acts(y, N * ld);
+    tt_row_products want[N], have[N], alone;
+    tt_err e = {0};
+    test_ok(twin->op.row_products(twin, want, x, ld, y, ld, N, wide, &e), &e);
+    test_ok(gpu->op.row_products(gpu, have, dx, ld, dy, ld, N, wide, &e), &e);
+    test_ok(gpu->op.row_products(gpu, &alone, at(dx, 3 * ld), ld, at(dy, 3 * ld), ld, 1, wide, &e),
+            &e);
+    test_ok(gpu->op.sync(gpu, &e), &e);
+    assert_memory_equal(&alone, &have[3], sizeof alone);
+    for (int r = 0; r < N; r++) {
+        double scale = sqrt((double)want[r].xx * want[r].yy);
+        if (fabs(have[r].xx - want[r].xx) > 1e-5 * want[r].xx ||
+            fabs(have[r].yy - want[r].yy) > 1e-5 * want[r].yy ||
+            fabs(have[r].xy - want[r].xy) > 1e-5 * scale ||
+            fabs(have[r].dd - want[r].dd) > 1e-5 * want[r].dd)
+            fail_msg("row_products %s of %lld: row %d has %g %g %g %g, not %g %g %g %g", kind(),
+                     (long long)wide, r, have[r].xx, have[r].yy, have[r].xy, have[r].dd,
+                     want[r].xx, want[r].yy, want[r].xy, want[r].dd);
+    }
+    DROP(dx, dy);
+    free(x);
+    free(y);
+}
+static void row_products_agree_with_the_twin(void **state)
+{
+    (void)state;
+    BOTH_TYPES(multiplied_rows(83); multiplied_rows(5280));
+}
+
+static void noisy_rows(void)
+{
+    enum { N = 4, WIDE = 5283 };
+    const tt_rng_address address[N] = {
+        {9, 1, 0, 3}, {9, 1, 7, 3}, {1ull << 40, 0, 0, 9}, {1, 2, 3, 4}};
+    const float scale[N] = {0.63f, 0.1f, 2, 0};
+    float *y = test_rows(N, WIDE, WIDE, 1);
+    void *dy = acts(y, N * WIDE), *da = to_device(address, sizeof address);
+    void *ds = to_device(scale, sizeof scale);
+    tt_err e = {0};
+    test_ok(twin->op.truncated_normal(twin, y, WIDE, address, scale, N, WIDE, &e), &e);
+    test_ok(gpu->op.truncated_normal(gpu, dy, WIDE, da, ds, N, WIDE, &e), &e);
+    float *have = floats(dy, N * WIDE);
+    for (int i = 0; i < N * WIDE; i++) {
+        float want = gpu->act == TT_F32 ? y[i] : tt_bf16_to_f32(tt_f32_to_bf16(y[i]));
+        if (have[i] != want)
+            fail_msg("truncated_normal %s: number %d is %.9g, not %.9g", kind(), i, have[i], want);
+    }
+    DROP(dy, da, ds);
+    free(have);
+    free(y);
+}
+static void truncated_normal_gives_the_same_bits(void **state)
+{
+    (void)state;
+    BOTH_TYPES(noisy_rows());
+}
+
 /* --- the device --- */
 
 static void memory_counts_what_is_taken(void **state)
@@ -824,6 +954,10 @@ int main(void)
         cmocka_unit_test(combine_agrees_with_the_twin),
         cmocka_unit_test(kept_rows_agree_with_the_twin),
         cmocka_unit_test(add_scaled_agrees_with_the_twin),
+        cmocka_unit_test(copy_rows_copies_where_both_sides_are_there),
+        cmocka_unit_test(blend_agrees_with_the_twin),
+        cmocka_unit_test(row_products_agree_with_the_twin),
+        cmocka_unit_test(truncated_normal_gives_the_same_bits),
         cmocka_unit_test(memory_counts_what_is_taken),
         cmocka_unit_test(ceilings_are_those_of_a_gpu),
         cmocka_unit_test(another_thread_may_go_on),
