@@ -388,6 +388,14 @@ tt_status tt_clip_texts(tt_clip *c, float *vector, const int32_t *id, const int3
     return s;
 }
 
+int32_t tt_clip_cut(const tt_clip_info *about, int32_t *id, int64_t n)
+{
+    if (n <= about->context)
+        return (int32_t)n;
+    id[about->context - 1] = about->end_id;
+    return about->context;
+}
+
 float tt_clip_score(const float *image, const float *text, int64_t n)
 {
     double dot = 0, a = 0, b = 0;

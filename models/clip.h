@@ -37,6 +37,10 @@ tt_status tt_clip_images(tt_clip *c, float *vector, const float *planes, int64_t
 tt_status tt_clip_texts(tt_clip *c, float *vector, const int32_t *id, const int32_t *length,
                         int64_t texts, float *hidden, tt_err *e);
 
+/* The ids of a text as the towers were trained: cut off at the context, then ending in the end id.
+ * Returns how many are left of the n. */
+int32_t tt_clip_cut(const tt_clip_info *about, int32_t *id, int64_t n);
+
 /* 2.5 max(cos, 0), as CLIPScore (arXiv 2104.08718) scales it. */
 float tt_clip_score(const float *image, const float *text, int64_t n);
 

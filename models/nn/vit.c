@@ -22,7 +22,7 @@ typedef struct {
 static name join(const char *prefix, const char *middle, const char *suffix)
 {
     name n;
-    snprintf(n.text, sizeof n.text, "%.90s%.60s%.40s", prefix, middle, suffix);
+    snprintf(n.text, sizeof n.text, "%.90s%.90s%.10s", prefix, middle, suffix);
     return n;
 }
 

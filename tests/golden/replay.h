@@ -18,8 +18,10 @@
     X(raven, "recurrent-depth")                      \
     X(restok, "restok")                              \
     X(enat, "enat")                                  \
+    X(comit, "comit")                                \
     X(verifiers, "search/verifiers")                 \
     X(clip, "search/clip")                           \
+    X(imagereward, "search/imagereward")             \
     X(flexar, "search/flexar")
 
 /* Returns 0, or -1 when the folder could not be read at all (already counted as failed). */

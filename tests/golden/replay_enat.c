@@ -139,7 +139,7 @@ static void codec_cases(folder *f)
 
 static tt_condition label_of(int32_t label)
 {
-    return (tt_condition){{label, -1, -1, -1}};
+    return (tt_condition){.label = {label, -1, -1, -1}};
 }
 
 static tt_draw greedy(void)

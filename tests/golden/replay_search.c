@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/clip.h"
+#include "models/image_reward.h"
+#include "models/nn/chain.h"
 #include "samplers/search/search.h"
 #include "samplers/verify/mix.h"
 #include "tokenizers/image/resize.h"
@@ -455,78 +458,281 @@ int tt_replay_flexar(const char *dir, const char *case_glob, const char *device,
 
 /* --- CLIP --- */
 
-static void clip_tokens(bench *b, const cJSON *list)
+typedef struct {
+    bench b;
+    tt_clip *clip;
+    const tt_clip_info *about;
+    tt_tok *tok;
+    float *planes[8]; /* of each picture, as the network sees it */
+    int pictures;
+} sight;
+
+static void tokens_case(sight *x, const cJSON *o, int at)
 {
-    tt_tok *tok = NULL;
+    char name[64], why[96];
+    tt_ids ids = {0};
     tt_err e = {0};
-    const cJSON *o;
-    int at = 0;
-    tt_status s = tt_tok_open(&tok, b->dir, &e);
-    cJSON_ArrayForEach(o, list)
-    {
-        char name[64], why[96];
-        tt_ids ids = {0};
-        const char *text = member(o, "text")->valuestring;
-        const cJSON *want = member(o, "tiny_ids");
-        int n = cJSON_GetArraySize(want);
-        snprintf(name, sizeof name, "tokens.%d", at++);
-        if (!s)
-            s = tt_tok_encode(tok, text, strlen(text), TT_TOK_ADD_SPECIAL, &ids, &e);
-        bool ok = !s;
-        snprintf(why, sizeof why, "%.90s", e.text);
-        for (int i = 0; i < n && ok; i++) {
-            int have = (size_t)i < ids.count ? ids.id[i] : 0; /* zeros behind the end */
-            ok = have == cJSON_GetArrayItem(want, i)->valueint;
-            snprintf(why, sizeof why, "id %d is %d", i, have);
-        }
-        report(b, name, ok, why);
-        tt_ids_free(&ids);
+    const char *text = member(o, "text")->valuestring;
+    const cJSON *want = member(o, "tiny_ids");
+    int n = cJSON_GetArraySize(want);
+    snprintf(name, sizeof name, "tokens.%d", at);
+    bool ok = !tt_tok_encode(x->tok, text, strlen(text), TT_TOK_ADD_SPECIAL, &ids, &e);
+    int32_t have = ok ? tt_clip_cut(x->about, ids.id, (int64_t)ids.count) : 0;
+    snprintf(why, sizeof why, "%.90s", e.text);
+    for (int i = 0; i < n && ok; i++) {
+        int id = i < have ? ids.id[i] : 0; /* zeros behind the end */
+        ok = id == cJSON_GetArrayItem(want, i)->valueint;
+        snprintf(why, sizeof why, "id %d is %d", i, id);
     }
-    tt_tok_close(tok);
+    report(&x->b, name, ok, why);
+    tt_ids_free(&ids);
 }
 
-/* The pictures as the network sees them. */
-static void clip_pictures(bench *b)
+/* A recorded picture as the network sees it; to be freed. */
+static float *see_picture(bench *b, const char *name, int32_t side, const float mean[3],
+                          const float deviation[3])
 {
-    static const float mean[] = {0.48145466f, 0.4578275f, 0.40821073f};
-    static const float deviation[] = {0.26862954f, 0.26130258f, 0.27577711f};
-    enum { SIDE = 32 };
-    for (int i = 0; i < 4; i++) {
-        char name[64];
-        tt_tensor t;
-        tt_err e = {0};
-        uint8_t small[SIDE * SIDE * 3];
-        float planes[3 * SIDE * SIDE];
-        snprintf(name, sizeof name, "image%d/u8", i);
-        tt_status s = tt_weights_get(b->expected, name, 3, (int64_t[]){-1, -1, 3}, &t, &e);
-        if (!s)
-            s = tt_resize_crop(small, SIDE, t.data, (int32_t)t.dim[1], (int32_t)t.dim[0], &e);
-        snprintf(name, sizeof name, "image%d/preprocessed", i);
-        if (s) {
-            report(b, name, false, e.text);
-            continue;
-        }
-        tt_image_normalise(planes, small, SIDE * SIDE, mean, deviation);
-        compare(b, name, planes);
+    tt_tensor t;
+    tt_err e = {0};
+    uint8_t *small = malloc((size_t)side * (size_t)side * 3);
+    float *planes = malloc((size_t)side * (size_t)side * 3 * sizeof *planes);
+    tt_status s = tt_weights_get(b->expected, name, 3, (int64_t[]){-1, -1, 3}, &t, &e);
+    if (!s)
+        s = tt_resize_crop(small, side, t.data, (int32_t)t.dim[1], (int32_t)t.dim[0], &e);
+    if (s)
+        report(b, name, false, e.text);
+    else
+        tt_image_normalise(planes, small, (int64_t)side * side, mean, deviation);
+    free(small);
+    if (s) {
+        free(planes);
+        return NULL;
     }
+    return planes;
+}
+
+/* All pictures in one call, and one of them alone: the same numbers. */
+static void image_vectors(sight *x, float *vector)
+{
+    int64_t p = x->about->projection, pixels = 3 * (int64_t)x->about->side * x->about->side;
+    int64_t n = 0;
+    tt_err e = {0};
+    expect(&x->b, "vision/layer0", &n);
+    float *all = malloc((size_t)(x->pictures * pixels) * sizeof *all), alone[1024];
+    float *hidden = malloc((size_t)(2 * n) * sizeof *hidden);
+    for (int i = 0; i < x->pictures; i++)
+        memcpy(all + i * pixels, x->planes[i], (size_t)pixels * sizeof *all);
+    if (tt_clip_images(x->clip, vector, all, x->pictures, hidden, &e)) {
+        report(&x->b, "image_embeds", false, e.text);
+    } else {
+        compare(&x->b, "vision/layer0", hidden);
+        compare(&x->b, "vision/layer1", hidden + n);
+        compare(&x->b, "image_embeds", vector);
+        bool same = !tt_clip_images(x->clip, alone, x->planes[1], 1, NULL, &e) &&
+                    !memcmp(alone, vector + p, (size_t)p * sizeof *alone);
+        report(&x->b, "image_embeds (alone)", same, "a picture alone has another vector");
+    }
+    free(hidden);
+    free(all);
+}
+
+static void text_vectors(sight *x, float *vector)
+{
+    int64_t n, hidden_n = 0, context = x->about->context;
+    const int64_t *want = integers(&x->b, "text_ids", &n);
+    int32_t *id = malloc((size_t)n * sizeof *id), length[64];
+    int64_t texts = n / context;
+    tt_err e = {0};
+    for (int64_t i = 0; i < n; i++)
+        id[i] = (int32_t)want[i];
+    for (int64_t i = 0; i < texts; i++)
+        length[i] = (int32_t)context;
+    expect(&x->b, "text/layer0", &hidden_n);
+    float *hidden = malloc((size_t)(2 * hidden_n) * sizeof *hidden);
+    if (tt_clip_texts(x->clip, vector, id, length, 2, hidden, &e)) {
+        report(&x->b, "text/layer0", false, e.text);
+    } else {
+        compare(&x->b, "text/layer0", hidden);
+        compare(&x->b, "text/layer1", hidden + hidden_n);
+    }
+    /* Nothing behind the end matters. */
+    int64_t at = 0;
+    for (int64_t i = 0; i < texts; i++) {
+        int32_t k = 0;
+        do
+            id[at++] = (int32_t)want[i * context + k];
+        while (want[i * context + k++] != x->about->end_id);
+        length[i] = k;
+    }
+    if (tt_clip_texts(x->clip, vector, id, length, texts, NULL, &e))
+        report(&x->b, "text_embeds", false, e.text);
+    else
+        compare(&x->b, "text_embeds", vector);
+    free(hidden);
+    free(id);
+}
+
+static void scores(sight *x, const float *image, const float *text)
+{
+    int64_t p = x->about->projection, n = 0;
+    expect(&x->b, "logits_per_image", &n);
+    int64_t texts = n / x->pictures;
+    float have[256];
+    for (int i = 0; i < x->pictures; i++)
+        for (int64_t j = 0; j < texts; j++) {
+            double dot = 0, a = 0, b = 0;
+            for (int64_t k = 0; k < p; k++) {
+                dot += (double)image[i * p + k] * text[j * p + k];
+                a += (double)image[i * p + k] * image[i * p + k];
+                b += (double)text[j * p + k] * text[j * p + k];
+            }
+            have[i * texts + j] = (float)(x->about->logit_scale * dot / sqrt(a * b));
+        }
+    compare(&x->b, "logits_per_image", have);
+    for (int j = 0; j < 2; j++) {
+        char name[48];
+        snprintf(name, sizeof name, "clip_verifier/prompt%d", j);
+        for (int i = 0; i < x->pictures; i++)
+            have[i] = tt_clip_score(image + i * p, text + j * p, p);
+        compare(&x->b, name, have);
+    }
+}
+
+static void aesthetics(sight *x, const float *image)
+{
+    static const int index[] = {0, 2, 4, 6, 7};
+    char path[4096];
+    double weight[1024], bias;
+    float have[8];
+    int64_t p = x->about->projection;
+    tt_weights *w = NULL;
+    tt_err e = {0};
+    snprintf(path, sizeof path, "%s/aesthetic.safetensors", x->b.dir);
+    tt_status s = tt_weights_open_file(&w, path, &e);
+    if (!s)
+        s = tt_chain_fold(weight, &bias, p, w, "layers.", index, 5, &e);
+    tt_weights_close(w);
+    if (s) {
+        report(&x->b, "aesthetic/score", false, e.text);
+        return;
+    }
+    for (int i = 0; i < x->pictures; i++) {
+        double sum = bias, length = 0;
+        for (int64_t k = 0; k < p; k++)
+            length += (double)image[i * p + k] * image[i * p + k];
+        for (int64_t k = 0; k < p; k++)
+            sum += weight[k] * image[i * p + k] / sqrt(length);
+        have[i] = (float)sum;
+    }
+    compare(&x->b, "aesthetic/score", have);
 }
 
 int tt_replay_clip(const char *dir, const char *case_glob, const char *device, int *passed,
                    int *failed)
 {
-    (void)device;
-    bench b = {.dir = dir, .glob = case_glob};
-    cJSON *trace = read_json(&b, "trace.json");
-    if (!trace || !bench_expect(&b)) {
-        cJSON_Delete(trace);
-        ++*failed;
-        return -1;
+    sight x = {.b = {.dir = dir, .glob = case_glob}};
+    tt_err e = {0};
+    cJSON *trace = read_json(&x.b, "trace.json");
+    bool open = trace && bench_expect(&x.b) && !tt_stream_open(&x.b.stream, device, 1, &e) &&
+                !tt_clip_open(&x.clip, x.b.stream, dir, TT_WEIGHTS_F32, &e) &&
+                !tt_tok_open(&x.tok, dir, &e);
+    if (open) {
+        float *image = malloc(8 * 1024 * sizeof *image), *text = malloc(64 * 1024 * sizeof *text);
+        const cJSON *o;
+        int at = 0;
+        x.about = tt_clip_about(x.clip);
+        cJSON_ArrayForEach(o, member(trace, "tiny_tokenizer"))
+        {
+            tokens_case(&x, o, at++);
+        }
+        for (; x.pictures < 4; x.pictures++) {
+            char name[48];
+            snprintf(name, sizeof name, "image%d/u8", x.pictures);
+            x.planes[x.pictures] = see_picture(&x.b, name, x.about->side, x.about->mean,
+                                               x.about->deviation);
+            snprintf(name, sizeof name, "image%d/preprocessed", x.pictures);
+            compare(&x.b, name, x.planes[x.pictures]);
+        }
+        image_vectors(&x, image);
+        text_vectors(&x, text);
+        scores(&x, image, text);
+        aesthetics(&x, image);
+        free(image);
+        free(text);
+    } else {
+        report(&x.b, "model", false, *e.text ? e.text : "trace.json cannot be read");
     }
-    clip_tokens(&b, member(trace, "tiny_tokenizer"));
-    clip_pictures(&b);
+    for (int i = 0; i < x.pictures; i++)
+        free(x.planes[i]);
+    tt_clip_close(x.clip);
+    tt_tok_close(x.tok);
     cJSON_Delete(trace);
+    bench_close(&x.b);
+    *passed += x.b.passed;
+    *failed += x.b.failed;
+    return open ? 0 : -1;
+}
+
+/* --- ImageReward --- */
+
+int tt_replay_imagereward(const char *dir, const char *case_glob, const char *device, int *passed,
+                          int *failed)
+{
+    static const float mean[] = {0.48145466f, 0.4578275f, 0.40821073f};
+    static const float deviation[] = {0.26862954f, 0.26130258f, 0.27577711f};
+    enum { PICTURES = 3, PROMPTS = 2 };
+    bench b = {.dir = dir, .glob = case_glob};
+    tt_reward *r = NULL;
+    tt_err e = {0};
+    bool open = bench_expect(&b) && !tt_stream_open(&b.stream, device, 1, &e) &&
+                !tt_reward_open(&r, b.stream, dir, TT_WEIGHTS_F32, &e);
+    const tt_reward_info *about = open ? tt_reward_about(r) : NULL;
+    int64_t pixels = open ? 3 * (int64_t)about->side * about->side : 0;
+    float *all = malloc((size_t)(PICTURES * pixels) * sizeof *all + 1);
+    for (int i = 0; open && i < PICTURES; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "image%d/u8", i);
+        float *one = see_picture(&b, name, about->side, mean, deviation);
+        open = one != NULL;
+        if (open)
+            memcpy(all + i * pixels, one, (size_t)pixels * sizeof *one);
+        free(one);
+    }
+    if (!open)
+        report(&b, "model", false, e.text);
+    for (int j = 0; open && j < PROMPTS; j++) {
+        char name[64];
+        int64_t n, m;
+        float score[PICTURES], alone, vision[PICTURES * 4096], first[PICTURES * 1024];
+        int32_t id[256], length = 0;
+        snprintf(name, sizeof name, "prompt%d/ids", j);
+        const int64_t *ids = integers(&b, name, &n);
+        snprintf(name, sizeof name, "prompt%d/mask", j);
+        const int64_t *mask = integers(&b, name, &m);
+        for (int64_t i = 0; ids && mask && i < n; i++)
+            if (mask[i])
+                id[length++] = (int32_t)ids[i];
+        snprintf(name, sizeof name, "prompt%d/rewards", j);
+        if (tt_reward_score(r, score, all, PICTURES, id, length, vision, first, &e)) {
+            report(&b, name, false, e.text);
+            continue;
+        }
+        compare(&b, name, score);
+        for (int i = 0; i < PICTURES; i++) {
+            snprintf(name, sizeof name, "prompt%d/image%d/text_out_row0", j, i);
+            compare(&b, name, first + i * about->text_width);
+            snprintf(name, sizeof name, "image%d/vision_out", i);
+            if (!j)
+                compare(&b, name, vision + i * about->vision_rows * about->vision_width);
+        }
+        snprintf(name, sizeof name, "prompt%d/rewards (alone)", j);
+        report(&b, name, !tt_reward_score(r, &alone, all + pixels, 1, id, length, NULL, NULL, &e) &&
+                             alone == score[1], "a picture alone has another score");
+    }
+    free(all);
+    tt_reward_close(r);
     bench_close(&b);
     *passed += b.passed;
     *failed += b.failed;
-    return 0;
+    return open ? 0 : -1;
 }
