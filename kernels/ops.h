@@ -161,7 +161,9 @@ typedef struct {
 } tt_span;
 
 /* softmax(q k^T * scale) v per span and head; query head h uses key/value head
- * h / (heads / kv_heads). A query that sees no key yields zeros. span: host. */
+ * h / (heads / kv_heads). A query that sees no key yields zeros. Values are finite, also those that
+ * only other rows of the span see: a backend may count what a row does not see with weight 0.
+ * span: host. */
 typedef tt_status tt_op_attention(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
                                   int64_t ldq, const tt_span *span, int64_t spans, int64_t heads,
                                   int64_t kv_heads, int64_t head_dim, float scale,

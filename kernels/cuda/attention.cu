@@ -5,14 +5,15 @@
  * arXiv 2307.08691). A span of few query rows would leave most of the GPU idle, so its keys are cut
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
  * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out
- * the keys too. How a span is cut follows from its own sizes alone. Everything else takes the
- * plain kernel: four warps a query row and head. */
+ * the keys too. How a span is cut follows from its own sizes alone. Hopper has kernels of its own
+ * for heads of 64 and 128 channels (attention_hopper.cu, attention_hopper_short.cu). Everything
+ * else takes the plain kernel: four warps a query row and head. */
 #include "kernels/cuda/attention.cuh"
 
 namespace {
 
 constexpr int kRows = 64, kKeys = 64, kThreads = 128;
-constexpr int kChunk = 192, kMostChunks = 64; /* keys of a part at least; parts at most */
+constexpr int kChunk = 192;                   /* keys of a part at least */
 constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
 
 /* --- tensor cores --- */
@@ -605,6 +606,8 @@ tt_status run_cores_by_kind(tt_stream *s, bf16 *out, int64_t ldo, const bf16 *q,
         st = send_call(c, &dev, &rows, in, spans, n, KIND_SHORT, e);
     if (st || !rows)
         return st;
+    if (c->hopper && (n.dim == 64 || n.dim == 128))
+        return cuda_attend_short(c, out, ldo, q, ldq, dev, n, e);
     int64_t tiles = all / kRows + cuda_list_room(spans);
     switch (padded_dim(n.dim)) {
     case 32: return run_cores<32>(c, out, ldo, q, ldq, dev, n, tiles, e);

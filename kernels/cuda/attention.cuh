@@ -5,6 +5,8 @@
 #include "kernels/cuda/device.cuh"
 
 constexpr int kLongRows = 128;                /* query rows of a tile of long spans */
+constexpr int kMostChunks = 32;               /* that the keys of a span are cut into */
+constexpr int kFoldBytes = kMostChunks * 64 * 8; /* two factors a chunk and row */
 constexpr float kLog2e = 1.4426950408889634f;
 
 constexpr int64_t kNoHole = INT64_MIN / 2;
@@ -71,5 +73,8 @@ __device__ inline int hole_in(const span &s, int64_t row, int64_t at, int keys)
 /* Long spans of heads of 64 or 128 channels on Hopper; grid: blocks a head. */
 tt_status cuda_attend_long(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
                            const call *spans, const heads &n, unsigned grid, tt_err *e);
+/* Likewise spans of at most 64 query rows. */
+tt_status cuda_attend_short(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
+                            const call *spans, const heads &n, tt_err *e);
 
 #endif

@@ -5,8 +5,7 @@
  * so do the weights on their way into the second product (FlashAttention-3, arXiv 2407.08608,
  * without its pipelining inside a warpgroup). The two multiplying warpgroups take turns with their
  * scores, so that one multiplies while the other takes exponentials. */
-#include "kernels/cuda/attention.cuh"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/attention_hopper.cuh"
 
 namespace {
 
@@ -14,13 +13,7 @@ using namespace hopper;
 
 constexpr int kKeys = 128, kThreads = 384, kRing = 2;
 
-/* A tile is slabs of 64 channels: 128 rows of 128 bytes each, swizzled. */
-template <int HD> __host__ __device__ constexpr int tile_bytes() { return 128 * HD * 2; }
-template <int HD> constexpr size_t shared_bytes()
-{
-    return 1024 + (size_t)(1 + 2 * kRing) * tile_bytes<HD>() + 128;
-}
-constexpr int kSlabBytes = 128 * 128;
+static_assert(1024 + (1 + 2 * kRing) * tile_bytes<128>(kKeys) + 128 <= kWholeShared, "too large");
 
 template <int HD> struct tiles {
     char *q, *k, *v;
@@ -63,16 +56,7 @@ __device__ work work_of(const call *c, int64_t item, int head)
 template <int HD>
 __device__ void load(char *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows)
 {
-    constexpr int PARTS = HD / 8;
-#pragma unroll 4
-    for (int i = 0; i < PARTS; i++) {
-        int t = i * 128 + threadIdx.x, row = t / PARTS, part = t % PARTS;
-        bool valid = first + row < rows;
-        const bf16 *p = from + (valid ? (first + row) * ld + part * 8 : 0);
-        char *to = tile + part / 8 * kSlabBytes + row * 128 + ((part % 8 ^ (row & 7)) * 16);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(to)), "l"(p),
-                     "r"(valid ? 16 : 0));
-    }
+    load_rows<HD, kKeys, 128>(tile, from, ld, first, rows, threadIdx.x);
     asm volatile("cp.async.commit_group;");
 }
 
@@ -100,7 +84,7 @@ __device__ void feed(const call *c, const heads &n, tiles<HD> t, const bf16 *q, 
         for (int64_t at = 0; at < w.keys; at += kKeys) {
             for (int values = 0; values < 2; values++) {
                 uint64_t *empty = (values ? t.v_empty : t.k_empty) + turn;
-                char *tile = (values ? t.v : t.k) + turn * tile_bytes<HD>();
+                char *tile = (values ? t.v : t.k) + turn * tile_bytes<HD>(kKeys);
                 barrier_wait(empty, parity ^ 1);
                 load<HD>(tile, values ? v : k, s.ld_kv, at, w.keys);
                 if (before[1]) {
@@ -122,113 +106,6 @@ __device__ void feed(const call *c, const heads &n, tiles<HD> t, const bf16 *q, 
 }
 
 /* --- the multiplying warpgroups --- */
-
-/* Descriptor of a tile read with its rows as K: slabs of 64 channels are kSlabBytes apart. */
-__device__ uint64_t describe_rows(const void *p)
-{
-    uint64_t start = (address(p) & 0x3FFFF) >> 4;
-    return start | (uint64_t)(kSlabBytes >> 4) << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
-}
-
-template <int HD> struct state {
-    float sum[HD / 2]; /* weights times values, in wgmma's layout */
-    float max[2], mass[2];
-};
-
-template <int HD> __device__ void score(float (&w)[kKeys / 2], const char *q, const char *k)
-{
-    fence_registers(w);
-    multiply_begin();
-#pragma unroll
-    for (int d = 0; d < HD / 16; d++) {
-        int at = d / 4 * kSlabBytes + d % 4 * 32;
-        wgmma<kKeys, false>::run(w, describe(q + at), describe(k + at), d > 0);
-    }
-    multiply_commit();
-    multiply_wait<0>();
-    fence_registers(w);
-}
-
-/* Scores to weights; the state is rescaled to the new maximum. limit: keys each row may see; hole:
- * as hole_in has it. */
-template <int HD>
-__device__ void soften(state<HD> &s, float (&w)[kKeys / 2], const int (&limit)[2], int hole,
-                       float scale)
-{
-    int lane = threadIdx.x % 32;
-    float most[2] = {-INFINITY, -INFINITY}, keep[2];
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; i++) {
-        int col = i / 4 * 8 + 2 * (lane % 4) + i % 2, h = i / 2 % 2;
-        w[i] = col < limit[h] ? w[i] : -INFINITY;
-    }
-    if (hole != kFarHole) {
-#pragma unroll
-        for (int i = 0; i < kKeys / 2; i++)
-            if (i / 4 * 8 + 2 * (lane % 4) + i % 2 == hole + i / 2 % 2 * 8)
-                w[i] = -INFINITY;
-    }
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; i++)
-        most[i / 2 % 2] = fmaxf(most[i / 2 % 2], w[i]);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 2));
-        most[h] = fmaxf(s.max[h], most[h] * scale);
-        keep[h] = s.max[h] == -INFINITY ? 0.0f : exp2f(s.max[h] - most[h]);
-        s.max[h] = most[h];
-        s.mass[h] *= keep[h];
-    }
-#pragma unroll
-    for (int i = 0; i < HD / 2; i++)
-        s.sum[i] *= keep[i / 2 % 2];
-    float from[2] = {s.max[0] == -INFINITY ? 0.0f : s.max[0],
-                     s.max[1] == -INFINITY ? 0.0f : s.max[1]};
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; i++) {
-        w[i] = exp2f(fmaf(w[i], scale, -from[i / 2 % 2]));
-        s.mass[i / 2 % 2] += w[i];
-    }
-}
-
-template <int HD> __device__ void add_values(state<HD> &s, const uint32_t (&w)[kKeys / 4],
-                                             const char *v)
-{
-    fence_registers(s.sum);
-    multiply_begin();
-#pragma unroll
-    for (int k = 0; k < kKeys / 16; k++) {
-        uint32_t a[4] = {w[4 * k], w[4 * k + 1], w[4 * k + 2], w[4 * k + 3]};
-        wgmma_from_registers<HD>::run(s.sum, a, describe_rows(v + k * 16 * 128));
-    }
-    multiply_commit();
-    multiply_wait<0>();
-    fence_registers(s.sum);
-}
-
-template <int HD>
-__device__ void store(const state<HD> &s, const work &w, bf16 *out, int64_t ldo, int64_t row0)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int64_t row = row0 + lane / 4 + 8 * h;
-        float inv = s.mass[h] > 0 ? 1.0f / s.mass[h] : 0.0f;
-        bf16 *y = out + (w.s->query_row + row) * ldo + w.head * HD + 8 * (lane % 4);
-#pragma unroll
-        for (int g = 0; g < HD / 8; g += 4) {
-            uint32_t p[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-                p[j] = pack2(s.sum[4 * (g + j) + 2 * h] * inv,
-                             s.sum[4 * (g + j) + 2 * h + 1] * inv);
-            transpose_quad(p);
-            if (row < w.s->query_rows)
-                *reinterpret_cast<uint4 *>(y + 8 * g) = make_uint4(p[0], p[1], p[2], p[3]);
-        }
-    }
-}
 
 /* Turns of the two warpgroups, by named barriers: one waits for its own, and opens the other's. */
 __device__ void wait_turn(int group)
@@ -256,30 +133,27 @@ __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, 
             see[h] = visible(*w.s, r < last ? r : last);
         }
         state<HD> s;
-#pragma unroll
-        for (int i = 0; i < HD / 2; i++)
-            s.sum[i] = 0;
-        s.max[0] = s.max[1] = -INFINITY;
-        s.mass[0] = s.mass[1] = 0;
+        clear(s);
         barrier_wait(t.q_full, q_parity);
         for (int64_t at = 0; at < w.keys; at += kKeys) {
             float weight[kKeys / 2];
             barrier_wait(&t.k_full[turn], parity);
             wait_turn(group);
-            score<HD>(weight, t.q + group * 64 * 128, t.k + turn * tile_bytes<HD>());
+            score<HD, kKeys, kLongRows>(weight, t.q + group * 64 * 128,
+                                        t.k + turn * tile_bytes<HD>(kKeys));
             pass_turn(group);
             if (speaks)
                 barrier_arrive(&t.k_empty[turn]);
             int limit[2], hole = hole_in(*w.s, row0 + lane / 4, at, kKeys);
             for (int h = 0; h < 2; h++)
                 limit[h] = (int)(see[h] - at < kKeys ? see[h] - at : kKeys);
-            soften<HD>(s, weight, limit, hole, n.scale * kLog2e);
+            soften<HD, kKeys>(s, weight, limit, hole, n.scale * kLog2e);
             uint32_t packed[kKeys / 4];
 #pragma unroll
             for (int i = 0; i < kKeys / 4; i++)
                 packed[i] = pack2(weight[2 * i], weight[2 * i + 1]);
             barrier_wait(&t.v_full[turn], parity);
-            add_values<HD>(s, packed, t.v + turn * tile_bytes<HD>());
+            add_values<HD, kKeys>(s, packed, t.v + turn * tile_bytes<HD>(kKeys));
             if (speaks)
                 barrier_arrive(&t.v_empty[turn]);
             if (++turn == kRing) {
@@ -289,12 +163,8 @@ __device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, 
         }
         if (speaks)
             barrier_arrive(t.q_empty);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            s.mass[h] += __shfl_xor_sync(~0u, s.mass[h], 1);
-            s.mass[h] += __shfl_xor_sync(~0u, s.mass[h], 2);
-        }
-        store<HD>(s, w, out, ldo, row0);
+        sum_mass(s);
+        store_rows<HD>(s, out + w.s->query_row * ldo + w.head * HD, ldo, row0, w.s->query_rows);
     }
 }
 
@@ -333,11 +203,11 @@ tt_status run(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
               const heads &n, unsigned grid, tt_err *e)
 {
     static uint64_t allowed;
-    tt_status st = allow_shared(c, &allowed, attend_long<HD>, shared_bytes<HD>(), "attention", e);
+    tt_status st = allow_shared(c, &allowed, attend_long<HD>, kWholeShared, "attention", e);
     if (st)
         return st;
     return launch(c, "attention", attend_long<HD>, dim3(grid, (unsigned)n.heads), kThreads,
-                  shared_bytes<HD>(), e, out, ldo, q, ldq, spans, n);
+                  kWholeShared, e, out, ldo, q, ldq, spans, n);
 }
 
 } // namespace

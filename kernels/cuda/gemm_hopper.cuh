@@ -27,7 +27,7 @@ enum hopper_out {
 enum hopper_sum {
     WHOLE,       /* one sum */
     QUARTERS,    /* one block takes the four sums of a tile */
-    ONE_QUARTER, /* a block takes one; the last to finish adds them up */
+    ONE_QUARTER, /* a block takes one, then adds up the four of a quarter of the columns */
 };
 
 struct hopper_args {
@@ -38,7 +38,7 @@ struct hopper_args {
     int64_t width; /* columns of y */
     const float *scale, *bias, *x_scale;
     bool add, vector; /* vector: y takes 16-byte accesses */
-    float *part;      /* of ONE_QUARTER: sums of the quarters, and how many are done */
+    float *part;      /* of ONE_QUARTER: sums of the quarters, and how many were ever done */
     uint32_t *done;
     head_tile_args head;
 };
@@ -53,10 +53,7 @@ template <int TM, int TN> constexpr int stages()
 {
     return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
 }
-template <int TM, int TN> constexpr size_t shared_bytes()
-{
-    return 1024 + (size_t)stages<TM, TN>() * ((TM + TN) * kSlab + 16);
-}
+static_assert(1024 + 216 * 1024 + 16 * 16 <= kWholeShared, "the ring does not fit");
 
 template <int TM, int TN> struct ring {
     static constexpr int STAGES = stages<TM, TN>();
@@ -105,6 +102,8 @@ __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *m
         return;
     }
     job j = job_of<TM, TN, SUM>(tile, a);
+    prefetch_map(mw);
+    prefetch_map(mx);
     for (int i = 0; i < early; i++) {
         barrier_expect(&r.full[i], BYTES);
         copy_box(r.w + i * TN * kSlab, mw, &r.full[i], (j.slab0 + i) * UNIT, j.n0, kEvictFirst);
@@ -155,9 +154,10 @@ __device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int
         }
 }
 
-/* 32 columns of one row: v[2 j + c] is column 8 j + 2 (lane % 4) + c. */
+/* 32 columns of one row: v[2 j + c] is column 8 j + 2 (lane % 4) + c. old: eight of them that are
+ * added, from column 8 (lane % 4) on, where 16 bytes can be loaded at once. */
 __device__ inline void store_row(const float (&v)[8], bool valid, int64_t row, int64_t col,
-                                 const hopper_args &a)
+                                 const hopper_args &a, uint4 old = make_uint4(0, 0, 0, 0))
 {
     int t = threadIdx.x % 4;
     bf16 *y = (bf16 *)a.y + row * a.ldy;
@@ -171,40 +171,65 @@ __device__ inline void store_row(const float (&v)[8], bool valid, int64_t row, i
         return;
     }
     int64_t mine = col + 8 * t;
-    bool in = valid && mine < a.width; /* widths are multiples of 8 here */
-    uint32_t p[4] = {0, 0, 0, 0};
-    if (a.add) {
-        if (in) {
-            uint4 old = *reinterpret_cast<const uint4 *>(y + mine);
-            p[0] = old.x, p[1] = old.y, p[2] = old.z, p[3] = old.w;
-        }
+    uint32_t p[4] = {old.x, old.y, old.z, old.w};
+    if (a.add)
         transpose_quad(p);
-    }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        float2 old = unpack2(p[j]);
-        p[j] = pack2(v[2 * j] + old.x, v[2 * j + 1] + old.y);
+        float2 more = unpack2(p[j]);
+        p[j] = pack2(v[2 * j] + more.x, v[2 * j + 1] + more.y);
     }
     transpose_quad(p);
-    if (in)
+    if (valid && mine < a.width) /* widths are multiples of 8 here */
         *reinterpret_cast<uint4 *>(y + mine) = make_uint4(p[0], p[1], p[2], p[3]);
 }
 
-template <int TN> __device__ void store_act(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
-                                            int n0)
+/* What is to be added to RUN groups of 32 columns, all loads before the first use. */
+template <int RUN>
+__device__ void load_added(uint4 (&old)[RUN][2], const hopper_args &a, int64_t m0, int n0)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int g = 0; g < TN / 8; g += 4)
+    for (int g = 0; g < RUN; g++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int64_t row = m0 + lane / 4 + 8 * h, col = n0 + 32 * g + 8 * (lane % 4);
+            const bf16 *y = (const bf16 *)a.y + row * a.ldy + col;
+            old[g][h] = make_uint4(0, 0, 0, 0);
+            if (a.add && a.vector && row < a.rows && col < a.width)
+                old[g][h] = *reinterpret_cast<const uint4 *>(y);
+        }
+}
+
+/* n0: column of d's first in the result; g0: group of 32 columns to begin with. */
+template <int RUN, int N>
+__device__ void store_groups(const float (&d)[N], const uint4 (&old)[RUN][2], int g0,
+                             const hopper_args &a, int64_t m0, int n0)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int g = 0; g < RUN; g++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             float v[8];
 #pragma unroll
             for (int i = 0; i < 8; i++)
-                v[i] = d[4 * (g + i / 2) + 2 * h + i % 2];
+                v[i] = d[4 * (4 * (g0 + g) + i / 2) + 2 * h + i % 2];
             int64_t row = m0 + lane / 4 + 8 * h;
-            store_row(v, row < a.rows, row, n0 + 8 * g, a);
+            store_row(v, row < a.rows, row, n0 + 32 * (g0 + g), a, old[g][h]);
         }
+}
+
+template <int TN> __device__ void store_act(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
+                                            int n0)
+{
+    constexpr int RUN = TN % 128 == 0 ? 4 : TN < 128 ? TN / 32 : 1;
+#pragma unroll
+    for (int g = 0; g < TN / 32; g += RUN) {
+        uint4 old[RUN][2];
+        load_added(old, a, m0, n0 + 32 * g);
+        store_groups(d, old, g, a, m0, n0);
+    }
 }
 
 template <int TN> __device__ void store_glu(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
@@ -248,46 +273,56 @@ template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_ar
  * so many slabs. */
 constexpr int kPromote = 4;
 
-/* Leaves a quarter's sums; true for the warpgroup that came last, with all four added up. */
+/* The four blocks of a tile share out its columns: each leaves its sums of a quarter of K for the
+ * others and adds up, in order, all four of its columns. out: those of tile columns
+ * [32 (i % 4), + 32). A block waits for the others here. They are neighbours in the grid, which has
+ * no more blocks than there are multiprocessors, so they run or are the next to run. */
 template <int TM, int TN>
-__device__ bool join(float (&d)[TN / 2], const hopper_args &a, int i, bool any_row)
+__device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_args &a, int i,
+                     bool any_row)
 {
+    static_assert(TN == 128, "32 columns for each of four blocks");
     constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8; /* multiplying threads; float4s of one */
-    __shared__ bool last[TM / 64];
-    int group = threadIdx.x / 128, thread = threadIdx.x;
-    float4 *first = (float4 *)a.part + (int64_t)(i / 4) * 4 * SIZE * FOURS + thread;
-    float4 *mine = first + (int64_t)(i % 4) * SIZE * FOURS;
-#pragma unroll
-    for (int k = 0; k < FOURS; k++)
-        if (any_row)
-            __stcg(&mine[k * SIZE],
-                   make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
-    __threadfence();
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    if (thread % 128 == 0) {
-        uint32_t *done = &a.done[i / 4 * (TM / 64) + group];
-        last[group] = atomicAdd(done, 1) == 3;
-        if (last[group])
-            *done = 0;
-    }
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    if (!last[group])
-        return false;
-    __threadfence();
-    if (!any_row)
-        return true;
+    int group = threadIdx.x / 128, mine = i % 4;
+    float4 *part = (float4 *)a.part + (int64_t)(i / 4) * 4 * SIZE * FOURS + threadIdx.x;
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
-        float4 q[4];
+        if (k / 4 == mine) {
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                out[k % 4 * 4 + j] = d[4 * k + j];
+        } else if (any_row) {
+            __stcg(&part[(mine * FOURS + k) * SIZE],
+                   make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
+        }
+    }
+    __threadfence();
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    if (threadIdx.x % 128 == 0) {
+        uint32_t *done = &a.done[i / 4 * (TM / 64) + group];
+        uint32_t all = (atomicAdd(done, 1) / 4 + 1) * 4, now;
+        do
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(done) : "memory");
+        while ((int32_t)(now - all) < 0);
+    }
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    if (!any_row)
+        return;
+    float4 q[4][4];
+#pragma unroll
+    for (int k = 0; k < 4; k++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            q[j] = __ldcg(&first[(j * FOURS + k) * SIZE]);
-        d[4 * k] = q[0].x + q[1].x + q[2].x + q[3].x;
-        d[4 * k + 1] = q[0].y + q[1].y + q[2].y + q[3].y;
-        d[4 * k + 2] = q[0].z + q[1].z + q[2].z + q[3].z;
-        d[4 * k + 3] = q[0].w + q[1].w + q[2].w + q[3].w;
+            q[k][j] = j == mine ? make_float4(out[4 * k], out[4 * k + 1], out[4 * k + 2],
+                                              out[4 * k + 3])
+                                : __ldcg(&part[(j * FOURS + 4 * mine + k) * SIZE]);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        out[4 * k] = q[k][0].x + q[k][1].x + q[k][2].x + q[k][3].x;
+        out[4 * k + 1] = q[k][0].y + q[k][1].y + q[k][2].y + q[k][3].y;
+        out[4 * k + 2] = q[k][0].z + q[k][1].z + q[k][2].z + q[k][3].z;
+        out[4 * k + 3] = q[k][0].w + q[k][1].w + q[k][2].w + q[k][3].w;
     }
-    return true;
 }
 
 /* One tile, or a part of one: the products of the next `slabs` stages. TOTALS: a sum of the sums of
@@ -344,8 +379,16 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
         sum_tile<FP8 || SUM == QUARTERS, FP8>(r, a.slabs, run, d);
         job t = job_of<TM, TN, SUM>(i, a);
         int64_t m0 = t.m0 + group * 64 + warp * 16;
-        if (SUM == ONE_QUARTER && !join<TM, TN>(d, a, i, m0 < a.rows))
+        if constexpr (SUM == ONE_QUARTER) {
+            float quarter[16];
+            uint4 old[1][2];
+            int n0 = t.n0 + i % 4 * 32;
+            load_added(old, a, m0, n0);
+            join<TM, TN>(quarter, d, a, i, m0 < a.rows);
+            finish<32>(quarter, a, m0, n0);
+            store_groups(quarter, old, 0, a, m0, n0);
             continue;
+        }
         finish<TN>(d, a, m0, t.n0);
         if (OUT == OUT_ACT)
             store_act<TN>(d, a, m0, t.n0);
@@ -434,11 +477,11 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
         return st;
     auto kernel = gemm<TM, TN, OUT, FP8, SUM>;
     static uint64_t allowed;
-    st = allow_shared(c, &allowed, kernel, shared_bytes<TM, TN>(), "linear", e);
+    st = allow_shared(c, &allowed, kernel, kWholeShared, "linear", e);
     if (st)
         return st;
     unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
-    return launch(c, "linear", kernel, grid, threads<TM>(), shared_bytes<TM, TN>(), e, mx, mw, a);
+    return launch(c, "linear", kernel, grid, threads<TM>(), kWholeShared, e, mx, mw, a);
 }
 
 /* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its

@@ -120,10 +120,10 @@ template <int TM, bool FP8> tt_status run_grouped(cuda *c, const cuda_gemm *g, t
     static uint64_t allowed;
     auto kernel = grouped<TM, TN, FP8>;
     if (!st)
-        st = allow_shared(c, &allowed, kernel, shared_bytes<TM, TN>(), "linear_grouped", e);
+        st = allow_shared(c, &allowed, kernel, kWholeShared, "linear_grouped", e);
     return st ? st
               : launch(c, "linear_grouped", kernel, (unsigned)(tiles < c->sms ? tiles : c->sms),
-                       threads<TM>(), shared_bytes<TM, TN>(), e, mx, p);
+                       threads<TM>(), kWholeShared, e, mx, p);
 }
 
 } // namespace hopper

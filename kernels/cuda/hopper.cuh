@@ -9,6 +9,10 @@
 
 namespace hopper {
 
+/* Shared memory of kernels that have a multiprocessor to themselves, needed or not: to change how
+ * it divides its memory, a multiprocessor must be idle for some microseconds. */
+constexpr size_t kWholeShared = 226 << 10;
+
 __device__ inline uint32_t address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
@@ -47,6 +51,10 @@ __device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full
                  ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(address(to)),
                  "l"(map), "r"(address(full)), "r"(k), "r"(row), "l"(policy)
                  : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 constexpr uint64_t kEvictFirst = 0x12F0000000000000, kEvictLast = 0x14F0000000000000;
 

@@ -48,15 +48,24 @@ template <typename T> __device__ void rotate(T *lo, T *hi, float c, float d)
 
 /* One block a row. The first heads heads of the row rotate; what follows the first q_width
  * channels (keys, then values, each kv_width) is copied to the row's store. WIDE: 16 bytes a
- * thread. */
+ * thread. The store is looked up while the kernel before still runs: it and the columns are
+ * arguments and inputs of the pass, written before any of its kernels. */
 template <typename T, bool WIDE>
 __global__ void rope_rows(T *x, int64_t ld, const float *cos_in, const float *sin_in, int heads,
                           int head_dim, int half, int64_t q_width, int64_t kv_width,
                           const stores *to, const int32_t *column)
 {
-    begin();
+    let_next_start();
     constexpr int N = WIDE ? pack<T>::N : 1;
     int64_t r = blockIdx.x;
+    const tt_store *s = store_of(to, r);
+    T *k = nullptr, *v = nullptr;
+    if (s) {
+        int64_t at = (int64_t)column[r] * kv_width;
+        k = (T *)s->k + at;
+        v = (T *)s->v + at;
+    }
+    wait_for_previous();
     T *row = x + r * ld;
     const float *c = cos_in + r * half, *d = sin_in + r * half;
     int runs = half / N;
@@ -74,12 +83,9 @@ __global__ void rope_rows(T *x, int64_t ld, const float *cos_in, const float *si
             rotate(lo, hi, c[i], d[i]);
         }
     }
-    const tt_store *s = store_of(to, r);
     if (!s)
         return;
     __syncthreads();
-    int64_t at = (int64_t)column[r] * kv_width;
-    T *k = (T *)s->k + at, *v = (T *)s->v + at;
     const T *from = row + q_width;
     for (int64_t i = (int64_t)threadIdx.x * N; i < kv_width; i += (int64_t)blockDim.x * N)
         if (WIDE) {

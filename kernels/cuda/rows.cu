@@ -30,12 +30,26 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, const T *x, int64_t ldx,
                                                          const float *w, int64_t dim, float eps)
 {
-    begin();
+    let_next_start();
     constexpr int N = pack<T>::N;
     const T *in = x + blockIdx.x * ldx;
     T *out = y + blockIdx.x * ldy;
     pack<T> v[kKept];
-    float sum = 0;
+    float sum = 0, weight[kKept][N];
+#pragma unroll
+    for (int k = 0; k < kKept; k++) { /* weights come while the kernel before still runs */
+        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            pack<float> four = {};
+            if (i < dim)
+                four = load16(w + i + j);
+#pragma unroll
+            for (int u = 0; u < 4; u++)
+                weight[k][j + u] = four.v[u];
+        }
+    }
+    wait_for_previous();
 #pragma unroll
     for (int k = 0; k < kKept; k++) {
         int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
@@ -57,7 +71,7 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, cons
         pack<T> o;
 #pragma unroll
         for (int j = 0; j < N; j++)
-            put(&o.v[j], w[i + j] * rounded(x, get(v[k].v[j]) * inv));
+            put(&o.v[j], weight[k][j] * rounded(x, get(v[k].v[j]) * inv));
         store16(out + i, o);
     }
 }
@@ -201,7 +215,8 @@ extern "C" tt_status tt_cuda_rmsnorm(tt_stream *s, tt_act *y, int64_t ldy, const
     if (rows == 0)
         return TT_OK;
     BY_TYPE(launch(c, "rmsnorm",
-                   wide<T>(y, ldy, x, ldx, dim) && dim <= kKept * kThreads * pack<T>::N
+                   wide<T>(y, ldy, x, ldx, dim) && aligned16(w) &&
+                           dim <= kKept * kThreads * pack<T>::N
                        ? rmsnorm_wide<T>
                        : rmsnorm_rows<T>,
                    (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x, ldx, w, dim, eps));

@@ -55,6 +55,17 @@ static int64_t layer_weights(const tt_trunk *t)
     return sum;
 }
 
+/* Whether the device holds matrices of layers in a byte an element: some widen integers. */
+static bool held_in_bytes(const tt_trunk *t)
+{
+    int64_t n, k;
+    size_t bytes;
+    if (!t->quantise && t->stored != TT_I8 && t->layer_compute != TT_COMPUTE_FP8)
+        return false;
+    t->stream->op.matrix_size(t->layer[0].out, &n, &k, &bytes);
+    return bytes < 2 * (size_t)n * (size_t)k;
+}
+
 void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
 {
     tt_model_info *info = &m->info;
@@ -70,9 +81,8 @@ void tt_trunk_info(const tt_trunk *t, tt_model *m, const tt_weights *w)
     info->table_rows = t->vocab + t->more_rows[0] + t->more_rows[1];
     info->parameters = tt_weights_elements(w);
     info->layer_weights = layer_weights(t);
-    bool bytes = t->quantise || t->stored == TT_I8 || t->layer_compute == TT_COMPUTE_FP8;
     info->products = t->layer_compute;
-    info->bytes_per_weight = t->compute == TT_COMPUTE_F32 ? 4 : bytes ? 1 : 2;
+    info->bytes_per_weight = t->compute == TT_COMPUTE_F32 ? 4 : held_in_bytes(t) ? 1 : 2;
     info->weight_bytes = tt_weights_bytes(w);
     info->kv_bytes_per_column = (size_t)(t->layers * 2 * t->kv_heads * t->head_dim) *
                                 tt_dtype_size(t->act);

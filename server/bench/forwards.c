@@ -211,11 +211,11 @@ static tt_status one(tt_bench *b, int64_t batch, int64_t rows, int64_t cached, t
     tt_status s = open_forward(&f, b->model, e);
     if (!s)
         s = measure(b, &f, &g, e);
-    if (!s) {
-        tt_bench_note_memory(b, cached ? batch * (cached + rows) : 0);
+    if (!s)
         print(b, &f, &g);
-    }
     close_forward(&f);
+    if (!s) /* the next peak begins without these stores */
+        tt_bench_note_memory(b, cached ? batch * (cached + rows) : 0);
     return s ? tt_context(e, s, "forward of %lld x %lld rows", (long long)batch, (long long)rows)
              : TT_OK;
 }

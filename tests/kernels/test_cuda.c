@@ -405,6 +405,61 @@ static void attention_agrees_with_the_twin(void **state)
     });
 }
 
+/* So many spans and heads that blocks of the GPU take several chunks of keys each, beginning and
+ * ending in the middle of a head. */
+static void attention_over_many_spans(int64_t heads, int64_t kv_heads, int64_t dim)
+{
+    enum { SPANS = 13, ROWS = 5, KEYS = 1100 };
+    int64_t ld = heads * dim, kv = kv_heads * dim, rows = SPANS * ROWS;
+    float *q = test_rows(rows, ld, ld, 1), *k = test_rows(KEYS, kv, kv, 1);
+    float *v = test_rows(KEYS, kv, kv, 1), *want = test_blank(rows, ld);
+    void *dq = acts(q, rows * ld), *dk = acts(k, KEYS * kv), *dv = acts(v, KEYS * kv);
+    void *dy = device((size_t)(rows * ld) * tt_dtype_size(gpu->act));
+    tt_span host[SPANS], dev[SPANS];
+    for (int i = 0; i < SPANS; i++) {
+        host[i] = (tt_span){.query_row = i * ROWS, .query_rows = ROWS, .k = k, .v = v, .ld_kv = kv,
+                            .keys = KEYS - 60 * i, .see = TT_SEE_ALL, .hole = i == 3 ? 200 : 0};
+        dev[i] = host[i];
+        dev[i].k = dk;
+        dev[i].v = dv;
+    }
+    tt_err e = {0};
+    char what[64];
+    snprintf(what, sizeof what, "%d spans %s %lld/%lld x %lld", SPANS, kind(), (long long)heads,
+             (long long)kv_heads, (long long)dim);
+    test_ok(twin->op.attention(twin, want, ld, q, ld, host, SPANS, heads, kv_heads, dim, 0.3f,
+                               compute_of(), &e), &e);
+    test_ok(gpu->op.attention(gpu, dy, ld, dq, ld, dev, SPANS, heads, kv_heads, dim, 0.3f,
+                              compute_of(), &e), &e);
+    float *have = floats(dy, rows * ld);
+    test_close(what, have, want, rows, ld, ld, tolerance());
+    for (int first = 0; first < SPANS; first++) {
+        int n = first % 4 + 1 < SPANS - first ? first % 4 + 1 : SPANS - first;
+        test_ok(gpu->op.attention(gpu, dy, ld, dq, ld, dev + first, n, heads, kv_heads, dim, 0.3f,
+                                  compute_of(), &e), &e);
+        float *fewer = floats(dy, rows * ld);
+        for (int64_t r = first * ROWS; r < (first + n) * ROWS; r++)
+            test_same_bits(what, have + r * ld, fewer + r * ld, ld);
+        free(fewer);
+    }
+    void *const used[] = {dq, dk, dv, dy};
+    for (size_t j = 0; j < sizeof used / sizeof *used; j++)
+        gpu->op.release(gpu, used[j]);
+    free(have);
+    free(want);
+    free(q);
+    free(k);
+    free(v);
+}
+static void attention_of_a_span_ignores_the_others(void **state)
+{
+    (void)state;
+    BOTH_TYPES({
+        attention_over_many_spans(28, 4, 64);
+        attention_over_many_spans(16, 16, 128);
+    });
+}
+
 /* --- the head --- */
 
 enum { VOCAB = 3001, WIDTH = 96, HEAD_ROWS = 70 };
@@ -550,6 +605,7 @@ int main(void)
         cmocka_unit_test(glu_agrees_with_linear_and_swiglu),
         cmocka_unit_test(fp8_products_are_near),
         cmocka_unit_test(attention_agrees_with_the_twin),
+        cmocka_unit_test(attention_of_a_span_ignores_the_others),
         cmocka_unit_test(head_agrees_with_the_twin),
     };
     return cmocka_run_group_tests(tests, open_streams, close_streams);

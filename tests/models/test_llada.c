@@ -322,6 +322,24 @@ static void guidance_of_scale_zero_changes_nothing(void **state)
     assert_memory_equal(a.stats, b.stats, sizeof a.stats);
 }
 
+/* What the stream's backend makes of an element of integers that are multiplied in bf16. */
+static int32_t bytes_of_an_integer(tt_stream *s)
+{
+    enum { N_OUT = 64, K_IN = 64 };
+    static int8_t data[N_OUT * K_IN];
+    static float scale[N_OUT];
+    tt_err e;
+    size_t bytes;
+    tt_matrix *m;
+    tt_weight part = {.data = {.dtype = TT_I8, .rank = 2, .dim = {N_OUT, K_IN}, .data = data},
+                      .scale = {.dtype = TT_F32, .rank = 1, .dim = {N_OUT}, .data = scale}};
+    assert_int_equal(s->op.matrix_open(s, &m, &part, 1, NULL, TT_COMPUTE_BF16, TT_MATRIX_LINEAR,
+                                       &e), TT_OK);
+    s->op.matrix_size(m, NULL, NULL, &bytes);
+    s->op.matrix_close(s, m);
+    return bytes < (size_t)2 * N_OUT * K_IN ? 1 : 2;
+}
+
 /* bf16 and int8 round the weights or operands; the distributions must stay close to f32's. */
 static void narrow_weights_stay_close(void **state)
 {
@@ -330,6 +348,7 @@ static void narrow_weights_stay_close(void **state)
     example full, narrow;
     tt_err e;
     make_pass(&full);
+    assert_int_equal(w->model->info.bytes_per_weight, 4);
     assert_int_equal(tt_model_run(w->model, &full.pass, &e), TT_OK);
     for (int i = 0; i < 2; i++) {
         tt_model *m;
@@ -337,6 +356,7 @@ static void narrow_weights_stay_close(void **state)
         tt_config *c;
         assert_int_equal(tt_model_open(&m, &weights, &c, w->stream, FOLDER, modes[i], NULL, NULL,
                                        &e), TT_OK);
+        assert_int_equal(m->info.bytes_per_weight, i ? bytes_of_an_integer(w->stream) : 2);
         make_pass(&narrow);
         assert_int_equal(tt_model_run(m, &narrow.pass, &e), TT_OK);
         for (int r = 0; r < N; r++) {
