@@ -505,7 +505,8 @@ static choice best_kept(const step *t)
     return best;
 }
 
-/* Whether a step's draw is decided; if not, a pass on what lies above the token tried tells more. */
+/* Whether a step's draw is decided; if not, a pass on what lies above the token tried tells
+ * more. */
 static bool decide_nucleus(const step *t, choice *out)
 {
     state *s = t->s;

@@ -100,7 +100,8 @@ static const tt_slot *text_behind(const tt_fit *f, int at)
 static bool to_fit(const tt_fit *f, int at)
 {
     const tt_slot *s = &f->slot[at];
-    return s->hole && !f->grows && !s->score && (s->choices || (s->min < s->max && text_behind(f, at)));
+    return s->hole && !f->grows && !s->score &&
+           (s->choices || (s->min < s->max && text_behind(f, at)));
 }
 
 /* True for the hole that ends where the model says so. */

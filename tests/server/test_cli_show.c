@@ -106,12 +106,13 @@ static void insertions_move_what_is_there(void **state)
     add(&s, "{\"canvas\":5,\"grows\":true,\"events\":[]}");
     tt_show_tick(s.show, 0);
     assert_string_equal(picture(&s), "x\n\nstep 0 of 0"); /* room is not drawn */
-    add(&s, "{\"step\":3,\"events\":[{\"pos\":0,\"op\":\"insert\",\"text\":\"b\"},"
-            "{\"pos\":0,\"op\":\"insert\",\"text\":\"a\"},{\"pos\":3,\"op\":\"insert\",\"text\":\"z\"},"
-            "{\"pos\":3,\"op\":\"insert\",\"text\":\"y\"},{\"pos\":1,\"op\":\"insert\",\"text\":\"-\"}]}");
+#define INSERT(pos, text) "{\"pos\":" #pos ",\"op\":\"insert\",\"text\":\"" text "\"}"
+    add(&s, "{\"step\":3,\"events\":[" INSERT(0, "b") "," INSERT(0, "a") "," INSERT(3, "z") ","
+            INSERT(3, "y") "," INSERT(1, "-") "]}");
     tt_show_tick(s.show, 100);
     assert_string_equal(picture(&s), "a-bxyz\n\nstep 3 of 0");
-    add(&s, "{\"step\":4,\"events\":[{\"pos\":4,\"op\":\"insert\",\"text\":\"!\"}]}"); /* full */
+    add(&s, "{\"step\":4,\"events\":[" INSERT(4, "!") "]}"); /* full */
+#undef INSERT
     tt_show_tick(s.show, 200);
     assert_string_equal(picture(&s), "a-bxy!\n\nstep 4 of 0");
     close_screen(&s);
