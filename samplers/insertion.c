@@ -46,7 +46,7 @@ typedef struct {
 typedef struct {
     int32_t inserted; /* tokens so far: noise is addressed by it */
     bool lists; /* draws of tokens are made here, from each row's best */
-    int32_t lacking; /* of the step's places, those that lack tokens */
+    int32_t lacking; /* tokens that gaps of the step's places must still get */
     place *at;       /* per ask of the plan */
     float *score;    /* likewise: room for those of the places, ordered at `order` */
     int32_t *order;
@@ -69,6 +69,8 @@ static bool has_bos(const tt_seq *q)
             return true;
     return false;
 }
+
+static bool has_cls(const tt_seq *q) { return q->fixed[0] && q->id[0] == q->info->cls_id; }
 
 static int32_t gap_end(const tt_seq *q, int32_t from)
 {
@@ -101,12 +103,12 @@ static void read_token(reading *r, int32_t id) { r->token[r->s->rows++] = id; }
 static void read_place(reading *r, int32_t column, bool lacks)
 {
     r->s->at[r->places++] = (place){r->s->rows - 1, column, lacks};
-    r->s->lacking += lacks;
 }
 
 static int32_t read_gap(const tt_seq *q, reading *r, int32_t from)
 {
     int32_t must, end = gap_end(q, from), n = count_tokens(q, from, end, &must);
+    r->s->lacking += n < must ? must - n : 0;
     for (int32_t c = from; c <= from + n; c++) {
         if (c > from)
             read_token(r, q->id[c - 1]);
@@ -120,12 +122,12 @@ static int32_t read_gap(const tt_seq *q, reading *r, int32_t from)
 static int32_t read_canvas(const tt_seq *q, state *s, int32_t *token)
 {
     reading r = {.s = s, .token = token};
-    bool bos = has_bos(q), cls = q->fixed[0] && q->id[0] == q->info->cls_id;
+    int32_t bos = has_bos(q) ? -1 : q->prompt > has_cls(q) ? q->prompt : has_cls(q);
     s->rows = s->lacking = 0;
-    if (!cls)
+    if (!has_cls(q))
         read_token(&r, q->info->cls_id);
     for (int32_t c = 0; c < q->columns;) {
-        if (c == q->prompt && !bos)
+        if (c == bos)
             read_token(&r, q->info->bos_id);
         if (q->fixed[c])
             read_token(&r, q->id[c++]);
@@ -172,20 +174,17 @@ static bool joint_nucleus(const tt_seq *q)
 static tt_status check_demands(const tt_seq *q, tt_err *e)
 {
     const tt_params *p = q->params;
-    int32_t must = 0, part, given = 0, added = 1 + !has_bos(q);
+    int32_t must, there = !has_cls(q) + !has_bos(q);
     for (int32_t c = 0; c < q->columns; c++)
-        given += q->fixed[c];
+        there += q->fixed[c];
     count_tokens(q, 0, q->columns, &must);
-    if (q->fixed[0] && q->id[0] == q->info->cls_id)
-        added--;
-    part = given + added;
     if (p->max_steps && p->max_steps < must)
         return tt_fail_param(e, "max_steps", "constraint_unsatisfiable",
                              "'max_steps' is %d; the holes must get %d tokens", p->max_steps, must);
-    if (p->oracle_length && p->oracle_length < part + must)
+    if (p->oracle_length && p->oracle_length < there + must)
         return tt_fail_param(e, "oracle_length", "constraint_unsatisfiable",
                              "'oracle_length' is %d; %d tokens are there and the holes must get %d",
-                             p->oracle_length, part, must);
+                             p->oracle_length, there, must);
     return TT_OK;
 }
 
@@ -581,7 +580,16 @@ static void insert(tt_seq *q, state *s, const tt_result *r, choice c)
     s->inserted++;
 }
 
-/* Whether the text is complete. If it is but for gaps that lack tokens, only those are filled. */
+/* Insertions there may still be. */
+static int32_t steps_left(const tt_params *p, const state *s)
+{
+    int32_t left = p->max_steps ? p->max_steps - s->inserted : INT32_MAX;
+    int32_t oracle = p->oracle_length ? p->oracle_length - s->rows : INT32_MAX;
+    return left < oracle ? left : oracle;
+}
+
+/* Whether the text is complete. If it is but for gaps that lack tokens, or if those will need all
+ * steps that are left, only such gaps are filled. */
 static bool ends(tt_seq *q, state *s, const tt_result *r)
 {
     const tt_params *p = q->params;
@@ -590,7 +598,7 @@ static bool ends(tt_seq *q, state *s, const tt_result *r)
                   complete(q, r->classes) >= p->stopping_threshold;
     if (s->inserted == 0 && p->force_predict_first_step)
         enough = full = false;
-    s->lack_alone = (enough || full) && s->lacking;
+    s->lack_alone = s->lacking && (enough || full || steps_left(p, s) <= s->lacking);
     q->complete = (enough || full) && !s->lacking;
     return q->complete;
 }

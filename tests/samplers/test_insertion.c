@@ -323,6 +323,67 @@ static void an_oracle_ends_at_its_length(void **state)
     assert_int_equal(t.changes, 3);
 }
 
+/* However the draws fall, the steps suffice for what is demanded. */
+static void few_steps_go_where_they_are_demanded(void **state)
+{
+    const world *w = *state;
+    uint8_t open[COLUMNS];
+    memcpy(open, canvas_open, sizeof open);
+    open[8] = open[9] = open[10] = 2;
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        trial t = {.w = w, .params = defaults(), .open = open, .seed = seed};
+        tt_err e = {0};
+        int32_t behind = 0;
+        t.params.temperature = t.params.position_temperature = 1;
+        t.params.max_steps = 4;
+        t.params.selection = seed % 2;
+        t.params.top_p = seed % 4 == 3 ? 0.9 : 1;
+        assert_int_equal(run_trial(&t, &e), TT_OK);
+        assert_int_equal(t.changes, 4);
+        for (int i = 0; i < 4; i++)
+            behind += t.change[i].column >= 8;
+        assert_true(behind >= 3);
+    }
+}
+
+/* Given tokens that are [CLS] and [BOS] themselves are not repeated. */
+static void the_frame_is_not_doubled(void **state)
+{
+    const world *w = *state;
+    static const struct {
+        int32_t prompt, given, id[4];
+    } c[] = {{0, 0, {0}}, {0, 1, {20}}, {2, 2, {20, 21}}, {0, 2, {20, 21}}, {1, 1, {20}}};
+    int32_t first[8];
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        tt_run r;
+        tt_params p = defaults();
+        tt_batch b = {0};
+        tt_err e = {0};
+        int32_t id[12] = {0};
+        uint8_t open[12];
+        memset(open, 1, sizeof open);
+        memset(open, 0, (size_t)c[i].given);
+        memcpy(id, c[i].id, sizeof c[i].id);
+        tt_run_spec spec = {.sampler = tt_sampler_find("insertion"), .model = w->model,
+                            .params = &p, .id = id, .open = open, .columns = c[i].given + 8,
+                            .prompt = c[i].prompt, .vocab = VOCAB};
+        tt_run *list = &r;
+        assert_int_equal(tt_run_open(&r, &spec, &e), TT_OK);
+        while (!r.done) {
+            tt_run_plan(&r);
+            assert_int_equal(r.plan.token[0], 20);
+            assert_int_equal(r.plan.token[1], 21);
+            assert_true(r.plan.tokens == 2 || r.plan.token[2] < 20);
+            assert_int_equal(tt_batch_step(&b, &list, 1, &e), TT_OK);
+        }
+        if (i == 0)
+            memcpy(first, r.seq.id, sizeof first);
+        assert_memory_equal(r.seq.id + c[i].given, first, sizeof first);
+        tt_run_close(&r);
+        tt_batch_free(&b);
+    }
+}
+
 /* A draw that took further passes leaves the next step's noise alone. */
 static void passes_do_not_shift_the_noise(void **state)
 {
@@ -350,6 +411,8 @@ int main(void)
         cmocka_unit_test(given_tokens_stay_and_gaps_keep_their_room),
         cmocka_unit_test(demanded_tokens_come_first),
         cmocka_unit_test(an_oracle_ends_at_its_length),
+        cmocka_unit_test(few_steps_go_where_they_are_demanded),
+        cmocka_unit_test(the_frame_is_not_doubled),
         cmocka_unit_test(passes_do_not_shift_the_noise),
     };
     return cmocka_run_group_tests_name("insertion sampler", tests, setup, teardown);
