@@ -13,12 +13,12 @@ static tt_status invalid(const char *path, const char *why, tt_err *e)
     return tt_fail_param(e, path, "invalid_value", "'%s' %s", path, why);
 }
 
-static tt_status read_count(const cJSON *hole, const char *path, const char *name, int64_t *out,
-                            tt_err *e)
+static tt_status read_count(const cJSON *hole, const char *path, const char *name, int64_t least,
+                            int64_t *out, tt_err *e)
 {
     const cJSON *node = tt_json_get(hole, name);
     tt_json_path at = tt_json_member(path, name);
-    return node ? tt_json_int(node, at.text, 1, INT32_MAX, out, e) : TT_OK;
+    return node ? tt_json_int(node, at.text, least, INT32_MAX, out, e) : TT_OK;
 }
 
 /* The hole's length, from min to max; without min it is max. "tokens" is another name of max, but
@@ -27,18 +27,18 @@ static tt_status read_length(const cJSON *hole, const char *path, bool grows, tt
                              tt_err *e)
 {
     int64_t max = 0, tokens = 0, min = 0;
-    tt_status s = read_count(hole, path, "max", &max, e);
+    tt_status s = read_count(hole, path, "max", 1, &max, e);
     if (!s)
-        s = read_count(hole, path, "tokens", &tokens, e);
+        s = read_count(hole, path, "tokens", 1, &tokens, e);
     if (!s)
-        s = read_count(hole, path, "min", &min, e);
+        s = read_count(hole, path, "min", grows ? 0 : 1, &min, e);
     if (s)
         return s;
     if (max && tokens && max != tokens)
         return invalid(tt_json_member(path, "tokens").text,
                        "and 'max' mean the same and have different values", e);
     slot->max = max ? max : tokens;
-    slot->min = min || (grows && !tokens) ? min : slot->max;
+    slot->min = min || (grows && (!tokens || tt_json_get(hole, "min"))) ? min : slot->max;
     tt_json_path at = tt_json_member(path, "max"), low = tt_json_member(path, "min");
     if (!slot->max)
         return tt_fail_param(e, at.text, "missing_required_parameter", "'%s' is missing", at.text);

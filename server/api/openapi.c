@@ -253,7 +253,7 @@ static const char fixed_schemas[] =
     "'id':{'type':'string','description':'key of the answer; its number when absent'},"
     "'max':{'type':'integer','minimum':1,'description':'tokens to fill; also called tokens'},"
     "'tokens':{'type':'integer','minimum':1},"
-    "'min':{'type':'integer','minimum':1,'description':'fewest tokens, max when absent. With text "
+    "'min':{'type':'integer','minimum':0,'description':'fewest tokens, max when absent. With text "
     "behind the hole the length is chosen under which that text is likeliest; at the end of the "
     "text the hole ends where the model ends it. Holes of insertion models grow: from min, which "
     "is 0 when absent, to max, or to exactly tokens'},"

@@ -187,6 +187,7 @@ static void holes_keep_their_lengths(void **state)
     } c[] = {{"\"max\":4", 0, 4},
              {"\"min\":3,\"max\":5", 3, 5},
              {"\"tokens\":6", 6, 6},
+             {"\"min\":0,\"max\":2", 0, 2},
              {"\"min\":1,\"max\":1", 1, 1}};
     bool varied = false;
     for (size_t i = 0; i < sizeof c / sizeof *c; i++)
