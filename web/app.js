@@ -133,8 +133,10 @@ class Run {
     const over = !this.live && board.shown === board.frames.length;
     const left = board.grows ? `, ${board.columns.length} inserted`
       : board.open ? `, ${board.open} ${over ? 'unused' : 'open'}` : '';
-    $('step').textContent = `step ${frame?.step ?? 0} of ${Math.max(this.steps, frame?.of ?? 0)}${left}`;
-    drawScore($('score'), board, Math.max(this.steps, frame?.of ?? 0));
+    // What was expected of insertions is their room; in the end it is known.
+    const of = board.grows && !this.live ? this.steps : Math.max(this.steps, frame?.of ?? 0);
+    $('step').textContent = `step ${frame?.step ?? 0} of ${of}${left}`;
+    drawScore($('score'), board, of);
   }
 }
 
