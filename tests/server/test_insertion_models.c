@@ -105,7 +105,8 @@ static int solved(int arms, int low, int high, int labels, int least, int room, 
     static char prompt[64][700], path[64][200];
     tt_buf body = {0};
     int right = 0;
-    tt_buf_printf(&body, "{\"model\":\"tutti-insertion-stars\",\"max_tokens\":%d,\"prompt\":[", room);
+    tt_buf_printf(&body, "{\"model\":\"tutti-insertion-stars\",\"max_tokens\":%d,\"prompt\":[",
+                  room);
     for (int i = 0; i < graphs; i++) {
         make_graph(arms, low, high, labels, least, prompt[i], path[i]);
         tt_buf_printf(&body, "%s\"%s\"", i ? "," : "", prompt[i]);
@@ -137,8 +138,9 @@ static void words_are_turned_round(void **state)
 {
     (void)state;
     need(1);
-    cJSON *a = post("/v1/completions", "{\"model\":\"tutti-insertion\",\"prompt\":\"reverse: w o r d "
-                                       "s =\",\"max_tokens\":16,\"temperature\":0}");
+    cJSON *a = post("/v1/completions",
+                    "{\"model\":\"tutti-insertion\",\"prompt\":\"reverse: w o r d s =\","
+                    "\"max_tokens\":16,\"temperature\":0}");
     assert_string_equal(text_at(a, "choices.0.text"), " s d r o w");
     assert_string_equal(text_at(a, "choices.0.finish_reason"), "stop");
     cJSON_Delete(a);
@@ -152,9 +154,9 @@ static void sentences_grow_around_words(void **state)
     for (int seed = 0; seed < 8; seed++) {
         char body[400];
         snprintf(body, sizeof body,
-                 "{\"model\":\"tutti-insertion\",\"seed\":%d,\"segments\":[{\"text\":\"The king\"},"
-                 "{\"hole\":{\"max\":8}},{\"text\":\" a\"},{\"hole\":{\"min\":1,\"max\":8}},{\"text\":"
-                 "\" sword.\"}]}", seed);
+                 "{\"model\":\"tutti-insertion\",\"seed\":%d,\"segments\":["
+                 "{\"text\":\"The king\"},{\"hole\":{\"max\":8}},{\"text\":\" a\"},"
+                 "{\"hole\":{\"min\":1,\"max\":8}},{\"text\":\" sword.\"}]}", seed);
         cJSON *a = post("/v1/infill", body);
         const char *text = text_at(a, "choices.0.text");
         const char *middle = strstr(text, " a"), *end = strstr(text, " sword.");
