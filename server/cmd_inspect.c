@@ -198,8 +198,10 @@ static void print_shape(const opened *o)
            (long long)m->kv_heads);
     printf("vocabulary    %lld; mask %d, eos %d, eot %d\n", (long long)m->vocab, m->mask_id,
            m->eos_id, m->eot_id);
-    printf("context       %lld columns; blocks of %d unless asked\n", (long long)m->context,
-           m->block_length);
+    printf("context       %lld columns", (long long)m->context);
+    if (!(m->kinds & TT_KIND_INSERTION))
+        printf("; blocks of %d unless asked", m->block_length);
+    printf("\n");
     tt_buf unread = {0};
     int n = tt_config_unread(o->config, &unread);
     printf("config        %s%s\n", n ? "keys not understood: " : "every key understood",

@@ -193,6 +193,8 @@ static tt_status read_defaults(served *m, tt_err *e)
     m->pub.defaults.temperature = m->pub.info.temperature;
     if (m->pub.info.recurrence)
         m->pub.defaults.recurrence = m->pub.info.recurrence;
+    if (m->pub.info.stopping_threshold > 0)
+        m->pub.defaults.stopping_threshold = m->pub.info.stopping_threshold;
     m->pub.sampler = tt_sampler_find(m->pub.info.sampler ? m->pub.info.sampler : "low_confidence");
     if (!exists(m->folder, "generation_config.json"))
         return TT_OK;

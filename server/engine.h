@@ -83,7 +83,8 @@ typedef struct {
     const tt_served *guide;    /* causal model of the same vocabulary, or NULL */
     tt_params params;          /* start from model->defaults */
     /* The canvas: columns with open[c] = 1 are to be filled (their id is ignored), the others are
-     * fixed. At least one column must be open. */
+     * fixed. At least one column must be open. Samplers that insert take a run of open columns as
+     * room for so many tokens, and open[c] = 2 as a token that must be there. */
     const int32_t *id;
     const uint8_t *open;
     int32_t columns;

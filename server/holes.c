@@ -10,10 +10,10 @@ static size_t number(const char *p, int *out)
     *out = 0;
     while (p[n] >= '0' && p[n] <= '9' && *out <= TT_HOLE_MAX)
         *out = *out * 10 + (p[n++] - '0');
-    return *out >= 1 && *out <= TT_HOLE_MAX ? n : 0;
+    return *out <= TT_HOLE_MAX ? n : 0;
 }
 
-/* "8]]" or "2-8]]"; returns its length, or 0. */
+/* "8]]" or "2-8]]", "0-8]]" too; returns its length, or 0. */
 static size_t lengths(const char *p, tt_hole_part *out)
 {
     size_t n = number(p, &out->tokens), more = 0;
@@ -22,7 +22,7 @@ static size_t lengths(const char *p, tt_hole_part *out)
         more = number(p + n + 1, &out->tokens);
         n = more ? n + 1 + more : 0;
     }
-    bool good = n && out->min <= out->tokens && !strncmp(p + n, "]]", 2);
+    bool good = n && out->tokens >= 1 && out->min <= out->tokens && !strncmp(p + n, "]]", 2);
     return good ? n + 2 : 0;
 }
 

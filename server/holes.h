@@ -12,7 +12,8 @@ enum { TT_HOLE_MAX = 9999 };
 typedef struct {
     const char *text; /* literal: the bytes there; choices: what stands between the brackets */
     size_t bytes;
-    int min, tokens; /* of a hole whose length is a number: 1 <= min <= tokens <= TT_HOLE_MAX */
+    /* Of a hole whose length is a number: 0 <= min <= tokens, 1 <= tokens <= TT_HOLE_MAX. */
+    int min, tokens;
     bool choices;    /* text holds them, '|' between */
 } tt_hole_part;
 

@@ -58,6 +58,10 @@ static tt_status check_ids(const tt_job_spec *s, const int32_t *id, int32_t n, c
 
 static tt_status check_rules(const tt_job_spec *s, tt_err *e)
 {
+    if (s->rules && s->sampler->inserts)
+        return tt_fail_param(e, "rules", "unsupported_parameter",
+                             "rules of columns, and tokens move while sampler '%s' runs",
+                             s->sampler->name);
     for (int32_t i = 0; i < s->rules; i++) {
         const tt_column_rule *r = &s->rule[i];
         if (r->begin < 0 || r->end > s->columns || r->begin >= r->end || r->n < 1)

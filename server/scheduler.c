@@ -288,6 +288,10 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
     if (j->spec.stop_early && j->spec.shrink && cuts && !r->seq.unsettled)
         cut_behind_stop(a);
     tt_job_publish(j, a->sample, r);
+    if (r->done && r->seq.complete) {
+        *why = TT_FINISH_STOP;
+        return true;
+    }
     int32_t stop = j->spec.ban_stops ? -1 : stop_column(a);
     if (stop >= 0 && (j->spec.stop_early || r->done)) {
         *why = TT_FINISH_STOP;

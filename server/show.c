@@ -25,6 +25,7 @@ struct tt_show {
     bool with_holes;
     column *column;
     int columns;
+    bool grows;   /* open columns are room for insertions, not drawn */
     cJSON *holes; /* what became of the holes, from the first frame */
     frame *first, **last;
     int64_t due_ms;
@@ -110,6 +111,24 @@ static void place(column *c, const cJSON *event)
     c->fresh = c->text != NULL;
 }
 
+/* Tokens at a column and right of it, up to the next open one, move by one. */
+static void make_room(tt_show *s, int at)
+{
+    int end = at;
+    while (end < s->columns && s->column[end].text)
+        end++;
+    if (end == s->columns)
+        return;
+    memmove(&s->column[at + 1], &s->column[at], (size_t)(end - at) * sizeof *s->column);
+    s->column[at] = (column){0};
+}
+
+static bool is_insertion(const cJSON *event)
+{
+    const cJSON *op = tt_json_get(event, "op");
+    return cJSON_IsString(op) && !strcmp(op->valuestring, "insert");
+}
+
 static void apply(tt_show *s, const frame *f)
 {
     int columns = number(f->json, "canvas");
@@ -119,6 +138,7 @@ static void apply(tt_show *s, const frame *f)
         s->columns = s->column ? columns : 0;
         cJSON_Delete(s->holes);
         s->holes = cJSON_Duplicate(tt_json_get(f->json, "holes"), 1);
+        s->grows = cJSON_IsTrue(tt_json_get(f->json, "grows"));
     }
     for (int i = 0; i < s->columns; i++)
         s->column[i].fresh = false;
@@ -126,8 +146,11 @@ static void apply(tt_show *s, const frame *f)
     cJSON_ArrayForEach(event, tt_json_get(f->json, "events"))
     {
         int at = number(event, "pos");
-        if (at >= 0 && at < s->columns)
-            place(&s->column[at], event);
+        if (at < 0 || at >= s->columns)
+            continue;
+        if (is_insertion(event))
+            make_room(s, at);
+        place(&s->column[at], event);
     }
 }
 
@@ -147,7 +170,7 @@ static void draw_column(const tt_show *s, int i)
     fputs(c->fresh ? "\033[0;7m" : "\033[0m", s->to);
     if (c->text)
         put(s->to, c->text, strlen(c->text));
-    else
+    else if (!s->grows)
         fputs("\033[33m\xE2\x96\x91", s->to);
 }
 

@@ -18,6 +18,8 @@ let lent = {};     // parameter values an example set; they go with it
 
 const form = new ParameterForm($('params'), $('changed'), remember);
 const model = () => served.find(m => m.id === $('model').value);
+/** Whether tokens are inserted instead of filled in. */
+const inserts = () => model()?.tutti?.family === 'insertion';
 const can = what => (model()?.tutti?.capabilities ?? []).includes(what);
 
 // --- the request ---
@@ -29,19 +31,19 @@ function request() {
   if ($('special').checked && !chat) options.special_tokens = true;
   const body = { model: m.id, seed: Number($('seed').value), stream: true,
     stream_options: { include_usage: true }, tutti: options };
-  const text = $('prompt').value, length = Number($('max-tokens').value);
+  const text = $('prompt').value, length = Number($('max-tokens').value), grows = inserts();
   if (chat) {
     const messages = [...turns, { role: 'user', content: text }];
-    return { path: 'v1/chat/completions', parts: [{ open: length }],
+    return { path: 'v1/chat/completions', grows, parts: [{ open: length }],
              body: { ...body, messages, max_completion_tokens: length } };
   }
   const segments = holes(text);
   if (segments) {
-    return { path: 'v1/infill',
+    return { path: 'v1/infill', grows,
              parts: segments.map(s => s.hole ? { open: s.hole.max ?? 1, hole: true } : s),
              body: { ...body, segments } };
   }
-  return { path: 'v1/completions', parts: [{ text }, { open: length }],
+  return { path: 'v1/completions', grows, parts: [{ text }, { open: length }],
            body: { ...body, prompt: text, max_tokens: length } };
 }
 
@@ -59,7 +61,7 @@ const isSpecial = c => c.text === '' || /^(<\|.*\|>|<\/?[a-z_]+>|\[[A-Z]+\])$/.t
 class Run {
   constructor(ask) {
     this.ask = ask;
-    this.board = new Board(ask.parts);
+    this.board = new Board(ask.parts, ask.grows);
     this.view = new BoardView($('canvas'), this.board, isSpecial);
     this.steps = 1;
     this.live = true;    // the stream goes on
@@ -70,6 +72,7 @@ class Run {
 
   /** Holes of unknown length got one. */
   fit(holes) {
+    if (this.board.grows) return;
     this.board.fit(holes);
     this.view.rebuild();
   }
@@ -128,9 +131,12 @@ class Run {
     $('scrub').max = board.frames.length;
     $('scrub').value = board.shown;
     const over = !this.live && board.shown === board.frames.length;
-    const left = board.open ? `, ${board.open} ${over ? 'unused' : 'open'}` : '';
-    $('step').textContent = `step ${frame?.step ?? 0} of ${Math.max(this.steps, frame?.of ?? 0)}${left}`;
-    drawScore($('score'), board, Math.max(this.steps, frame?.of ?? 0));
+    const left = board.grows ? `, ${board.columns.length} inserted`
+      : board.open ? `, ${board.open} ${over ? 'unused' : 'open'}` : '';
+    // What was expected of insertions is their room; in the end it is known.
+    const of = board.grows && !this.live ? this.steps : Math.max(this.steps, frame?.of ?? 0);
+    $('step').textContent = `step ${frame?.step ?? 0} of ${of}${left}`;
+    drawScore($('score'), board, of);
   }
 }
 
@@ -164,6 +170,7 @@ function showError(error) {
 // --- asking ---
 
 const ENDS = { stop: 'end token', length: 'full canvas', cancelled: 'you', error: 'an error' };
+const GROWN = { ...ENDS, stop: 'completeness', length: 'lack of room' };
 
 /** What one chunk of the stream says, whatever its endpoint. */
 function take(chunk) {
@@ -184,7 +191,7 @@ function report() {
   stat('tokens', tokens);
   stat('tpf', r.tokens_per_forward?.toFixed(2));
   stat('time', seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(2)} s`);
-  stat('end', ENDS[run.finish] ?? run.finish);
+  stat('end', (run.board.grows ? GROWN : ENDS)[run.finish] ?? run.finish);
   stat('seed', r.seed ?? run.ask.body.seed);
 }
 
@@ -252,7 +259,7 @@ function hint() {
   const n = segments?.filter(s => s.hole).length;
   if (!picked) useSampler(segments ? 'infill' : model()?.tutti?.default_sampler);
   $('prompt-hint').textContent = segments
-    ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill${segments.some(s => s.hole?.min) ? ' at most' : ''}`
+    ? `${n} ${n > 1 ? 'holes' : 'hole'}, ${columns(segments)} tokens to fill${inserts() || segments.some(s => s.hole?.min) ? ' at most' : ''}`
     : chat ? '' : 'no hole: the text is continued';
 }
 

@@ -44,4 +44,21 @@ export const examples = {
     { name: 'All at once', sampler: 'infill', set: { steps: 1 }, prompt: PUZZLE },
     { name: 'Make a grid up', sampler: 'infill', set: { temperature: 1 }, prompt: GRID },
   ],
+  'tutti-insertion': [
+    { name: 'Around a king', prompt: 'The king[[0-8]] a[[0-8]] sword[[0-6]].' },
+    { name: 'Around a letter', prompt: 'She[[0-8]] the letter[[0-8]] mother[[0-6]].' },
+    { name: 'Let there be …', prompt: 'And God said[[0-12]]light[[0-12]].' },
+    { name: 'Backwards', prompt: 'reverse: w o r d s =', tokens: 16, set: { temperature: 0 } },
+    { name: 'In order', prompt: 'sort: 5 40 7 12 =', tokens: 24, set: { temperature: 0 } },
+  ],
+  'tutti-insertion-stars': [
+    { name: 'Three arms of five', tokens: 10,
+      prompt: '4 0 1 7 8 15 14 4 14 1 9 8 0 13 14 9 12 5 13 3 15 19 7 12 14 3' },
+    { name: 'Three arms of 3 to 6', tokens: 12,
+      prompt: '2 3 15 14 11 3 9 4 10 11 17 3 3 12 18 9 3 15 1 8 19 10 3 1 12 18 17 14' },
+    { name: 'Five arms of 6 to 12', tokens: 24,
+      prompt: '51 4 39 35 11 55 6 31 7 28 46 35 24 46 36 27 12 36 9 13 3 7 25 33 23 54 47 38 8 22 50 ' +
+        '11 2 30 4 6 35 29 20 2 45 16 35 26 13 17 37 5 42 47 5 35 26 50 48 20 28 35 55 9 30 52 15 48 ' +
+        '17 53 35 45 35 1 35 23 1 15 29 51 22 37 54 25 16 12 33 42 35 31' },
+  ],
 };

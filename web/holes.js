@@ -1,12 +1,13 @@
 // holes.js - a text with holes, "Dear [[4]], thank you", as segments for POST /v1/infill. [[2-8]] is
-// a hole of two to eight tokens, [[Sir|Madam]] takes one of these texts.
+// a hole of two to eight tokens, [[Sir|Madam]] takes one of these texts. Holes that insertion models
+// fill may stay empty: [[0-8]].
 
 const HOLE = /\[\[(?:(\d{1,4})(?:-(\d{1,4}))?|((?:(?!\[\[|\]\])[^|])+(?:\|(?:(?!\[\[|\]\])[^|])+)+))\]\]/g;
 
 function hole([, low, high, choices]) {
   if (choices) return { choices: choices.split('|') };
   const min = Number(low), max = Number(high ?? low);
-  if (min < 1 || min > max) return null;
+  if (max < 1 || min > max) return null;
   return min === max ? { max } : { min, max };
 }
 

@@ -123,6 +123,11 @@ tt_status tt_canvas_add_hole(const tt_gen *g, tt_canvas *c, int64_t tokens, cons
     return c->open.failed ? no_memory(e) : TT_OK;
 }
 
+void tt_canvas_demand(tt_canvas *c, int32_t begin, int32_t tokens)
+{
+    memset(c->open.data + begin, 2, (size_t)tokens);
+}
+
 tt_status tt_canvas_add_literal(tt_canvas *c, const char *text, size_t bytes, tt_err *e)
 {
     tt_part *p = add_part(c, e);

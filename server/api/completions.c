@@ -65,7 +65,7 @@ static tt_status read_gaps(tt_gen *g, const cJSON *body, int64_t tokens, tt_err 
     g->stop_early = !suffix;
     g->ban_stops = suffix != NULL;
     tt_status s = tt_gen_read_prompts(g, tt_json_get(body, "prompt"), g->echo, e);
-    if (!s && suffix && tt_json_get(body, "min_tokens"))
+    if (!s && suffix && tt_json_get(body, "min_tokens") && !g->sampler->inserts)
         return fit_gap(g, body, tokens, suffix, e);
     for (int i = 0; i < g->canvases && !s; i++)
         s = add_gap(g, &g->canvas[i], body, tokens, suffix, "suffix", e);

@@ -196,10 +196,14 @@ static tt_status add_plain(tt_gen *g, tt_canvas *c, const char *text, const tt_i
 tt_status tt_encode_add(tt_gen *g, bool passage, const char *text, const tt_ids *ids,
                         const char *path, tt_err *e)
 {
+    const tt_sampler *how = tt_encode_for(g->model->info.kinds);
+    if (!tt_sampler_fits(how, g->model->info.kinds))
+        return tt_fail_param(e, "model", "unsupported_value", "model '%s' makes no embeddings",
+                             g->model->id);
     tt_canvas *c = tt_gen_add_canvas(g, e);
     if (!c)
         return e->status;
-    c->sampler = tt_encode_for(g->model->info.kinds);
+    c->sampler = how;
     c->samples = 1;
     c->encoding.pool = g->reading.pool;
     if (g->reading.pool != TT_POOL_OPEN)

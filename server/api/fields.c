@@ -174,7 +174,7 @@ static const tt_field extension[] = {
          "id of the causal model that supervises sampler 'guided'; same vocabulary"),
     READ("stream_mode", GEN, TEXT, 0, 0,
          "committed: text deltas that never change; snapshot: the whole text every time; "
-         "delta: events per token"),
+         "delta: events per token; of insertion models {op: insert, hole, position, id, text}"),
     READ("stream_interval_ms", GEN, INT, 0, 60000, "least time between two frames; default 0"),
     READ("placeholder", GEN, TEXT, 0, 16,
          "what an open position looks like in snapshots; default U+2591"),

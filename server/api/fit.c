@@ -11,6 +11,7 @@
 struct tt_fit {
     tt_slot *slot;
     int slots;
+    bool grows; /* holes find their length while they are filled */
     int at; /* the slot being fitted; slots: all are, and the canvas is made */
     tt_canvas *probe; /* a candidate each */
     int probes;
@@ -25,7 +26,10 @@ static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory 
 tt_status tt_fit_open(tt_gen *g, tt_err *e)
 {
     g->fit = calloc(1, sizeof *g->fit);
-    return g->fit ? TT_OK : no_memory(e);
+    if (!g->fit)
+        return no_memory(e);
+    g->fit->grows = g->sampler->inserts;
+    return TT_OK;
 }
 
 tt_slot *tt_fit_add(tt_gen *g, tt_err *e)
@@ -96,14 +100,15 @@ static const tt_slot *text_behind(const tt_fit *f, int at)
 static bool to_fit(const tt_fit *f, int at)
 {
     const tt_slot *s = &f->slot[at];
-    return s->hole && !s->score && (s->choices || (s->min < s->max && text_behind(f, at)));
+    return s->hole && !f->grows && !s->score &&
+           (s->choices || (s->min < s->max && text_behind(f, at)));
 }
 
 /* True for the hole that ends where the model says so. */
 static bool ends_itself(const tt_fit *f, int at)
 {
     const tt_slot *s = &f->slot[at];
-    return s->hole && !s->choices && s->min < s->max && !text_behind(f, at);
+    return s->hole && !f->grows && !s->choices && s->min < s->max && !text_behind(f, at);
 }
 
 static int candidates(const tt_slot *s)
@@ -256,7 +261,10 @@ static tt_status add_hole(tt_gen *g, tt_canvas *c, int i, tt_err *e)
     tt_status st = tt_canvas_add_hole(g, c, s->max, s->id, "segments", e);
     if (!st)
         st = tt_positions_apply(&s->positions, c, begin, (int32_t)s->max, e);
-    return st ? st
+    if (!st && g->fit->grows)
+        tt_canvas_demand(c, begin, (int32_t)s->min);
+    return st || g->fit->grows
+               ? st
               : tt_canvas_ban(c, begin, begin + (int32_t)(itself ? s->min : s->max),
                               g->model->stop_id, g->model->stop_ids, e);
 }

@@ -187,6 +187,8 @@ tt_status tt_canvas_add_ids(const tt_gen *g, tt_canvas *c, const int32_t *id, si
 /* Open columns. */
 tt_status tt_canvas_add_hole(const tt_gen *g, tt_canvas *c, int64_t tokens, const char *id,
                              const char *path, tt_err *e);
+/* Of a hole that begins there so many columns must be filled, where the sampler may leave some. */
+void tt_canvas_demand(tt_canvas *c, int32_t begin, int32_t tokens);
 /* Text of the answer that has no columns of its own, or whose columns were added already. */
 tt_status tt_canvas_add_literal(tt_canvas *c, const char *text, size_t bytes, tt_err *e);
 /* Columns the model's context has left. */

@@ -13,36 +13,38 @@ static tt_status invalid(const char *path, const char *why, tt_err *e)
     return tt_fail_param(e, path, "invalid_value", "'%s' %s", path, why);
 }
 
-static tt_status read_count(const cJSON *hole, const char *path, const char *name, int64_t *out,
-                            tt_err *e)
+static tt_status read_count(const cJSON *hole, const char *path, const char *name, int64_t least,
+                            int64_t *out, tt_err *e)
 {
     const cJSON *node = tt_json_get(hole, name);
     tt_json_path at = tt_json_member(path, name);
-    return node ? tt_json_int(node, at.text, 1, INT32_MAX, out, e) : TT_OK;
+    return node ? tt_json_int(node, at.text, least, INT32_MAX, out, e) : TT_OK;
 }
 
-/* The hole's length, from min to max; without min it is max. "tokens" is another name of max. */
-static tt_status read_length(const cJSON *hole, const char *path, tt_slot *slot, tt_err *e)
+/* The hole's length, from min to max; without min it is max. "tokens" is another name of max, but
+ * of holes that grow both. Those may also stay empty. */
+static tt_status read_length(const cJSON *hole, const char *path, bool grows, tt_slot *slot,
+                             tt_err *e)
 {
     int64_t max = 0, tokens = 0, min = 0;
-    tt_status s = read_count(hole, path, "max", &max, e);
+    tt_status s = read_count(hole, path, "max", 1, &max, e);
     if (!s)
-        s = read_count(hole, path, "tokens", &tokens, e);
+        s = read_count(hole, path, "tokens", 1, &tokens, e);
     if (!s)
-        s = read_count(hole, path, "min", &min, e);
+        s = read_count(hole, path, "min", grows ? 0 : 1, &min, e);
     if (s)
         return s;
     if (max && tokens && max != tokens)
         return invalid(tt_json_member(path, "tokens").text,
                        "and 'max' mean the same and have different values", e);
     slot->max = max ? max : tokens;
-    slot->min = min ? min : slot->max;
+    slot->min = min || (grows && (!tokens || tt_json_get(hole, "min"))) ? min : slot->max;
     tt_json_path at = tt_json_member(path, "max"), low = tt_json_member(path, "min");
     if (!slot->max)
         return tt_fail_param(e, at.text, "missing_required_parameter", "'%s' is missing", at.text);
     if (slot->min > slot->max)
         return invalid(low.text, "is above 'max'", e);
-    if (slot->max - slot->min >= TT_FIT_CANDIDATES)
+    if (!grows && slot->max - slot->min >= TT_FIT_CANDIDATES)
         return tt_fail_param(e, low.text, "invalid_value",
                              "'%s' to 'max' are %lld lengths, at most %d can be tried", low.text,
                              (long long)(slot->max - slot->min + 1), TT_FIT_CANDIDATES);
@@ -78,6 +80,9 @@ static tt_status read_choices(tt_gen *g, const cJSON *list, const char *path, tt
     if (!n || n > TT_FIT_CANDIDATES)
         return tt_fail_param(e, path, "invalid_value", "'%s' has %d texts, must have 1 to %d", path,
                              n, TT_FIT_CANDIDATES);
+    if (g->sampler->inserts)
+        return tt_fail_param(e, path, "unsupported_parameter",
+                             "'%s' needs a masked model, which '%s' is not", path, g->model->id);
     if (!g->model->tok)
         return tt_fail_param(e, path, "unsupported_value", "model '%s' has no tokenizer",
                              g->model->id);
@@ -162,7 +167,7 @@ static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int n
         s = read_choices(g, choices, at.text, slot, e);
         return s ? s : tt_fit_check(g, at.text, e);
     }
-    s = read_length(hole, path, slot, e);
+    s = read_length(hole, path, g->sampler->inserts, slot, e);
     if (!s)
         s = tt_fit_check(g, tt_json_member(path, "max").text, e);
     return s ? s : tt_positions_read(g, hole, path, slot->max, &slot->positions, e);

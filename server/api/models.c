@@ -101,16 +101,17 @@ static void write_extension(const tt_engine *g, const tt_served *m, tt_json *w)
     tt_json_text_member(w, "architecture", m->info.architecture);
     tt_json_open_member(w, "capabilities", '[');
     bool fills = m->info.kinds & TT_KIND_BIDIRECTIONAL;
-    bool writes = fills || m->info.kinds & TT_KIND_BLOCKS;
+    bool inserts = m->info.kinds & TT_KIND_INSERTION;
+    bool writes = fills || inserts || m->info.kinds & TT_KIND_BLOCKS;
     if (writes)
         tt_json_put_text(w, "completion");
     if (writes && m->chat)
         tt_json_put_text(w, "chat");
-    if (fills && m->tok)
+    if ((fills || inserts) && m->tok)
         tt_json_put_text(w, "infill");
     if (m->info.kinds & TT_KIND_CAUSAL)
         tt_json_put_text(w, "guide");
-    if (writes || m->info.kinds & TT_KIND_CAUSAL) {
+    if (!inserts) {
         tt_json_put_text(w, "likelihood");
         tt_json_put_text(w, "embeddings");
     }

@@ -140,10 +140,28 @@ static tt_status read_force(tt_gen *g, const cJSON *map, const char *path, int64
     return TT_OK;
 }
 
+/* Where tokens move, a position says nothing. */
+static tt_status refuse_where_tokens_move(const tt_gen *g, const cJSON *object, const char *path,
+                                          tt_err *e)
+{
+    static const char *const names[] = {"force", "ban", "allow"};
+    for (int i = 0; i < 3 && g->sampler->inserts; i++) {
+        tt_json_path at = tt_json_member(path, names[i]);
+        if (tt_json_get(object, names[i]))
+            return tt_fail_param(e, at.text, "unsupported_parameter",
+                                 "'%s' names positions, and tokens move while sampler '%s' runs; "
+                                 "'logit_bias' bans tokens everywhere", at.text, g->sampler->name);
+    }
+    return TT_OK;
+}
+
 tt_status tt_positions_read(tt_gen *g, const cJSON *object, const char *path, int64_t tokens,
                             tt_positions *out, tt_err *e)
 {
-    tt_status s = read_force(g, tt_json_get(object, "force"), tt_json_member(path, "force").text,
+    tt_status s = refuse_where_tokens_move(g, object, path, e);
+    if (s)
+        return s;
+    s = read_force(g, tt_json_get(object, "force"), tt_json_member(path, "force").text,
                              tokens, out, e);
     if (!s)
         s = read_rules(g, tt_json_get(object, "ban"), tt_json_member(path, "ban").text, tokens,

@@ -25,7 +25,9 @@ tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
     tt_status s = tt_positions_read(g, tt_json_get(body, "tutti"), "tutti", tokens, &p, e);
     if (!s)
         s = tt_positions_apply(&p, c, hole->begin, tokens, e);
-    if (!s && g->stop_early)
+    if (!s && g->sampler->inserts)
+        tt_canvas_demand(c, hole->begin, (int32_t)least);
+    else if (!s && g->stop_early)
         s = tt_canvas_ban(c, hole->begin, hole->begin + (int32_t)least, g->model->stop_id,
                           g->model->stop_ids, e);
     tt_positions_free(&p);

@@ -4,7 +4,8 @@
  * states, it never gets a backlog. Three modes:
  *   committed  text deltas that never change; together they are the final text
  *   snapshot   the whole text every time, open positions as placeholders, with diffusion_meta
- *   delta      events per column, with an empty text delta
+ *   delta      events per column, with an empty text delta. Where tokens are inserted, an event is
+ *              an insertion, and all of them are told, however slow the reader
  * Every choice has a chunk that opens it, and one with finish_reason that closes it. Then usage
  * when asked for, then [DONE]. A failure is one frame with the error, and nothing after it. */
 #include <stdlib.h>
@@ -197,10 +198,11 @@ static void send_committed(sender *s, tt_choice *c)
 static void draft_text(const tt_gen *g, const tt_choice *c, tt_buf *out)
 {
     int k = 0;
+    const char *mark = g->sampler->inserts ? "" : g->placeholder; /* room is no token yet */
     for (int i = 0; i < c->canvas->parts; i++) {
         const tt_part *p = &c->canvas->part[i];
         if (p->hole)
-            tt_text_out_draft(&c->out[k++], &c->view, g->placeholder, out, NULL);
+            tt_text_out_draft(&c->out[k++], &c->view, mark, out, NULL);
         else
             tt_buf_add(out, p->text, p->bytes);
     }
@@ -266,7 +268,17 @@ static void put_news(const tt_gen *g, tt_choice *c, tt_json *w)
         }
 }
 
-/* With a trace every change is told, however slow the reader. */
+/* Makes room at a position of what the client knows: of its hole, and there up to the next open
+ * one. */
+static void shift_shown(tt_choice *c, int32_t pos)
+{
+    int32_t end = pos;
+    while (c->shown[end] >= 0)
+        end++;
+    memmove(c->shown + pos + 1, c->shown + pos, (size_t)(end - pos) * sizeof *c->shown);
+}
+
+/* Every change is told, however slow the reader. */
 static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
 {
     for (; c->told_changes < c->view.changes; c->told_changes++) {
@@ -274,6 +286,8 @@ static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
         int32_t pos = tt_choice_pos(c, x->column);
         if (pos < 0)
             continue;
+        if (x->insert)
+            shift_shown(c, pos);
         tt_choice_write_change(g, c, x, c->shown[pos] >= 0, w);
         c->shown[pos] = x->id == g->model->info.mask_id ? -1 : x->id;
     }
@@ -320,10 +334,11 @@ static void send_events(sender *s, tt_choice *c)
     tt_json_int_member(&w, "of", c->view.of);
     if (first) {
         tt_json_int_member(&w, "canvas", open_columns(c));
+        tt_json_bool_member(&w, "grows", s->g->sampler->inserts);
         put_holes(c, &w);
     }
     tt_json_open_member(&w, "events", '[');
-    if (s->g->trace)
+    if (s->g->trace || s->g->sampler->inserts)
         put_changes(s->g, c, &w);
     else
         put_news(s->g, c, &w);

@@ -66,7 +66,7 @@ static tt_job_spec spec_of(const tt_gen *g, const tt_canvas *c)
     s.negative = g->negative.id;
     s.negatives = (int32_t)g->negative.count;
     s.n_top = g->n_top;
-    s.log = g->trace;
+    s.log = g->trace || (g->sampler->inserts && g->stream && g->mode == TT_STREAM_DELTA);
     s.wake_steps = g->stream || g->stops > 0;
     return s;
 }

@@ -165,6 +165,18 @@ int32_t tt_choice_pos(const tt_choice *c, int32_t column)
     return -1;
 }
 
+/* Of an insertion: which hole, and where among the tokens that the hole had by then. */
+static void write_place(const tt_choice *c, int32_t column, tt_json *w)
+{
+    for (int k = 0; k < c->canvas->holes; k++) {
+        const tt_text_out *o = &c->out[k];
+        if (column < o->begin || column >= o->end)
+            continue;
+        tt_json_int_member(w, "hole", k);
+        tt_json_int_member(w, "position", column - o->begin);
+    }
+}
+
 void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
                             tt_json *w)
 {
@@ -174,7 +186,9 @@ void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change
     tt_json_open(w, '{');
     tt_json_int_member(w, "pos", tt_choice_pos(c, x->column));
     tt_json_int_member(w, "step", x->step);
-    tt_json_text_member(w, "op", open ? "mask" : known ? "revise" : "set");
+    tt_json_text_member(w, "op", x->insert ? "insert" : open ? "mask" : known ? "revise" : "set");
+    if (x->insert)
+        write_place(c, x->column, w);
     if (!open) {
         tt_json_int_member(w, "id", x->id);
         tt_json_key(w, "text");

@@ -1,7 +1,8 @@
 /* generation.c - whole generations through the engine, several at the same time.
  *
  * Every stream fills `tokens` columns behind a prompt of its own with sampler low_confidence: a
- * fixed number of commits per step, so that the work does not depend on what the weights say. */
+ * fixed number of commits per step, so that the work does not depend on what the weights say.
+ * Insertion models fill them by their own sampler, one a step. */
 #include <errno.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -44,6 +45,12 @@ static void close_run(run *r)
     sem_destroy(&r->ended);
 }
 
+static const tt_sampler *sampler_of(const tt_bench *b)
+{
+    bool inserts = b->served->info.kinds & TT_KIND_INSERTION;
+    return tt_sampler_find(inserts ? "insertion" : "low_confidence");
+}
+
 static tt_status set_params(run *r, int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
@@ -51,6 +58,10 @@ static tt_status set_params(run *r, int64_t tokens, tt_err *e)
     int64_t steps = (tokens + z->tokens_per_step - 1) / z->tokens_per_step;
     tt_params *p = &r->spec.params;
     tt_params_default(p);
+    if (r->spec.sampler->inserts) {
+        p->stopping_threshold = 1; /* to the end of the room */
+        return TT_OK;
+    }
     tt_status s =
         tt_params_set(p, tt_param_find("steps"), (double)(steps > blocks ? steps : blocks), e);
     if (!s)
@@ -71,7 +82,7 @@ static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
         return tt_fail(e, TT_ENOMEM, "no memory for %lld jobs", (long long)streams);
     memset(r->open + z->prompt, 1, (size_t)tokens);
     r->spec = (tt_job_spec){.model = r->b->served,
-                            .sampler = tt_sampler_find("low_confidence"),
+                            .sampler = sampler_of(r->b),
                             .id = r->id,
                             .open = r->open,
                             .columns = (int32_t)columns,
@@ -203,11 +214,13 @@ tt_status tt_bench_generation(tt_bench *b, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     tt_status s = TT_OK;
-    const tt_sampler *sampler = tt_sampler_find("low_confidence");
+    const tt_sampler *sampler = sampler_of(b);
     if ((sampler->needs & b->served->info.kinds) != sampler->needs) {
         fprintf(b->out, "\ngeneration: none, sampler low_confidence does not suit the model\n");
         return TT_OK;
     }
+    if (sampler->inserts)
+        fprintf(b->out, "\none token a step, by insertion");
     fprintf(b->out,
             "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
             "%s\n%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s\n",

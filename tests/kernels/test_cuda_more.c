@@ -940,6 +940,63 @@ static void another_thread_may_go_on(void **state)
     test_ok(w.st, &w.e);
 }
 
+/* --- classifiers: heads of few outputs, whose logits are wanted --- */
+
+static void classes_of(int64_t classes)
+{
+    enum { SOME = 5, WIDTH = 96 };
+    tt_weight w = weight_of(TT_F32, classes, WIDTH);
+    float *x = test_rows(SOME, WIDTH, WIDTH, 1);
+    void *dx = acts(x, SOME * WIDTH);
+    tt_matrix *a = open_on(twin, &w, 1, NULL, compute_of(), TT_MATRIX_LINEAR);
+    tt_matrix *b = open_on(gpu, &w, 1, NULL, compute_of(), TT_MATRIX_LINEAR);
+    float *want = calloc((size_t)(SOME * classes), sizeof *want);
+    float *have = calloc((size_t)(SOME * classes), sizeof *have);
+    float *alone = calloc((size_t)classes, sizeof *alone);
+    tt_row_stats stats[SOME], one;
+    tt_draw draw[SOME];
+    tt_err e = {0};
+    char what[64];
+    for (int r = 0; r < SOME; r++)
+        draw[r] = (tt_draw){.top_p = 1, .target = -1};
+    snprintf(what, sizeof what, "%s, %lld classes", kind(), (long long)classes);
+    test_ok(twin->op.head(twin, stats, NULL, 0, want, x, WIDTH, SOME, a, draw, &e), &e);
+    for (int again = 0; again < 3; again++) { /* live, recorded, replayed */
+        const int64_t key[] = {7, classes, SOME, gpu->act};
+        memset(have, 0, (size_t)(SOME * classes) * sizeof *have);
+        if (again)
+            test_ok(gpu->op.pass_begin(gpu, key, 4, &e), &e);
+        tt_status s = gpu->op.head(gpu, stats, NULL, 0, have, dx, WIDTH, SOME, b, draw, &e);
+        if (again)
+            s = gpu->op.pass_end(gpu, s, &e);
+        test_ok(s, &e);
+        test_ok(gpu->op.sync(gpu, &e), &e);
+        test_close(what, have, want, SOME, classes, classes, 2 * tolerance());
+    }
+    test_ok(gpu->op.head(gpu, &one, NULL, 0, alone, at(dx, 2 * WIDTH), WIDTH, 1, b, draw, &e), &e);
+    test_ok(gpu->op.sync(gpu, &e), &e);
+    test_same_bits(what, have + 2 * classes, alone, classes);
+    twin->op.matrix_close(twin, a);
+    gpu->op.matrix_close(gpu, b);
+    DROP(dx);
+    free(want);
+    free(have);
+    free(alone);
+    free(x);
+    free_weight(&w);
+}
+static void each_classes(void)
+{
+    classes_of(2);
+    classes_of(12);
+    classes_of(1024);
+}
+static void few_classes_agree_with_the_twin(void **state)
+{
+    (void)state;
+    BOTH_TYPES(each_classes());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -958,6 +1015,7 @@ int main(void)
         cmocka_unit_test(blend_agrees_with_the_twin),
         cmocka_unit_test(row_products_agree_with_the_twin),
         cmocka_unit_test(truncated_normal_gives_the_same_bits),
+        cmocka_unit_test(few_classes_agree_with_the_twin),
         cmocka_unit_test(memory_counts_what_is_taken),
         cmocka_unit_test(ceilings_are_those_of_a_gpu),
         cmocka_unit_test(another_thread_may_go_on),

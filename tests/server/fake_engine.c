@@ -172,7 +172,8 @@ static void step_sample(tt_job *j, sample *s)
     s->step[c] = ++s->now;
     s->logprob[c] = -0.25f;
     if (j->spec.log)
-        s->change[s->changes++] = (tt_change){s->now, c, s->id[c], -0.25f, false};
+        s->change[s->changes++] = (tt_change){.step = s->now, .column = c, .id = s->id[c],
+                                              .logprob = -0.25f};
     j->g->stats.committed++;
     if (stopped_early(j, s))
         s->finish = TT_FINISH_STOP;

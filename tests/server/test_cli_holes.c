@@ -51,6 +51,8 @@ static void lengths_may_be_ranges(void **state)
     (void)state;
     assert_string_equal(parts("a[[2-8]]b"), "'a'2-8'b'");
     assert_string_equal(parts("[[5-5]]"), "5");
+    assert_string_equal(parts("a[[0-8]]"), "'a'0-8");
+    assert_string_equal(parts("[[0-0]]"), "'[[0-0]]'");
     assert_string_equal(parts("[[1-9999]]"), "1-9999");
 }
 
@@ -69,7 +71,7 @@ static void broken_marks_are_text(void **state)
                                          "[[]]",   "[[0]]",     "[[-1]]",
                                          "[[8 ]]", "[[10000]]", "[[99999999999999999999]]",
                                          "[[8-2]]", "[[-2]]",   "[[2-]]",
-                                         "[[0-2]]", "[[2-8-9]]", "[[1-10000]]",
+                                         "[[2-8-9]]", "[[1-10000]]",
                                          "[[|]]",   "[[a|]]",    "[[|a]]",
                                          "[[a||b]]", "[[a|b]",   "[[a]]"};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {

@@ -98,6 +98,26 @@ static void columns_fill_the_holes(void **state)
     close_screen(&s);
 }
 
+static void insertions_move_what_is_there(void **state)
+{
+    (void)state;
+    screen s;
+    open_screen(&s, "[[3]]x[[2]]", true);
+    add(&s, "{\"canvas\":5,\"grows\":true,\"events\":[]}");
+    tt_show_tick(s.show, 0);
+    assert_string_equal(picture(&s), "x\n\nstep 0 of 0"); /* room is not drawn */
+#define INSERT(pos, text) "{\"pos\":" #pos ",\"op\":\"insert\",\"text\":\"" text "\"}"
+    add(&s, "{\"step\":3,\"events\":[" INSERT(0, "b") "," INSERT(0, "a") "," INSERT(3, "z") ","
+            INSERT(3, "y") "," INSERT(1, "-") "]}");
+    tt_show_tick(s.show, 100);
+    assert_string_equal(picture(&s), "a-bxyz\n\nstep 3 of 0");
+    add(&s, "{\"step\":4,\"events\":[" INSERT(4, "!") "]}"); /* full */
+#undef INSERT
+    tt_show_tick(s.show, 200);
+    assert_string_equal(picture(&s), "a-bxy!\n\nstep 4 of 0");
+    close_screen(&s);
+}
+
 static void hostile_frames_do_no_harm(void **state)
 {
     (void)state;
@@ -134,6 +154,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(canvas_comes_after_the_prompt),
         cmocka_unit_test(columns_fill_the_holes),
+        cmocka_unit_test(insertions_move_what_is_there),
         cmocka_unit_test(hostile_frames_do_no_harm),
         cmocka_unit_test(terminal_is_given_back),
     };

@@ -250,6 +250,44 @@ test('a server that wants a key gets it', async (page, { expectNoise }) => {
   expectNoise(/status of 401/);
 });
 
+test('insertions land between the tokens that are there', async page => {
+  await page.goto(`${process.env.INSERTING}/`);
+  await page.waitForSelector('.server.up');
+  await page.evaluate(() => {
+    document.querySelector('#pace').value = '200';
+    const texts = window.seenTexts = [], canvas = document.querySelector('#canvas');
+    new MutationObserver(() => {
+      const text = canvas.innerText;
+      if (text !== texts.at(-1)) texts.push(text);
+    }).observe(canvas, { childList: true, subtree: true });
+  });
+  await page.fill('#prompt', '14 3 0[[8]] 2 3 11[[6]]');
+  check((await page.textContent('#prompt-hint')).includes('at most'), 'the holes do not grow');
+  await page.click('#more summary');
+  await page.fill('#param-stopping_threshold', '0.99');
+  await page.click('#go');
+  await page.waitForFunction(() => window.seenTexts.length > 5);
+  await shot(page, 'inserting');
+  check(await page.locator('#canvas .cell.landed').count() > 0, 'no insertion is highlighted');
+  check(await page.locator('#canvas .cell.open').count() === 0, 'room is shown as open columns');
+  await done(page);
+  await shot(page, 'inserted');
+  const texts = await page.evaluate(() => window.seenTexts);
+  const words = texts.map(t => t.trim().split(/\s+/));
+  const kept = (a, b) => a.reduce((n, w) => n + (n < b.length && b[n] === w), 0) === b.length;
+  const grew = words.every((w, i) => !i || w.length < words[i - 1].length || kept(w, words[i - 1]));
+  check(grew, `a token was lost: ${texts.join(' | ')}`);
+  check(words.some((w, i) => i && w.length > words[i - 1].length &&
+    w.at(-1) === words[i - 1].at(-1) && w[0] === words[i - 1][0]), 'all came at the ends');
+  const n = await page.locator('#canvas .cell').count();
+  check((await page.textContent('#step')).includes(`${n} inserted`), 'the count is wrong');
+  check(await page.locator('#score rect').count() === n, 'the score has other marks');
+  await page.locator('#scrub').fill('2');
+  check(await page.locator('#canvas .cell').count() === 2, 'step 2 has not two tokens');
+  await page.locator('#scrub').fill(String(n));
+  check(await canvasText(page) === texts.at(-1), 'the last step shows another text');
+});
+
 test('dark', async page => {
   await open(page);
   await page.click('#examples button:has-text("JSON")');
