@@ -3,6 +3,8 @@
 // A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob }] }, pos counting
 // the columns to fill. The board keeps every frame, so it can show the state after any of them.
 
+import { applyWave } from './wave.js';
+
 const OPEN = { open: true };
 
 export class Board {
@@ -47,12 +49,14 @@ export class Board {
   apply(frame, touched) {
     for (const e of frame.events) {
       const token = { id: e.id, text: e.text, logprob: e.logprob, step: frame.step,
-        revised: e.op === 'revise' };
+        revised: e.op === 'revise', draft: e.committed === false,
+        recurrences: this.columns[e.pos]?.recurrences };
       if (e.op === 'insert') this.columns.splice(e.pos, 0, token);
       else if (e.op === 'delete') this.columns.splice(e.pos, 1);
       else this.columns[e.pos] = e.op === 'mask' ? OPEN : token;
       touched.push(e.pos);
     }
+    if (frame.wave) applyWave(this.columns, frame.wave, touched);
   }
 
   get open() { return this.columns.filter(c => c.open).length; }
@@ -68,7 +72,8 @@ function describe(column, pos) {
   if (column.open) return `position ${pos}: open`;
   const sure = typeof column.logprob === 'number' ? `, ${(100 * probability(column)).toFixed(1)} % sure` : '';
   return `position ${pos}: ${JSON.stringify(column.text)}, token ${column.id}, step ${column.step}${sure}` +
-    (column.revised ? ', revised' : '');
+    (column.recurrences ? `, ${column.recurrences} recurrences` : '') +
+    (column.draft ? ', a draft' : column.revised ? ', revised' : '');
 }
 
 function span(name, text = '') {
@@ -87,6 +92,7 @@ function fill(cell, column, pos, special) {
     return;
   }
   cell.style.setProperty('--p', probability(column).toFixed(3));
+  cell.classList.toggle('draft', Boolean(column.draft));
   if (special(column)) {
     cell.classList.add('special');
     cell.textContent = ends(column) ? '∎' : column.text;

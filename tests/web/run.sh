@@ -35,7 +35,9 @@ start() { # LOG OPTION...: sets url
 }
 start build/web/locked.log --api-key secret
 locked=$url
+start build/web/depth.log --model tests/golden/recurrent-depth/model
+depth=$url
 start build/web/server.log
 
-URL=$url LOCKED=$locked BROWSER=$browser OUT=build/web timeout -k 5 300 \
+URL=$url LOCKED=$locked DEPTH=$depth BROWSER=$browser OUT=build/web timeout -k 5 300 \
     node tests/web/test_page.mjs
