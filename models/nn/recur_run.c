@@ -40,7 +40,8 @@ static size_t lay_lists(int64_t rows, int64_t wants, int64_t states, char *base,
     return at;
 }
 
-/* Sizes of a pass as it is run. Padding rows are token 0 at position 0 and belong to no sequence. */
+/* Sizes of a pass as it is run. Padding rows are token 0 at position 0 and belong to no sequence.
+ */
 typedef struct {
     int64_t rows, wants, states, keys;
     bool recorded; /* between pass_begin and pass_end */

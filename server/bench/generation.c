@@ -1,7 +1,7 @@
 /* generation.c - whole generations through the engine, several at the same time.
  *
- * Every stream fills `tokens` columns behind a prompt of its own. The samplers are chosen so that the
- * work does not depend on what the weights say: masked models commit a fixed number of tokens per
+ * Every stream fills `tokens` columns behind a prompt of its own. The samplers are chosen so that
+ * the work does not depend on what the weights say: masked models commit a fixed number of tokens per
  * step (low_confidence); recurrent depth runs all recurrences of one token after the other
  * (recurrent), and a wave that freezes a token per step whether it has converged or not (forcing).
  */
@@ -193,8 +193,8 @@ static tt_status generate(tt_bench *b, const kind *k, int64_t streams, int64_t t
     return s;
 }
 
-/* Tokens per second of recurrent depth that weights, keys and values allow at most, once prompts are
- * read: every step makes a token of each stream. 0: not known. */
+/* Tokens per second of recurrent depth that weights, keys and values allow at most, once prompts
+ * are read: every step makes a token of each stream. 0: not known. */
 static double most_per_second(const tt_bench *b, const kind *k, int64_t streams)
 {
     const tt_model_info *i = &b->model->info;
@@ -308,8 +308,8 @@ static tt_status measure_recurrent(tt_bench *b, const kind *k, tt_err *e)
     int64_t rows, recurrences;
     k->step(&b->served->defaults, &rows, &recurrences);
     fprintf(b->out,
-            "\ngeneration of %lld tokens behind %lld, sampler %s: %lld recurrences of %lld rows for "
-            "a token\n", (long long)b->sizes.tokens, (long long)b->sizes.prompt, k->sampler,
+            "\ngeneration of %lld tokens behind %lld, sampler %s: %lld recurrences of %lld rows "
+            "for a token\n", (long long)b->sizes.tokens, (long long)b->sizes.prompt, k->sampler,
             (long long)recurrences, (long long)rows);
     tt_json_open_member(&b->json, k->sampler, '{');
     put_sizes(b, k);

@@ -1,8 +1,8 @@
 /* Samplers of recurrent depth, on the small trained model of the reference vectors.
  *
  * What can go wrong: a text that depends on how it is decoded, on the batch, or on the wave's
- * limits; a frozen token that changes; a wave that never ends, or feeds what nobody asked for; given
- * columns written over; states taken from the wrong column once the wave is longer than what is
+ * limits; a frozen token that changes; a wave that never ends, or feeds what nobody asked for;
+ * given columns written over; states taken from the wrong column once the wave is longer than what is
  * kept; parameters that cannot be. */
 #include <math.h>
 #include <setjmp.h>
