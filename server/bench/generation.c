@@ -1,8 +1,8 @@
 /* generation.c - whole generations through the engine, several at the same time.
  *
  * Every stream fills `tokens` columns behind a prompt of its own. The samplers are chosen so that
- * the work does not depend on what the weights say: masked models commit a fixed number of tokens per
- * step (low_confidence); recurrent depth runs all recurrences of one token after the other
+ * the work does not depend on what the weights say: masked models commit a fixed number of tokens
+ * per step (low_confidence); recurrent depth runs all recurrences of one token after the other
  * (recurrent), and a wave that freezes a token per step whether it has converged or not (forcing).
  */
 #include <errno.h>

@@ -2,8 +2,8 @@
  *
  * What can go wrong: a text that depends on how it is decoded, on the batch, or on the wave's
  * limits; a frozen token that changes; a wave that never ends, or feeds what nobody asked for;
- * given columns written over; states taken from the wrong column once the wave is longer than what is
- * kept; parameters that cannot be. */
+ * given columns written over; states taken from the wrong column once the wave is longer than what
+ * is kept; parameters that cannot be. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
