@@ -18,8 +18,8 @@ static int32_t argmax(const float *x, int64_t n)
 /* ln sum exp x. */
 static double log_sum(const float *x, int64_t n)
 {
-    double max = x[argmax(x, n)], sum = 0;
-    for (int64_t i = 0; i < n; i++)
+    double max = x[argmax(x, n)], sum = exp(x[0] - max);
+    for (int64_t i = 1; i < n; i++)
         sum += exp(x[i] - max);
     return max + log(sum);
 }

@@ -7,7 +7,7 @@ tt_status tt_recurrent_check(const tt_seq *q, tt_err *e)
     if (q->columns && q->fixed[0])
         return TT_OK;
     return tt_fail_param(e, "prompt", "invalid_value",
-                         "the prompt is empty; a recurrent-depth model needs a token to begin with");
+                         "the prompt is empty; a recurrent-depth model begins with a token");
 }
 
 tt_draw tt_recurrent_draw(const tt_seq *q, int32_t column, uint32_t step)

@@ -246,7 +246,7 @@ tt_latent_size tt_sampler_latents(const tt_sampler *s, const tt_params *p, int32
 /* What it keeps per column between passes. */
 tt_memo_kind tt_sampler_memo(const tt_sampler *s, const tt_params *p);
 /* True when something else may fill columns between its steps: it looks neither at its own commits
- * again nor at what earlier passes left of a column. */
+ * again nor at what earlier passes left of a column, nor does it draft itself. */
 bool tt_sampler_shares(const tt_sampler *s, const tt_params *p);
 
 /* Takes a sequence's lists from q->arena: columns, n_top and n_bias must be set. id and fixed are

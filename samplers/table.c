@@ -124,5 +124,6 @@ tt_latent_size tt_sampler_latents(const tt_sampler *s, const tt_params *p, int32
 bool tt_sampler_shares(const tt_sampler *s, const tt_params *p)
 {
     return !s->needs_guide && !s->revises && !s->inserts && !s->shadows &&
+           !(s->needs & TT_KIND_RECURRENT) &&
            tt_sampler_memo(s, p) == TT_MEMO_NONE && tt_sampler_cache(s, p) != TT_CACHE_DKV;
 }

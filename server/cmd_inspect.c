@@ -58,14 +58,15 @@ static const struct argp inspect_argp = {
 
 /* --- what this build knows --- */
 
+/* By bit. */
 static const char *kind_names[] = {"bidirectional", "causal", "insertion", "blocks",
-                                   "noise level"};
+                                   "noise level", [6] = "recurrent depth"};
 
 static void print_kinds(uint32_t kinds)
 {
     const char *comma = "";
     for (size_t i = 0; i < sizeof kind_names / sizeof *kind_names; i++)
-        if (kinds & 1u << i) {
+        if (kind_names[i] && kinds & 1u << i) {
             printf("%s%s", comma, kind_names[i]);
             comma = ", ";
         }
@@ -202,6 +203,10 @@ static void print_shape(const opened *o)
     if (!(m->kinds & TT_KIND_INSERTION))
         printf("; blocks of %d unless asked", m->block_length);
     printf("\n");
+    if (m->recurrence)
+        printf("recurrence    %d of %lld layers unless asked, behind %lld and before %lld others\n",
+               m->recurrence, (long long)m->core_layers, (long long)m->prelude_layers,
+               (long long)(m->layers - m->prelude_layers - m->core_layers));
     tt_buf unread = {0};
     int n = tt_config_unread(o->config, &unread);
     printf("config        %s%s\n", n ? "keys not understood: " : "every key understood",

@@ -4,6 +4,7 @@ import * as api from './api.js';
 import { Board, BoardView, drawScore } from './board.js';
 import { examples } from './examples.js';
 import { columns, holes } from './holes.js';
+import { drawWave } from './wave.js';
 import { ParameterForm, fromAddress, markInvalid, parametersOf, toAddress } from './settings.js';
 
 const $ = id => document.getElementById(id);
@@ -137,6 +138,9 @@ class Run {
     const of = board.grows && !this.live ? this.steps : Math.max(this.steps, frame?.of ?? 0);
     $('step').textContent = `step ${frame?.step ?? 0} of ${of}${left}`;
     drawScore($('score'), board, of);
+    const wave = drawWave($('wave'), board.columns);
+    $('wave-box').hidden = !wave;
+    $('wave-says').textContent = wave;
   }
 }
 
@@ -148,6 +152,7 @@ function controls() {
   $('play').setAttribute('aria-label', run?.playing ? 'Pause' : 'Play again');
   $('canvas').setAttribute('aria-busy', String(busy));
   for (const id of ['player', 'score-box', 'stats', 'curl-box']) $(id).hidden = !run;
+  if (!run) $('wave-box').hidden = true;
 }
 
 function stat(name, value) { $(`stat-${name}`).textContent = value ?? '–'; }
@@ -177,7 +182,7 @@ function take(chunk) {
   const choice = chunk.choices?.[0];
   const t = choice?.tutti ?? chunk.tutti;
   if (t?.holes) run.fit(t.holes);
-  if (t?.events?.length) run.add({ step: t.step, of: t.of, events: t.events });
+  if (t?.events?.length || t?.wave) run.add({ step: t.step, of: t.of, events: t.events, wave: t.wave });
   if (choice?.finish_reason) run.finish = choice.finish_reason;
   if (t?.text !== undefined) run.text = t.text;
   if (chunk.usage) run.usage = chunk.usage;
@@ -191,6 +196,8 @@ function report() {
   stat('tokens', tokens);
   stat('tpf', r.tokens_per_forward?.toFixed(2));
   stat('time', seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(2)} s`);
+  stat('core', r.depth?.core_passes_per_token.toFixed(1));
+  $('stat-core').parentElement.hidden = !r.depth;
   stat('end', (run.board.grows ? GROWN : ENDS)[run.finish] ?? run.finish);
   stat('seed', r.seed ?? run.ask.body.seed);
 }
@@ -203,7 +210,7 @@ async function generate() {
   run?.pause();
   run = new Run(ask);
   const mine = run;
-  for (const id of ['steps', 'tokens', 'tpf', 'time', 'end', 'seed']) stat(id, null);
+  for (const id of ['steps', 'tokens', 'tpf', 'core', 'time', 'end', 'seed']) stat(id, null);
   $('curl').textContent = curl(ask);
   $('say').textContent = 'Generating.';
   run.draw();

@@ -3,6 +3,8 @@
 // A frame is what one step did: { step, of, events: [{ pos, id, text, op, logprob }] }, pos counting
 // the columns to fill. The board keeps every frame, so it can show the state after any of them.
 
+import { applyWave } from './wave.js';
+
 const OPEN = { open: true };
 
 export class Board {
@@ -55,11 +57,13 @@ export class Board {
   apply(frame, touched) {
     for (const e of frame.events) {
       const token = { id: e.id, text: e.text, logprob: e.logprob, step: frame.step,
-        revised: e.op === 'revise' };
+        revised: e.op === 'revise', draft: e.committed === false,
+        recurrences: this.fixed?.[e.pos]?.recurrences };
       if (this.grows) this.gaps[e.hole].splice(e.position, 0, token);
       else this.fixed[e.pos] = e.op === 'mask' ? OPEN : token;
       touched.push(e);
     }
+    if (frame.wave) applyWave(this.columns, frame.wave, touched);
   }
 
   get open() { return this.columns.filter(c => c.open).length; }
@@ -90,7 +94,8 @@ function describe(column, pos) {
   if (column.open) return `position ${pos}: open`;
   const sure = typeof column.logprob === 'number' ? `, ${(100 * probability(column)).toFixed(1)} % sure` : '';
   return `position ${pos}: ${JSON.stringify(column.text)}, token ${column.id}, step ${column.step}${sure}` +
-    (column.revised ? ', revised' : '');
+    (column.recurrences ? `, ${column.recurrences} recurrences` : '') +
+    (column.draft ? ', a draft' : column.revised ? ', revised' : '');
 }
 
 function span(name, text = '') {
@@ -109,6 +114,7 @@ function fill(cell, column, pos, special) {
     return;
   }
   cell.style.setProperty('--p', probability(column).toFixed(3));
+  cell.classList.toggle('draft', Boolean(column.draft));
   if (special(column)) {
     cell.classList.add('special');
     cell.textContent = ends(column) ? '∎' : column.text;

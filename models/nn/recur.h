@@ -73,11 +73,13 @@ typedef struct {
 typedef struct {
     tt_recur *m;
     const tt_pass *p;
+    int64_t rows, wants; /* as run: padded where the backend records passes */
     /* What some sequence of the pass asks for. */
-    bool blends, noise, moves, keeps_past, sights;
+    bool blends, noise, sights;
+    unsigned moves; /* 1 << TT_MOVE_* */
     tt_act *x, *h, *we, *other_we, *s, *spare, *done; /* rows x width */
     tt_act *begin, *check; /* rows x width, if moves; if sights */
-    tt_act *qkv, *att, *mlp, *want;
+    tt_act *qkv, *att, *mlp, *want; /* att: also differences of states, in the end */
     float *cos, *sin, *packed_cos, *packed_sin;
     int32_t *key_row; /* device: rows of the stores that are gathered */
     tt_recur_lists host, device;
@@ -108,9 +110,16 @@ tt_status tt_recur_block(tt_recur_pass *r, const tt_recur_group *g, int64_t laye
 tt_status tt_recur_choose_keys(tt_recur_pass *r, const tt_recur_group *g, int32_t recurrence,
                                tt_err *e);
 
+/* Exit rules of a pass (recur_exit.c): room for what they see; after recurrence t, marks the
+ * sequences that are done. */
+tt_status tt_recur_reserve_exits(tt_recur_pass *r, tt_err *e);
+tt_status tt_recur_check_exits(tt_recur_pass *r, const tt_recur_group *live, int32_t t, tt_err *e);
+
 /* States of a pass (recur_states.c): initial ones and noise, what they moved by, what is kept. */
 void tt_recur_list_states(tt_recur_pass *r, int64_t seq);
 tt_status tt_recur_begin_states(tt_recur_pass *r, tt_err *e);
 tt_status tt_recur_measure(tt_recur_pass *r, tt_err *e);
+/* Once the products are there: tells the sequences. */
+void tt_recur_publish(const tt_recur_pass *r);
 
 #endif

@@ -180,7 +180,7 @@ static tt_status rotate(tt_recur_pass *r, const tt_recur_group *g, int64_t layer
         int64_t row = g->part[i].row, end = row, stores = 0;
         for (; i < g->parts && stores < SPANS; i++) {
             const tt_kv *kv = r->p->seq[g->part[i].seq].kv;
-            end = g->part[i].row + g->part[i].rows;
+            end = i + 1 < g->parts ? g->part[i].row + g->part[i].rows : g->rows;
             if (kv)
                 store[stores++] = (tt_store){.row = g->part[i].row - row,
                                              .rows = g->part[i].rows,

@@ -40,9 +40,14 @@ static size_t lay_lists(int64_t rows, int64_t wants, int64_t states, char *base,
     return at;
 }
 
+/* Sizes of a pass as it is run. Padding rows are token 0 at position 0 and belong to no sequence.
+ */
 typedef struct {
     int64_t rows, wants, states, keys;
+    bool recorded; /* between pass_begin and pass_end */
 } shape;
+
+enum { SPANS = 256, HEAD_CHUNK = 256 };
 
 /* Lays device memory out from base (NULL: only counts) and returns the bytes used. */
 static size_t lay_out(const tt_recur *m, const shape *n, bool moves, bool sights, char *base,
@@ -90,7 +95,7 @@ static tt_status reserve_device(tt_recur_pass *r, const shape *n, tt_err *e)
 {
     tt_recur *m = r->m;
     tt_stream *s = m->base.stream;
-    size_t need = lay_out(m, n, r->moves, r->sights, NULL, r);
+    size_t need = lay_out(m, n, r->moves != 0, r->sights, NULL, r);
     if (need > m->space_bytes) {
         s->op.release(s, m->space);
         m->space = NULL;
@@ -100,7 +105,7 @@ static tt_status reserve_device(tt_recur_pass *r, const shape *n, tt_err *e)
             return tt_context(e, st, "working memory of %lld rows", (long long)n->rows);
         m->space_bytes = need;
     }
-    lay_out(m, n, r->moves, r->sights, m->space, r);
+    lay_out(m, n, r->moves != 0, r->sights, m->space, r);
     lay_lists(n->rows, n->wants, n->states, r->lists, &r->device);
     return TT_OK;
 }
@@ -113,7 +118,7 @@ static tt_status reserve_host(tt_recur_pass *r, const shape *n, tt_err *e)
     size_t all = take(&at, seqs * sizeof *r->all_part);
     size_t live = take(&at, seqs * sizeof *r->live_part);
     size_t key = take(&at, (size_t)n->keys * sizeof *r->key_list);
-    size_t products = take(&at, 2 * (size_t)n->rows * sizeof *r->products);
+    size_t products = take(&at, (TT_MOVE_CURVATURE + 1) * (size_t)n->rows * sizeof *r->products);
     if (at > m->host_bytes) {
         free(m->host);
         m->host_bytes = 0;
@@ -147,13 +152,42 @@ static tt_status check_seq(const tt_recur_pass *r, int64_t i, tt_err *e)
         return tt_fail(e, TT_EUNSUP, "pass: exit rule '%s' needs a checkpoint with an exit decider",
                        d->exit->name);
     if ((d->exit && (d->exit_every < 1 || d->exit_first < 0)) || (d->move && !d->moved))
-        return tt_fail(e, TT_EINVAL, "pass: sequence %lld checks every %d recurrences", (long long)i,
-                       d->exit_every);
+        return tt_fail(e, TT_EINVAL, "pass: sequence %lld checks every %d recurrences",
+                       (long long)i, d->exit_every);
     for (int64_t k = 0; d->row && k < q->rows; k++)
         if ((d->row[k].from >= 0 && !d->latents) || d->row[k].against >= q->rows)
             return tt_fail(e, TT_EINVAL, "pass: row %lld of sequence %lld begins with a state that "
                            "is not kept", (long long)k, (long long)i);
     return TT_OK;
+}
+
+/* Every recurrence finds its own entry of every column. */
+static bool keys_stand(const tt_recur_pass *r, const tt_pass_seq *q, int32_t recurrences)
+{
+    const tt_kv *kv = q->kv;
+    if (!kv || kv->sharing.entries == 1 || !q->rows)
+        return true;
+    int32_t first = r->p->column[q->row];
+    int32_t need = recurrences < kv->sharing.entries ? recurrences : kv->sharing.entries;
+    for (int32_t c = q->see_begin; c < q->see_end && c < first; c++)
+        if (kv->depth[c] < need)
+            return false;
+    return q->see_end <= first + q->rows;
+}
+
+/* Passes of one number of recurrences that return statistics alone are recorded where the backend
+ * can: they always do the same. */
+static bool recordable(const tt_recur_pass *r)
+{
+    const tt_pass *p = r->p;
+    bool same = r->m->base.stream->op.pass_begin && !r->sights && !p->hidden && !p->logits &&
+                !p->top && !p->states && p->seqs <= SPANS;
+    for (int64_t i = 0; i < p->seqs && same; i++) {
+        tt_depth d = tt_recur_depth(r, i);
+        same = d.recurrences == tt_recur_depth(r, 0).recurrences && !d.draw &&
+               keys_stand(r, &p->seq[i], d.recurrences);
+    }
+    return same;
 }
 
 static tt_status look(tt_recur_pass *r, shape *n, tt_err *e)
@@ -167,7 +201,7 @@ static tt_status look(tt_recur_pass *r, shape *n, tt_err *e)
             return st;
         if (q->kv && q->kv->sharing.entries > 1)
             n->keys += q->see_end - q->see_begin;
-        r->moves |= q->depth && q->depth->move;
+        r->moves |= q->depth && q->depth->move ? 1u << q->depth->move : 0;
         r->sights |= q->depth && q->depth->exit && q->depth->exit->value;
     }
     for (int64_t i = 0; i < p->wants; i++)
@@ -176,6 +210,15 @@ static tt_status look(tt_recur_pass *r, shape *n, tt_err *e)
                            r->m->base.info.family);
     /* One want per sequence is room for its exit rule's row. */
     n->wants = r->sights && n->wants < p->seqs ? p->seqs : n->wants;
+    n->recorded = recordable(r);
+    const tt_stream *s = r->m->base.stream;
+    if (n->recorded) {
+        n->keys = 0;
+        n->rows = s->op.bucket ? s->op.bucket(s, n->rows) : n->rows;
+        n->wants = n->wants && s->op.bucket ? s->op.bucket(s, n->wants) : n->wants;
+    }
+    r->rows = n->rows;
+    r->wants = n->recorded ? n->wants : p->wants;
     return TT_OK;
 }
 
@@ -187,7 +230,7 @@ static void fill_lists(tt_recur_pass *r)
     memcpy(l->id, p->id, ints);
     memcpy(l->position, p->position, ints);
     memcpy(l->column, p->column, ints);
-    for (int64_t i = 0; i < p->rows; i++) {
+    for (int64_t i = 0; i < r->rows; i++) {
         l->iota[i] = (int32_t)i;
         l->scale[i] = sqrtf((float)r->m->trunk.width);
         l->one[i] = 1;
@@ -244,6 +287,11 @@ static tt_status store_done(tt_recur_pass *r, const tt_recur_group *live, tt_err
     tt_stream *s = r->m->base.stream;
     int64_t d = r->m->trunk.width;
     tt_status st = TT_OK;
+    bool all = live->parts == r->p->seqs; /* so none was packed either */
+    for (int64_t i = 0; i < live->parts; i++)
+        all &= r->seq[live->part[i].seq].done;
+    if (all)
+        return s->op.gather(s, r->done, d, r->s, d, r->device.iota, live->rows, d, e);
     for (int64_t i = 0; i < live->parts && !st; i++) {
         const tt_recur_part *a = &live->part[i];
         if (r->seq[a->seq].done)
@@ -320,134 +368,6 @@ static tt_status recur_once(tt_recur_pass *r, const tt_recur_group *live, int32_
     return st;
 }
 
-enum { HEAD_CHUNK = 256 };
-
-/* --- exit rules --- */
-
-static const tt_exit_rule *rule_now(const tt_recur_pass *r, int64_t seq, int32_t t)
-{
-    const tt_depth *d = r->p->seq[seq].depth;
-    bool due = d && d->exit && d->exit->value && t >= d->exit_first &&
-               (t - d->exit_first) % d->exit_every == 0;
-    return due ? d->exit : NULL;
-}
-
-static uint32_t needs_now(const tt_recur_pass *r, const tt_recur_group *live, int32_t t)
-{
-    uint32_t needs = 0;
-    for (int64_t i = 0; i < live->parts; i++) {
-        const tt_exit_rule *rule = rule_now(r, live->part[i].seq, t);
-        needs |= rule ? rule->needs : 0;
-    }
-    return needs;
-}
-
-/* How far the states of all live rows moved since their last check, which this one replaces. */
-static tt_status sight_states(tt_recur_pass *r, const tt_recur_group *live, int32_t t, tt_err *e)
-{
-    tt_stream *s = r->m->base.stream;
-    int64_t d = r->m->trunk.width;
-    tt_status st = TT_OK;
-    for (int64_t i = 0; i < live->parts && !st; i++) {
-        const tt_recur_part *a = &live->part[i];
-        const tt_exit_rule *rule = rule_now(r, a->seq, t);
-        if (!rule || !(rule->needs & TT_EXIT_STATES))
-            continue;
-        tt_act *before = tt_recur_at(r, r->check, r->p->seq[a->seq].row);
-        tt_act *now = tt_recur_at(r, r->s, a->row);
-        st = s->op.row_products(s, r->products + a->row, now, d, before, d, a->rows, d, e);
-        if (!st)
-            st = s->op.gather(s, before, d, now, d, r->device.iota, a->rows, d, e);
-    }
-    return st ? st : s->op.sync(s, e);
-}
-
-/* Logits of the last row of every live sequence: the coda runs on all live rows, as it does in the
- * end. Row i of r->logits and r->latents is that of live part i. */
-static tt_status sight_logits(tt_recur_pass *r, const tt_recur_group *live, tt_err *e)
-{
-    const tt_recur *body = r->m;
-    tt_trunk *t = &r->m->trunk;
-    tt_stream *s = t->stream;
-    int64_t d = t->width, rows = live->rows, parts = live->parts;
-    for (int64_t i = 0; i < parts; i++)
-        r->host.packed_from[i] = (int32_t)(live->part[i].row + live->part[i].rows - 1);
-    tt_status st = s->op.upload(s, r->device.packed_from, r->host.packed_from,
-                                (size_t)parts * sizeof *r->host.packed_from, e);
-    if (!st)
-        st = s->op.rmsnorm(s, r->spare, d, r->s, d, t->norm, rows, d, t->eps, e);
-    if (!st)
-        st = s->op.gather(s, r->want, d, r->spare, d, r->device.packed_from, parts, d, e);
-    if (!st)
-        st = tt_trunk_download(t, r->want, parts, r->latents, e);
-    for (int64_t i = 0; i < body->coda && !st; i++)
-        st = tt_recur_block(r, live, body->prelude + body->core + i, r->spare, e);
-    if (!st)
-        st = s->op.gather(s, r->want, d, r->spare, d, r->device.packed_from, parts, d, e);
-    if (!st)
-        st = s->op.rmsnorm(s, r->want, d, r->want, d, t->norm, parts, d, t->eps, e);
-    tt_row_stats stats[HEAD_CHUNK];
-    tt_draw draw[HEAD_CHUNK];
-    for (int64_t i = 0; i < HEAD_CHUNK; i++)
-        draw[i] = (tt_draw){.top_p = 1, .target = -1};
-    for (int64_t i = 0; i < parts && !st; i += HEAD_CHUNK) {
-        int64_t m = parts - i < HEAD_CHUNK ? parts - i : HEAD_CHUNK;
-        st = s->op.head(s, stats, NULL, 0, r->logits + i * t->vocab, tt_recur_at(r, r->want, i), d,
-                        m, t->head, draw, e);
-        if (!st)
-            st = s->op.sync(s, e);
-    }
-    return st;
-}
-
-/* What the rule of live part i sees. */
-static tt_exit_sight sight_of(const tt_recur_pass *r, const tt_recur_part *a, int64_t i)
-{
-    int64_t vocab = r->m->trunk.vocab;
-    tt_exit_sight sight = {.vocab = vocab,
-                           .decider = r->m->decider,
-                           .logits = r->logits ? r->logits + i * vocab : NULL,
-                           .latent = r->latents ? r->latents + i * r->m->trunk.width : NULL};
-    double moved = 0, cosine = 0;
-    for (int64_t k = 0; k < a->rows; k++) {
-        const tt_row_products *p = &r->products[a->row + k];
-        double norms = sqrt((double)p->xx) * sqrt((double)p->yy);
-        moved += sqrt((double)p->dd / (double)p->xx) / (double)a->rows;
-        cosine += norms > 0 ? (double)p->xy / norms / (double)a->rows : 0;
-    }
-    sight.moved = moved;
-    sight.turned = 1 - cosine;
-    return sight;
-}
-
-static tt_status check_exits(tt_recur_pass *r, const tt_recur_group *live, int32_t t, tt_err *e)
-{
-    uint32_t needs = needs_now(r, live, t);
-    tt_status st = needs & TT_EXIT_STATES ? sight_states(r, live, t, e) : TT_OK;
-    if (!st && needs & (TT_EXIT_LOGITS | TT_EXIT_LATENT))
-        st = sight_logits(r, live, e);
-    for (int64_t i = 0; i < live->parts && !st; i++) {
-        const tt_recur_part *a = &live->part[i];
-        const tt_exit_rule *rule = rule_now(r, a->seq, t);
-        if (!rule)
-            continue;
-        tt_depth *d = r->p->seq[a->seq].depth;
-        tt_exit_memory *memory = &r->seq[a->seq].memory;
-        if (rule->needs & TT_EXIT_LOGITS && !memory->row &&
-            !(memory->row = calloc((size_t)r->m->trunk.vocab, sizeof *memory->row)))
-            return tt_fail(e, TT_ENOMEM, "no memory for an exit rule");
-        tt_exit_sight sight = sight_of(r, a, i);
-        double value = rule->value(memory, &sight);
-        bool exits = rule->rising ? value >= d->exit_threshold : value < d->exit_threshold;
-        memory->checks++;
-        if (d->check)
-            d->check[d->checks] = (tt_exit_check){value, exits};
-        d->checks++;
-        r->seq[a->seq].done = exits;
-    }
-    return st;
-}
-
 /* --- all of it --- */
 
 static tt_status recur(tt_recur_pass *r, const tt_recur_group *all, tt_err *e)
@@ -457,7 +377,7 @@ static tt_status recur(tt_recur_pass *r, const tt_recur_group *all, tt_err *e)
     for (int32_t t = 0; live.rows && !st; t++) {
         st = recur_once(r, &live, t, e);
         if (!st)
-            st = check_exits(r, &live, t, e);
+            st = tt_recur_check_exits(r, &live, t, e);
         bool ends = false;
         for (int64_t i = 0; i < live.parts; i++) {
             int64_t seq = live.part[i].seq;
@@ -492,21 +412,30 @@ static tt_status coda(tt_recur_pass *r, const tt_recur_group *all, tt_err *e)
     return st;
 }
 
-static tt_status head(tt_recur_pass *r, tt_err *e)
+/* The draws of the chunk that starts at want i, padding included; returns how many. */
+static int64_t fill_draws(const tt_recur_pass *r, int64_t i, tt_draw draw[HEAD_CHUNK])
+{
+    int64_t n = r->wants - i < HEAD_CHUNK ? r->wants - i : HEAD_CHUNK;
+    for (int64_t k = 0; k < n; k++)
+        draw[k] = i + k < r->p->wants ? r->p->want[i + k].draw
+                                      : (tt_draw){.top_p = 1, .target = -1};
+    return n;
+}
+
+/* stats: room for all wants as they are run. */
+static tt_status head(tt_recur_pass *r, tt_row_stats *stats, tt_err *e)
 {
     tt_trunk *t = &r->m->trunk;
     tt_stream *s = t->stream;
     const tt_pass *p = r->p;
-    int64_t d = t->width, w = p->wants;
+    int64_t d = t->width, w = r->wants;
     tt_status st = s->op.gather(s, r->want, d, r->x, d, r->device.want_row, w, d, e);
     if (!st)
         st = s->op.rmsnorm(s, r->want, d, r->want, d, t->norm, w, d, t->eps, e);
     for (int64_t i = 0; i < w && !st; i += HEAD_CHUNK) {
         tt_draw draw[HEAD_CHUNK];
-        int64_t n = w - i < HEAD_CHUNK ? w - i : HEAD_CHUNK;
-        for (int64_t k = 0; k < n; k++)
-            draw[k] = p->want[i + k].draw;
-        st = s->op.head(s, p->stats + i, p->top ? p->top + i * p->n_top : NULL,
+        int64_t n = fill_draws(r, i, draw);
+        st = s->op.head(s, stats + i, p->top ? p->top + i * p->n_top : NULL,
                         p->top ? p->n_top : 0, p->logits ? p->logits + i * t->vocab : NULL,
                         tt_recur_at(r, r->want, i), d, n, t->head, draw, e);
     }
@@ -525,12 +454,12 @@ static tt_status save_states(tt_recur_pass *r, tt_err *e)
     return st ? st : tt_trunk_download(t, r->h, n, r->p->state, e);
 }
 
-static tt_status run(tt_recur_pass *r, tt_err *e)
+static tt_status run(tt_recur_pass *r, tt_row_stats *stats, tt_err *e)
 {
     const tt_pass *p = r->p;
     tt_trunk *t = &r->m->trunk;
     tt_stream *s = t->stream;
-    int64_t d = t->width, n = p->rows;
+    int64_t d = t->width, n = r->rows; /* hidden states are asked for without padding */
     tt_recur_group all = {.rows = n, .parts = p->seqs, .part = r->all_part, .cos = r->cos,
                           .sin = r->sin, .column = r->device.column};
     tt_status st = s->op.upload(s, r->lists, r->m->host, r->lists_bytes, e);
@@ -554,17 +483,69 @@ static tt_status run(tt_recur_pass *r, tt_err *e)
         st = coda(r, &all, e);
     if (!st && p->states)
         st = save_states(r, e);
-    if (!st && p->wants)
-        st = head(r, e);
-    return st ? st : s->op.sync(s, e);
+    return st || !p->wants ? st : head(r, stats, e);
 }
 
-static tt_status reserve_sights(tt_recur_pass *r, tt_err *e)
+/* The power of two at or above n, as far as keys of passes tell lists apart. */
+static int64_t power_above(int64_t n)
 {
-    size_t seqs = (size_t)r->p->seqs;
-    r->logits = malloc(seqs * (size_t)r->m->trunk.vocab * sizeof *r->logits);
-    r->latents = malloc(seqs * (size_t)r->m->trunk.width * sizeof *r->latents);
-    return r->logits && r->latents ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for exit rules");
+    int64_t p = 1;
+    while (p < n)
+        p *= 2;
+    return p;
+}
+
+static int64_t head_key(const tt_recur_pass *r)
+{
+    const tt_stream *s = r->m->base.stream;
+    tt_draw draw[HEAD_CHUNK];
+    uint64_t key = 0;
+    for (int64_t i = 0; i < r->wants && s->op.head_key; i += HEAD_CHUNK) {
+        int64_t n = fill_draws(r, i, draw);
+        key = key * 1099511628211u + (uint64_t)s->op.head_key(s, r->m->trunk.head, draw, n);
+    }
+    return (int64_t)(key >> 1);
+}
+
+static tt_status run_recorded(tt_recur_pass *r, tt_row_stats *stats, tt_err *e)
+{
+    const tt_pass *p = r->p;
+    const tt_trunk *t = &r->m->trunk;
+    tt_stream *s = t->stream;
+    int64_t stores = 0, spans = 0;
+    for (int64_t i = 0; i < p->seqs; i++) {
+        stores += p->seq[i].kv != NULL;
+        spans |= s->op.span_key ? s->op.span_key(s, p->seq[i].rows, t->head_dim) : 0;
+    }
+    const int64_t key[] = {(int64_t)(intptr_t)r->m, (int64_t)(intptr_t)r->m->space, r->rows,
+                           r->wants, tt_recur_depth(r, 0).recurrences,
+                           (int64_t)r->moves << 2 | r->blends << 1 | r->noise,
+                           power_above(p->seqs), power_above(stores), head_key(r), spans};
+    tt_status st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
+    if (st)
+        return st;
+    st = run(r, stats, e);
+    return s->op.pass_end(s, st, e);
+}
+
+/* As recorded or not; statistics of padding wants go to spare. */
+static tt_status run_as(tt_recur_pass *r, const shape *n, tt_err *e)
+{
+    const tt_pass *p = r->p;
+    tt_stream *s = r->m->base.stream;
+    tt_row_stats *spare = NULL;
+    if (r->wants > p->wants && !(spare = malloc((size_t)r->wants * sizeof *spare)))
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld statistics", (long long)r->wants);
+    tt_row_stats *stats = spare ? spare : p->stats;
+    tt_status st = n->recorded ? run_recorded(r, stats, e) : run(r, stats, e);
+    if (!st)
+        st = s->op.sync(s, e);
+    if (!st && spare)
+        memcpy(p->stats, spare, (size_t)p->wants * sizeof *spare);
+    free(spare);
+    if (!st)
+        tt_recur_publish(r);
+    return st;
 }
 
 tt_status tt_recur_run(tt_model *m, const tt_pass *p, tt_err *e)
@@ -577,13 +558,13 @@ tt_status tt_recur_run(tt_model *m, const tt_pass *p, tt_err *e)
     if (!st)
         st = reserve_host(&r, &n, e);
     if (!st && r.sights)
-        st = reserve_sights(&r, e);
+        st = tt_recur_reserve_exits(&r, e);
     for (int64_t i = 0; i < p->seqs && !st; i++)
         if (p->seq[i].depth)
             p->seq[i].depth->ran = p->seq[i].depth->checks = 0;
     if (!st) {
         fill_lists(&r);
-        st = run(&r, e);
+        st = run_as(&r, &n, e);
         for (int64_t i = 0; i < p->seqs; i++)
             free(r.seq[i].memory.row);
     }

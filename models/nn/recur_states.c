@@ -59,6 +59,7 @@ static void list_end(tt_recur_pass *r, const tt_depth *d, const tt_pass_seq *q, 
     l->state_to[row] = kept ? tt_latent_row(d->latents, TT_LATENT_STATE, column) : NULL;
     l->embed_to[row] = kept ? tt_latent_row(d->latents, TT_LATENT_EMBED, column) : NULL;
     l->past_to[row] = kept && d->move ? tt_latent_row(d->latents, TT_LATENT_PAST, column) : NULL;
+    l->past_from[row] = tt_recur_at(r, d->move == TT_MOVE_CURVATURE ? r->begin : r->att, row);
 }
 
 void tt_recur_list_states(tt_recur_pass *r, int64_t seq)
@@ -121,8 +122,8 @@ static tt_status fresh_rows(tt_recur_pass *r, tt_draw_purpose purpose, tt_act *t
     bool noise = purpose == TT_DRAW_NOISE;
     int64_t width = r->m->trunk.width;
     tt_status st = s->op.truncated_normal(s, to, width, noise ? l->noise : l->fresh,
-                                          noise ? l->noise_scale : l->fresh_scale, r->p->rows,
-                                          width, e);
+                                          noise ? l->noise_scale : l->fresh_scale, r->rows, width,
+                                          e);
     for (int64_t i = 0; i < r->p->seqs && !st; i++) {
         const tt_depth *d = r->p->seq[i].depth;
         if (d && d->draw)
@@ -135,7 +136,7 @@ tt_status tt_recur_begin_states(tt_recur_pass *r, tt_err *e)
 {
     tt_stream *s = r->m->base.stream;
     const tt_recur_lists *l = &r->device;
-    int64_t d = r->m->trunk.width, n = r->p->rows;
+    int64_t d = r->m->trunk.width, n = r->rows;
     tt_status st = fresh_rows(r, TT_DRAW_INITIAL, r->s, e);
     if (!st)
         st = s->op.copy_rows(s, l->s_row, (const tt_act *const *)l->state_from, n, d, e);
@@ -150,57 +151,26 @@ tt_status tt_recur_begin_states(tt_recur_pass *r, tt_err *e)
 
 /* --- end --- */
 
-static bool any_move(const tt_recur_pass *r, tt_move move)
+/* Products of the rows moved by a kind of move, and of the states themselves. */
+static tt_row_products *products_of(const tt_recur_pass *r, tt_move move)
 {
-    for (int64_t i = 0; i < r->p->seqs; i++)
-        if (r->p->seq[i].depth && r->p->seq[i].depth->move == move)
-            return true;
-    return false;
+    return r->products + move * r->rows;
 }
 
-/* Writes what a move is for the sequences that asked for it: products of the numerator's rows are
- * at products, those of the states at products + rows. */
-static void publish(const tt_recur_pass *r, tt_move move)
-{
-    int64_t n = r->p->rows;
-    for (int64_t i = 0; i < r->p->seqs; i++) {
-        const tt_pass_seq *q = &r->p->seq[i];
-        if (!q->depth || q->depth->move != move)
-            continue;
-        for (int64_t k = 0; k < q->rows; k++) {
-            int64_t row = q->row + k;
-            double norm = sqrt((double)r->products[n + row].xx);
-            double moved = sqrt((double)r->products[row].dd);
-            bool there = r->host.against[row] && (move == TT_MOVE_STATE || r->host.before[row]);
-            q->depth->moved[k] = !there ? INFINITY
-                                 : move == TT_MOVE_CURVATURE ? (float)(moved / (norm + 1e-6))
-                                                             : (float)(moved / norm);
-        }
-    }
-}
-
-/* h = the rows compared with; x = what is compared with them. d and what p(before) holds land in
- * spare and h. */
+/* Writes into att what moved, into h what it is compared with, and multiplies them. */
 static tt_status measure_one(tt_recur_pass *r, tt_move move, tt_err *e)
 {
     tt_stream *s = r->m->base.stream;
     const tt_recur_lists *l = &r->device;
-    int64_t d = r->m->trunk.width, n = r->p->rows;
+    int64_t d = r->m->trunk.width, n = r->rows;
     tt_status st = s->op.copy_rows(s, l->h_row, (const tt_act *const *)l->against, n, d, e);
     if (!st)
-        st = s->op.row_products(s, r->products + n, r->done, d, r->h, d, n, d, e);
-    if (st)
+        st = s->op.row_products(s, products_of(r, TT_MOVE_NONE), r->done, d, r->h, d, n, d, e);
+    if (st || move == TT_MOVE_STATE)
         return st;
-    if (move == TT_MOVE_STATE) {
-        st = s->op.sync(s, e);
-        if (!st)
-            memcpy(r->products, r->products + n, (size_t)n * sizeof *r->products);
-        return st;
-    }
-    /* s - b, and before it or b - p. */
-    st = s->op.gather(s, r->spare, d, r->done, d, l->iota, n, d, e);
+    st = s->op.gather(s, r->att, d, r->done, d, l->iota, n, d, e);
     if (!st)
-        st = s->op.blend(s, r->spare, d, r->h, d, l->one, l->minus, n, d, e);
+        st = s->op.blend(s, r->att, d, r->h, d, l->one, l->minus, n, d, e);
     if (!st && move == TT_MOVE_ACCELERATION)
         st = s->op.copy_rows(s, l->h_row, (const tt_act *const *)l->before, n, d, e);
     if (!st && move == TT_MOVE_CURVATURE) {
@@ -208,40 +178,40 @@ static tt_status measure_one(tt_recur_pass *r, tt_move move, tt_err *e)
         if (!st)
             st = s->op.blend(s, r->h, d, r->x, d, l->one, l->minus, n, d, e);
     }
-    if (!st)
-        st = s->op.row_products(s, r->products, r->spare, d, r->h, d, n, d, e);
-    return st ? st : s->op.sync(s, e);
-}
-
-/* Keeps the rows of `from` in the past planes of the sequences that asked for this move. */
-static tt_status keep_past(tt_recur_pass *r, tt_move move, const tt_act *from, tt_err *e)
-{
-    tt_stream *s = r->m->base.stream;
-    int64_t d = r->m->trunk.width, n = r->p->rows;
-    for (int64_t i = 0; i < r->p->seqs; i++) {
-        const tt_pass_seq *q = &r->p->seq[i];
-        bool mine = q->depth && q->depth->move == move;
-        for (int64_t row = q->row; row < q->row + q->rows; row++)
-            r->host.past_from[row] = mine ? tt_recur_at(r, from, row) : NULL;
-    }
-    tt_status st = s->op.upload(s, r->device.past_from, r->host.past_from,
-                                (size_t)n * sizeof *r->host.past_from, e);
     return st ? st
-              : s->op.copy_rows(s, r->device.past_to, (const tt_act *const *)r->device.past_from, n,
-                                d, e);
+              : s->op.row_products(s, products_of(r, move), r->att, d, r->h, d, n, d, e);
 }
 
+/* The differences in att are kept last: the other kind of past was read and made before. */
 tt_status tt_recur_measure(tt_recur_pass *r, tt_err *e)
 {
+    static const tt_move order[] = {TT_MOVE_STATE, TT_MOVE_CURVATURE, TT_MOVE_ACCELERATION};
+    tt_stream *s = r->m->base.stream;
     tt_status st = TT_OK;
-    for (tt_move move = TT_MOVE_STATE; move <= TT_MOVE_CURVATURE && !st; move++) {
-        if (!any_move(r, move))
-            continue;
-        st = measure_one(r, move, e);
-        if (!st)
-            publish(r, move);
-        if (!st && move != TT_MOVE_STATE)
-            st = keep_past(r, move, move == TT_MOVE_CURVATURE ? r->begin : r->spare, e);
+    for (size_t i = 0; i < sizeof order / sizeof *order && !st; i++)
+        if (r->moves >> order[i] & 1)
+            st = measure_one(r, order[i], e);
+    if (st || !(r->moves & (1u << TT_MOVE_CURVATURE | 1u << TT_MOVE_ACCELERATION)))
+        return st;
+    return s->op.copy_rows(s, r->device.past_to, (const tt_act *const *)r->device.past_from,
+                           r->rows, r->m->trunk.width, e);
+}
+
+static float moved(const tt_recur_pass *r, tt_move move, int64_t row)
+{
+    const tt_row_products *state = products_of(r, TT_MOVE_NONE) + row;
+    const tt_row_products *p = move == TT_MOVE_STATE ? state : products_of(r, move) + row;
+    double norm = sqrt((double)state->xx), by = sqrt((double)p->dd);
+    if (!r->host.against[row] || (move != TT_MOVE_STATE && !r->host.before[row]))
+        return INFINITY;
+    return (float)(move == TT_MOVE_CURVATURE ? by / (norm + 1e-6) : by / norm);
+}
+
+void tt_recur_publish(const tt_recur_pass *r)
+{
+    for (int64_t i = 0; i < r->p->seqs; i++) {
+        const tt_pass_seq *q = &r->p->seq[i];
+        for (int64_t k = 0; q->depth && q->depth->move && k < q->rows; k++)
+            q->depth->moved[k] = moved(r, q->depth->move, q->row + k);
     }
-    return st;
 }

@@ -60,6 +60,7 @@ typedef struct {
     uint64_t shown_version;
     int32_t *shown; /* delta mode: ids the client knows, by column */
     size_t told_changes; /* with a trace: changes the client knows */
+    int32_t told_frozen; /* recurrent depth: positions it knows to stand */
 } tt_choice;
 
 typedef enum { TT_STREAM_COMMITTED, TT_STREAM_SNAPSHOT, TT_STREAM_DELTA } tt_stream_mode;
@@ -210,8 +211,8 @@ void tt_gen_write_usage(const tt_gen *g, tt_json *w);         /* the value */
 void tt_gen_write_extras(const tt_gen *g, tt_json *w);        /* members of `tutti` */
 /* A column's position: columns to fill, counted over all holes; -1: none. */
 int32_t tt_choice_pos(const tt_choice *c, int32_t column);
-/* All changes of the canvas in order, as a value; and one of them. known: the position held a
- * token before. */
+/* All changes of the canvas in order, as a value; and one of them. known: the position held
+ * another token before. */
 void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w);
 void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change *x, bool known,
                             tt_json *w);

@@ -87,6 +87,8 @@ static void write_samplers(const tt_served *m, bool guided, tt_json *w)
 
 static const char *kind(const tt_served *m)
 {
+    if (m->info.kinds & TT_KIND_RECURRENT)
+        return "recurrent_depth";
     if (m->info.kinds & TT_KIND_CAUSAL)
         return "autoregressive";
     if (m->info.kinds & TT_KIND_BLOCKS)
@@ -102,7 +104,7 @@ static void write_extension(const tt_engine *g, const tt_served *m, tt_json *w)
     tt_json_open_member(w, "capabilities", '[');
     bool fills = m->info.kinds & TT_KIND_BIDIRECTIONAL;
     bool inserts = m->info.kinds & TT_KIND_INSERTION;
-    bool writes = fills || inserts || m->info.kinds & TT_KIND_BLOCKS;
+    bool writes = fills || inserts || m->info.kinds & (TT_KIND_BLOCKS | TT_KIND_RECURRENT);
     if (writes)
         tt_json_put_text(w, "completion");
     if (writes && m->chat)

@@ -288,7 +288,8 @@ static void put_changes(const tt_gen *g, tt_choice *c, tt_json *w)
             continue;
         if (x->insert)
             shift_shown(c, pos);
-        tt_choice_write_change(g, c, x, c->shown[pos] >= 0, w);
+        bool known = c->shown[pos] >= 0 && (x->insert || c->shown[pos] != x->id);
+        tt_choice_write_change(g, c, x, known, w);
         c->shown[pos] = x->id == g->model->info.mask_id ? -1 : x->id;
     }
     put_news(g, c, w); /* what was there from the start */
@@ -303,9 +304,9 @@ static bool prepare_shown(tt_choice *c)
     return c->shown != NULL;
 }
 
-/* Recurrent depth: how many positions stand, and the recurrences behind the states of those being
- * refined, the last that stands first. */
-static void put_wave(const tt_choice *c, tt_json *w)
+/* Recurrent depth: how many positions stand, and the recurrences behind the states of those that
+ * were refined since the client heard of it last. */
+static void put_wave(tt_choice *c, tt_json *w)
 {
     int32_t end = 0, frozen = 0;
     for (int k = 0; k < c->canvas->holes; k++)
@@ -314,7 +315,8 @@ static void put_wave(const tt_choice *c, tt_json *w)
             frozen = i < c->view.columns - c->view.unsettled && c->view.id[i] >= 0 ? pos : frozen;
             end = c->view.recurrences[i] ? pos : end;
         }
-    int32_t from = frozen > 0 ? frozen - 1 : 0;
+    int32_t from = c->told_frozen > 0 ? c->told_frozen - 1 : 0;
+    c->told_frozen = frozen;
     tt_json_open_member(w, "wave", '{');
     tt_json_int_member(w, "frozen", frozen);
     tt_json_int_member(w, "from", from);

@@ -199,13 +199,13 @@ void tt_choice_write_change(const tt_gen *g, const tt_choice *c, const tt_change
     tt_json_close(w, '}');
 }
 
-/* Whether the position held a token before change i. */
+/* Whether the position held another token before change i. */
 bool tt_choice_held(const tt_gen *g, const tt_choice *c, size_t i)
 {
     const tt_change *all = c->view.change;
     for (size_t k = i; k-- > 0;)
         if (all[k].column == all[i].column)
-            return all[k].id != g->model->info.mask_id;
+            return all[k].id != g->model->info.mask_id && all[k].id != all[i].id;
     return false;
 }
 

@@ -65,6 +65,7 @@ size_t tt_bench_note_memory(tt_bench *b, int64_t columns);
 typedef struct {
     double memory, arithmetic;
 } tt_bench_floor;
+tt_bench_floor tt_bench_floor_of(const tt_bench *b, double bytes, double flops);
 tt_bench_floor tt_bench_least(const tt_bench *b, int64_t rows, int64_t wants, int64_t stored,
                               int64_t seen);
 

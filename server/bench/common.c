@@ -111,6 +111,15 @@ static double peak(const tt_bench *b)
     return narrow ? c->flops_bf16 : c->flops_f32;
 }
 
+tt_bench_floor tt_bench_floor_of(const tt_bench *b, double bytes, double flops)
+{
+    tt_bench_floor f = {0};
+    if (b->ceilings.bytes_per_s > 0 && peak(b) > 0)
+        f = (tt_bench_floor){.memory = bytes / b->ceilings.bytes_per_s,
+                             .arithmetic = flops / peak(b)};
+    return f;
+}
+
 tt_bench_floor tt_bench_least(const tt_bench *b, int64_t rows, int64_t wants, int64_t stored,
                               int64_t seen)
 {
@@ -120,11 +129,7 @@ tt_bench_floor tt_bench_least(const tt_bench *b, int64_t rows, int64_t wants, in
                    (double)stored * (double)i->kv_bytes_per_column;
     double flops = 2 * layers * (double)rows + 2 * head * (double)wants +
                    4.0 * (double)(i->layers * i->heads * i->head_dim) * (double)seen;
-    tt_bench_floor f = {0};
-    if (layers > 0 && b->ceilings.bytes_per_s > 0 && peak(b) > 0)
-        f = (tt_bench_floor){.memory = bytes / b->ceilings.bytes_per_s,
-                             .arithmetic = flops / peak(b)};
-    return f;
+    return layers > 0 ? tt_bench_floor_of(b, bytes, flops) : (tt_bench_floor){0};
 }
 
 /* --- memory --- */

@@ -1,8 +1,10 @@
 /* generation.c - whole generations through the engine, several at the same time.
  *
- * Every stream fills `tokens` columns behind a prompt of its own with sampler low_confidence: a
- * fixed number of commits per step, so that the work does not depend on what the weights say.
- * Insertion models fill them by their own sampler, one a step. */
+ * Every stream fills `tokens` columns behind a prompt of its own. The samplers are chosen so that
+ * the work does not depend on what the weights say: masked models commit a fixed number of tokens
+ * per step (low_confidence); insertion models fill all the room, one token a step; recurrent depth runs all recurrences of one token after the other
+ * (recurrent), and a wave that freezes a token per step whether it has converged or not (forcing).
+ */
 #include <errno.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -11,6 +13,14 @@
 
 #include "kernels/base/clock.h"
 #include "server/bench/bench.h"
+
+/* A way to generate. */
+typedef struct {
+    const char *sampler;
+    tt_status (*set)(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e);
+    /* Recurrent depth: rows and recurrences of a step that makes a token, by the parameters. */
+    void (*step)(const tt_params *p, int64_t *rows, int64_t *recurrences);
+} kind;
 
 typedef struct {
     tt_bench *b;
@@ -45,23 +55,10 @@ static void close_run(run *r)
     sem_destroy(&r->ended);
 }
 
-static const tt_sampler *sampler_of(const tt_bench *b)
+static tt_status set_masked(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e)
 {
-    bool inserts = b->served->info.kinds & TT_KIND_INSERTION;
-    return tt_sampler_find(inserts ? "insertion" : "low_confidence");
-}
-
-static tt_status set_params(run *r, int64_t tokens, tt_err *e)
-{
-    const tt_bench_sizes *z = &r->b->sizes;
     int64_t blocks = (tokens + z->block - 1) / z->block;
     int64_t steps = (tokens + z->tokens_per_step - 1) / z->tokens_per_step;
-    tt_params *p = &r->spec.params;
-    tt_params_default(p);
-    if (r->spec.sampler->inserts) {
-        p->stopping_threshold = 1; /* to the end of the room */
-        return TT_OK;
-    }
     tt_status s =
         tt_params_set(p, tt_param_find("steps"), (double)(steps > blocks ? steps : blocks), e);
     if (!s)
@@ -69,7 +66,44 @@ static tt_status set_params(run *r, int64_t tokens, tt_err *e)
     return s ? s : tt_params_set(p, tt_param_find("cache"), (double)z->cache, e);
 }
 
-static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
+static tt_status set_inserting(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e)
+{
+    (void)z, (void)tokens, (void)e;
+    p->stopping_threshold = 1; /* to the end of the room */
+    return TT_OK;
+}
+
+static tt_status set_sequential(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e)
+{
+    (void)z, (void)tokens, (void)p, (void)e;
+    return TT_OK;
+}
+
+static void sequential_step(const tt_params *p, int64_t *rows, int64_t *recurrences)
+{
+    *rows = 1;
+    *recurrences = p->recurrence;
+}
+
+static tt_status set_wave(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e)
+{
+    (void)z, (void)tokens;
+    return tt_params_set(p, tt_param_find("freeze_strategy"), TT_FREEZE_FIXED, e);
+}
+
+/* A position is open until it has had all recurrences. */
+static void wave_step(const tt_params *p, int64_t *rows, int64_t *recurrences)
+{
+    *rows = p->recurrence / p->inner_recurrence + 2;
+    *recurrences = p->inner_recurrence;
+}
+
+static const kind masked = {"low_confidence", set_masked, NULL};
+static const kind inserting = {"insertion", set_inserting, NULL};
+static const kind recurrent[] = {{"recurrent", set_sequential, sequential_step},
+                                 {"forcing", set_wave, wave_step}};
+
+static tt_status open_run(run *r, const kind *k, int64_t streams, int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
     size_t columns = (size_t)(z->prompt + tokens);
@@ -82,7 +116,8 @@ static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
         return tt_fail(e, TT_ENOMEM, "no memory for %lld jobs", (long long)streams);
     memset(r->open + z->prompt, 1, (size_t)tokens);
     r->spec = (tt_job_spec){.model = r->b->served,
-                            .sampler = sampler_of(r->b),
+                            .sampler = tt_sampler_find(k->sampler),
+                            .params = r->b->served->defaults,
                             .id = r->id,
                             .open = r->open,
                             .columns = (int32_t)columns,
@@ -90,7 +125,7 @@ static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
                             .samples = 1,
                             .wake = post,
                             .wake_arg = &r->ended};
-    return set_params(r, tokens, e);
+    return k->set(z, tokens, &r->spec.params, e);
 }
 
 static tt_status submit(run *r, int64_t i, tt_err *e)
@@ -141,14 +176,14 @@ static tt_status collect(const run *r, outcome *out, tt_err *e)
     return s;
 }
 
-static tt_status generate(tt_bench *b, int64_t streams, int64_t tokens, const char *what,
-                          outcome *out, tt_err *e)
+static tt_status generate(tt_bench *b, const kind *k, int64_t streams, int64_t tokens,
+                          const char *what, outcome *out, tt_err *e)
 {
     run r = {.b = b};
     tt_engine_stats before, after;
     tt_engine_get_stats(b->engine, &before);
     *out = (outcome){0};
-    tt_status s = open_run(&r, streams, tokens, e);
+    tt_status s = open_run(&r, k, streams, tokens, e);
     int64_t begin = tt_now_ns(), started = 0;
     while (started < streams && !s)
         if (!(s = submit(&r, started, e)))
@@ -166,17 +201,42 @@ static tt_status generate(tt_bench *b, int64_t streams, int64_t tokens, const ch
     return s;
 }
 
+/* Tokens per second of recurrent depth that weights, keys and values allow at most, once prompts
+ * are read: every step makes a token of each stream. 0: not known. */
+static double most_per_second(const tt_bench *b, const kind *k, int64_t streams)
+{
+    const tt_model_info *i = &b->model->info;
+    const tt_bench_sizes *z = &b->sizes;
+    int64_t rows, recurrences;
+    k->step(&b->served->defaults, &rows, &recurrences);
+    int64_t outer = i->layer_weights - i->recurrence * i->core_weights;
+    double weights = (double)(outer + recurrences * i->core_weights);
+    double head = (double)i->vocab * (double)i->width;
+    double column = 2.0 * (double)(i->kv_heads * i->head_dim) * (double)tt_dtype_size(i->act) *
+                    (double)(i->layers - i->core_layers + recurrences * i->core_layers);
+    double bytes = i->bytes_per_weight * (weights + head) +
+                   (double)streams * column * ((double)z->prompt + (double)z->tokens / 2);
+    double flops = 2 * (weights + head) * (double)(streams * rows);
+    tt_bench_floor f = tt_bench_floor_of(b, bytes, flops);
+    double seconds = f.memory > f.arithmetic ? f.memory : f.arithmetic;
+    return seconds > 0 ? (double)streams / seconds : 0;
+}
+
 /* beyond: bytes of memory that are neither model nor stores. */
-static void print(tt_bench *b, int64_t streams, const outcome *o, size_t beyond)
+static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o, size_t beyond)
 {
     const tt_bench_sizes *z = &b->sizes;
     double tokens = (double)(streams * z->tokens), passes = (double)o->passes;
     tt_bench_say(b, NULL);
-    fprintf(b->out, "%10lld %9.3f %10.1f %10.1f %9.1f %8lld %9.3f %9.1f %8.2f %9.1f %9.1f\n",
+    fprintf(b->out, "%10lld %9.3f %10.1f %10.1f %9.1f %8lld %9.3f %9.1f %8.2f %9.1f %9.1f",
             (long long)streams, o->seconds, tokens / o->seconds,
             (double)z->tokens / o->mean_ms * 1e3, o->mean_ms, (long long)o->passes,
             o->pass_seconds * 1e3 / passes, (double)o->rows / passes, (double)z->tokens / o->nfe,
             100 * (1 - o->pass_seconds / o->seconds), (double)beyond * 1e-6);
+    double most = k->step ? most_per_second(b, k, streams) : 0;
+    if (most > 0)
+        fprintf(b->out, " %10.1f %6.2f", most, most / (tokens / o->seconds));
+    fprintf(b->out, "\n");
     fflush(b->out);
     tt_json *w = &b->json;
     tt_json_open(w, '{');
@@ -190,10 +250,12 @@ static void print(tt_bench *b, int64_t streams, const outcome *o, size_t beyond)
     tt_json_float_member(w, "pass_rows", (double)o->rows / passes);
     tt_json_float_member(w, "tokens_per_forward", (double)z->tokens / o->nfe);
     tt_json_int_member(w, "beyond_bytes", (int64_t)beyond);
+    if (most > 0)
+        tt_json_float_member(w, "most_tokens_per_s", most);
     tt_json_close(w, '}');
 }
 
-static tt_status one(tt_bench *b, int64_t streams, tt_err *e)
+static tt_status one(tt_bench *b, const kind *k, int64_t streams, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     int64_t warm = z->tokens < z->block ? z->tokens : z->block;
@@ -201,43 +263,92 @@ static tt_status one(tt_bench *b, int64_t streams, tt_err *e)
     char what[64];
     snprintf(what, sizeof what, "%lld generations", (long long)streams);
     tt_bench_say(b, "%s", what);
-    int64_t stored = z->cache == TT_CACHE_NONE ? 0 : streams * (z->prompt + z->tokens);
-    tt_status s = generate(b, streams, warm, what, &o, e); /* one block, not counted */
+    bool stores = k->step || z->cache != TT_CACHE_NONE;
+    int64_t stored = stores ? streams * (z->prompt + z->tokens) : 0;
+    tt_status s = generate(b, k, streams, warm, what, &o, e); /* one block, not counted */
     if (!s)
-        s = generate(b, streams, z->tokens, what, &o, e);
+        s = generate(b, k, streams, z->tokens, what, &o, e);
     if (!s)
-        print(b, streams, &o, tt_bench_note_memory(b, stored));
+        print(b, k, streams, &o, tt_bench_note_memory(b, stored));
     return s ? tt_context(e, s, "%s", what) : TT_OK;
+}
+
+static tt_status table(tt_bench *b, const kind *k, tt_err *e)
+{
+    const tt_bench_sizes *z = &b->sizes;
+    tt_status s = TT_OK;
+    fprintf(b->out, "%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s%s\n", "streams", "seconds",
+            "tok/s", "a stream", "ms each", "passes", "ms a pass", "rows", "tok/fwd", "between %",
+            "MB more", k->step ? "       most  ratio" : "");
+    tt_json_open_member(&b->json, "runs", '[');
+    for (int i = 0; i < z->streams.n && !s; i++)
+        s = one(b, k, z->streams.v[i], e);
+    tt_json_close(&b->json, ']');
+    return s;
+}
+
+static void put_sizes(tt_bench *b, const kind *k)
+{
+    tt_json_text_member(&b->json, "sampler", k->sampler);
+    tt_json_int_member(&b->json, "prompt", b->sizes.prompt);
+    tt_json_int_member(&b->json, "tokens", b->sizes.tokens);
+}
+
+static tt_status measure_masked(tt_bench *b, tt_err *e)
+{
+    const tt_bench_sizes *z = &b->sizes;
+    fprintf(b->out,
+            "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
+            "%s\n", (long long)z->tokens, (long long)z->prompt, (long long)z->block,
+            (long long)z->tokens_per_step, tt_cache_names[z->cache]);
+    tt_json_open_member(&b->json, "generation", '{');
+    put_sizes(b, &masked);
+    tt_json_int_member(&b->json, "block", z->block);
+    tt_json_int_member(&b->json, "tokens_per_step", z->tokens_per_step);
+    tt_json_text_member(&b->json, "cache", tt_cache_names[z->cache]);
+    tt_status s = table(b, &masked, e);
+    tt_json_close(&b->json, '}');
+    return s;
+}
+
+static tt_status measure_inserting(tt_bench *b, tt_err *e)
+{
+    fprintf(b->out, "\ngeneration of %lld tokens behind %lld, inserted one a step\n",
+            (long long)b->sizes.tokens, (long long)b->sizes.prompt);
+    tt_json_open_member(&b->json, "generation", '{');
+    put_sizes(b, &inserting);
+    tt_status s = table(b, &inserting, e);
+    tt_json_close(&b->json, '}');
+    return s;
+}
+
+static tt_status measure_recurrent(tt_bench *b, const kind *k, tt_err *e)
+{
+    int64_t rows, recurrences;
+    k->step(&b->served->defaults, &rows, &recurrences);
+    fprintf(b->out,
+            "\ngeneration of %lld tokens behind %lld, sampler %s: %lld recurrences of %lld rows "
+            "for a token\n", (long long)b->sizes.tokens, (long long)b->sizes.prompt, k->sampler,
+            (long long)recurrences, (long long)rows);
+    tt_json_open_member(&b->json, k->sampler, '{');
+    put_sizes(b, k);
+    tt_json_int_member(&b->json, "recurrences", recurrences);
+    tt_status s = table(b, k, e);
+    tt_json_close(&b->json, '}');
+    return s;
 }
 
 tt_status tt_bench_generation(tt_bench *b, tt_err *e)
 {
-    const tt_bench_sizes *z = &b->sizes;
-    tt_status s = TT_OK;
-    const tt_sampler *sampler = sampler_of(b);
-    if ((sampler->needs & b->served->info.kinds) != sampler->needs) {
-        fprintf(b->out, "\ngeneration: none, sampler low_confidence does not suit the model\n");
-        return TT_OK;
+    uint32_t kinds = b->served->info.kinds;
+    if (kinds & TT_KIND_RECURRENT) {
+        tt_status s = measure_recurrent(b, &recurrent[0], e);
+        return s ? s : measure_recurrent(b, &recurrent[1], e);
     }
-    if (sampler->inserts)
-        fprintf(b->out, "\none token a step, by insertion");
-    fprintf(b->out,
-            "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
-            "%s\n%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s\n",
-            (long long)z->tokens, (long long)z->prompt, (long long)z->block,
-            (long long)z->tokens_per_step, tt_cache_names[z->cache], "streams", "seconds", "tok/s",
-            "a stream", "ms each", "passes", "ms a pass", "rows", "tok/fwd", "between %",
-            "MB more");
-    tt_json_open_member(&b->json, "generation", '{');
-    tt_json_int_member(&b->json, "prompt", z->prompt);
-    tt_json_int_member(&b->json, "tokens", z->tokens);
-    tt_json_int_member(&b->json, "block", z->block);
-    tt_json_int_member(&b->json, "tokens_per_step", z->tokens_per_step);
-    tt_json_text_member(&b->json, "cache", tt_cache_names[z->cache]);
-    tt_json_open_member(&b->json, "runs", '[');
-    for (int i = 0; i < z->streams.n && !s; i++)
-        s = one(b, z->streams.v[i], e);
-    tt_json_close(&b->json, ']');
-    tt_json_close(&b->json, '}');
-    return s;
+    if (kinds & TT_KIND_INSERTION)
+        return measure_inserting(b, e);
+    if (tt_sampler_fits(tt_sampler_find(masked.sampler), kinds))
+        return measure_masked(b, e);
+    fprintf(b->out, "\ngeneration: none, sampler %s does not suit the model\n", masked.sampler);
+    return TT_OK;
 }

@@ -400,6 +400,7 @@ static void attention_agrees_with_the_twin(void **state)
         attention_of(4, 2, 64);
         attention_of(4, 1, 16);
         attention_of(2, 1, 80);
+        attention_of(5, 5, 96);
         attention_of(3, 1, 17);
         attention_of(2, 2, 256);
     });

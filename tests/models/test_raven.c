@@ -104,9 +104,36 @@ typedef struct {
     size_t size;
 } image;
 
+static void add_floats(tt_buf *head, tt_buf *data, const char *name, const char *shape, int n,
+                       float value)
+{
+    char line[300];
+    size_t begin = data->size;
+    for (int i = 0; i < n; i++)
+        tt_buf_add(data, (const char *)&value, sizeof value);
+    snprintf(line, sizeof line, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":"
+             "[%zu,%zu]}", name, shape, begin, data->size);
+    tt_buf_puts(head, line);
+}
+
+/* A decider that always says sigmoid(z). */
+static void add_decider(tt_buf *head, tt_buf *data, float z)
+{
+    add_floats(head, data, "exit_decider.logits.weight", "40,3", 120, 0);
+    add_floats(head, data, "exit_decider.logits.bias", "40", 40, 0);
+    add_floats(head, data, "exit_decider.input.weight", "1,80", 80, 0);
+    add_floats(head, data, "exit_decider.input.bias", "1", 1, 0);
+    add_floats(head, data, "exit_decider.middle.weight", "1,1", 1, 0);
+    add_floats(head, data, "exit_decider.middle.bias", "1", 1, 0);
+    add_floats(head, data, "exit_decider.norm.weight", "1", 1, 1);
+    add_floats(head, data, "exit_decider.norm.bias", "1", 1, 0);
+    add_floats(head, data, "exit_decider.output.weight", "1,1", 1, 0);
+    add_floats(head, data, "exit_decider.output.bias", "1", 1, z);
+}
+
 /* A safetensors file of the golden model's tensors, one left out, matrices as 8-bit rows or as the
- * float32 numbers those stand for. */
-static image rewrite(const char *leave_out, bool narrow)
+ * float32 numbers those stand for; with a decider unless decides is NAN. */
+static image rewrite(const char *leave_out, bool narrow, float decides)
 {
     tt_buf head = {0}, data = {0};
     tt_tensor t;
@@ -153,6 +180,8 @@ static image rewrite(const char *leave_out, bool narrow)
         free(scale);
         free(small);
     }
+    if (!isnan(decides))
+        add_decider(&head, &data, decides);
     tt_buf_puts(&head, "}");
     while (head.size % 8)
         tt_buf_puts(&head, " ");
@@ -175,7 +204,7 @@ static void a_missing_tensor_is_named(void **state)
         "transformer.prelude.1.norm_4.weight", "transformer.core_block.3.attn.qk_bias",
         "transformer.coda.0.mlp.proj.weight", "transformer.core_block.0.attn.Wqkv.weight"};
     for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
-        image f = rewrite(needed[i], false);
+        image f = rewrite(needed[i], false, NAN);
         tt_weights *w;
         tt_config *c;
         tt_model *m;
@@ -232,7 +261,7 @@ static void eight_bit_rows_are_the_numbers_they_stand_for(void **state)
 {
     (void)state;
     float wide[N * VOCAB], narrow[N * VOCAB];
-    image a = rewrite(NULL, false), b = rewrite(NULL, true);
+    image a = rewrite(NULL, false, NAN), b = rewrite(NULL, true, NAN);
     logits_of(&a, wide);
     logits_of(&b, narrow);
     for (int i = 0; i < N * VOCAB; i++)
@@ -241,6 +270,36 @@ static void eight_bit_rows_are_the_numbers_they_stand_for(void **state)
                      wide[i]);
     free(a.bytes);
     free(b.bytes);
+}
+
+static void a_decider_that_came_along_ends_recurrences(void **state)
+{
+    (void)state;
+    static const float says[] = {-3, 3}; /* 0.05, 0.95 */
+    for (int i = 0; i < 2; i++) {
+        image f = rewrite(NULL, false, says[i]);
+        tt_weights *w;
+        tt_config *c;
+        tt_model *m;
+        tt_err e = {0};
+        float logits[N * VOCAB];
+        tt_exit_check check[7];
+        tt_depth d = {.recurrences = 7, .exit = tt_exit_find("learned"), .exit_threshold = 0.9,
+                      .exit_first = 1, .exit_every = 2, .check = check};
+        assert_int_equal(tt_weights_open_memory(&w, f.bytes, f.size, &e), TT_OK);
+        if (open_with(w, "\"bias\"", "\"bias\"", TT_WEIGHTS_F32, &c, &m, &e))
+            fail_msg("%s", e.text);
+        assert_true(m->info.kinds & TT_KIND_DECIDES);
+        if (run_pass(m, NULL, 0, N, &d, logits, &e))
+            fail_msg("%s", e.text);
+        assert_int_equal(d.ran, i ? 7 : 2);
+        assert_int_equal(d.checks, i ? 3 : 1);
+        assert_float_equal(check[0].value, 1 / (1 + exp(-(double)says[i])), 1e-6);
+        tt_model_close(m);
+        tt_config_close(c);
+        tt_weights_close(w);
+        free(f.bytes);
+    }
 }
 
 static tt_model *open_golden(tt_config **c)
@@ -444,6 +503,7 @@ int main(void)
         cmocka_unit_test(entries_are_written_in_turn_or_anchored),
         cmocka_unit_test(kept_states_go_on),
         cmocka_unit_test(a_decider_computes_what_it_says),
+        cmocka_unit_test(a_decider_that_came_along_ends_recurrences),
     };
     return cmocka_run_group_tests_name("raven", tests, setup, teardown);
 }

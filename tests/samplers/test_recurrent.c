@@ -1,9 +1,9 @@
 /* Samplers of recurrent depth, on the small trained model of the reference vectors.
  *
  * What can go wrong: a text that depends on how it is decoded, on the batch, or on the wave's
- * limits; a frozen token that changes; a wave that never ends, or feeds what nobody asked for; given
- * columns written over; states taken from the wrong column once the wave is longer than what is
- * kept; parameters that cannot be. */
+ * limits; a frozen token that changes; a wave that never ends, or feeds what nobody asked for;
+ * given columns written over; states taken from the wrong column once the wave is longer than what
+ * is kept; parameters that cannot be. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -319,6 +319,58 @@ static void rules_of_columns_hold(void **state)
     drop(r);
 }
 
+/* What a backend that records passes has, but for recording. */
+static int passes;
+static int64_t round_up(const tt_stream *s, int64_t rows)
+{
+    (void)s;
+    return (rows + 7) / 8 * 8;
+}
+static tt_status begin_pass(tt_stream *s, const int64_t *key, int n, tt_err *e)
+{
+    (void)s, (void)key, (void)n, (void)e;
+    passes++;
+    return TT_OK;
+}
+static tt_status end_pass(tt_stream *s, tt_status so_far, tt_err *e)
+{
+    (void)s, (void)e;
+    return so_far;
+}
+
+static void padding_changes_nothing(void **state)
+{
+    (void)state;
+    const char *const sampler[] = {"forcing", "recurrent", "self_speculative", "forcing"};
+    const char *const *set[] = {SET("state_noise_mixing", "0.2"), SET("recurrence", "4"),
+                                SET("draft_recurrence", "4"),
+                                SET("freeze_strategy", "latent-acceleration-2", "headway", "2")};
+    request *plain[4], *padded[4];
+    for (int i = 0; i < 4; i++)
+        finish(plain[i] = ask(sampler[i], 3 + i, 3, 4, set[i]), 400);
+    stream->op.bucket = round_up;
+    stream->op.pass_begin = begin_pass;
+    stream->op.pass_end = end_pass;
+    for (int i = 0; i < 4; i++)
+        padded[i] = ask(sampler[i], 3 + i, 3, 4, set[i]);
+    for (int turn = 0; turn < 400; turn++)
+        for (int i = 0; i < 4; i += 2) /* two and two of a kind or not */
+            step(padded + i, 2);
+    stream->op.bucket = NULL;
+    stream->op.pass_begin = NULL;
+    stream->op.pass_end = NULL;
+    assert_true(passes > 40);
+    for (int i = 0; i < 4; i++) {
+        same_text(plain[i], padded[i]);
+        assert_memory_equal(plain[i]->run.seq.logprob, padded[i]->run.seq.logprob,
+                            COLUMNS * sizeof(float));
+        assert_memory_equal(plain[i]->run.seq.recurrences, padded[i]->run.seq.recurrences,
+                            COLUMNS * sizeof(int32_t));
+        drop(plain[i]);
+        drop(padded[i]);
+    }
+}
+
 static void recurrences_are_counted(void **state)
 {
     (void)state;
@@ -381,6 +433,7 @@ int main(void)
         cmocka_unit_test(the_wave_stays_on_the_canvas),
         cmocka_unit_test(given_columns_stay),
         cmocka_unit_test(rules_of_columns_hold),
+        cmocka_unit_test(padding_changes_nothing),
         cmocka_unit_test(recurrences_are_counted),
         cmocka_unit_test(what_cannot_be_is_refused_by_name),
     };

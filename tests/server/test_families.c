@@ -214,6 +214,69 @@ static void mdlm_draws_by_default_and_fills_holes(void **state)
     tt_engine_close(g);
 }
 
+/* Prompts of other lengths, samplers and recurrences at the same time: the tokens are those of each
+ * alone; a step says what stands and how often every column was refined. */
+static void recurrent_depth_goes_side_by_side(void **state)
+{
+    (void)state;
+    enum { JOBS = 6, COLUMNS = 30 };
+    static const char *const sampler[] = {"forcing", "recurrent", "self_speculative"};
+    tt_engine *g = open_engine();
+    tt_err e = {0};
+    if (tt_engine_add_model(g, "depth", "tests/golden/recurrent-depth/model", TT_WEIGHTS_F32,
+                            NULL, NULL, &e))
+        fail_msg("%s", e.text);
+    const tt_served *m = tt_engine_find(g, "depth");
+    assert_string_equal(m->sampler->name, "forcing");
+    assert_int_equal(m->defaults.recurrence, 8); /* the model's own */
+    int32_t id[JOBS][COLUMNS], alone[JOBS][COLUMNS], last;
+    uint8_t open[JOBS][COLUMNS];
+    tt_job_spec s[JOBS];
+    tt_job *job[JOBS];
+    for (int i = 0; i < JOBS; i++) {
+        for (int c = 0; c < COLUMNS; c++) {
+            id[i][c] = (7 * i + 3 * c) % 64;
+            open[i][c] = c >= 4 + i;
+        }
+        s[i] = (tt_job_spec){.model = m, .sampler = tt_sampler_find(sampler[i % 3]),
+                             .params = m->defaults, .id = id[i], .open = open[i],
+                             .columns = COLUMNS, .prompt = 4 + i, .samples = 1, .seed = 5,
+                             .log = true};
+        s[i].params.recurrence = 6 + i % 2;
+        s[i].params.temperature = i > 2 ? 0.8 : 0;
+        assert_int_equal(run(g, &s[i], alone[i], &last), TT_FINISH_LENGTH);
+    }
+    for (int i = 0; i < JOBS; i++)
+        assert_int_equal(tt_engine_submit(g, &s[i], &job[i], NULL, &e), TT_OK);
+    for (int i = 0; i < JOBS; i++) {
+        uint64_t seen = 0;
+        tt_view v = {0};
+        while (!tt_job_finished(job[i])) {
+            tt_job_wait(job[i], &seen, 1000);
+            tt_job_view(job[i], 0, &v);
+            seen = v.version;
+        }
+        tt_job_view(job[i], 0, &v);
+        assert_memory_equal(v.id, alone[i], sizeof alone[i]);
+        assert_int_equal(v.unsettled, 0);
+        assert_true(v.depth.core_passes > 0 && v.depth.core_rows >= v.depth.core_passes);
+        for (int c = 0; c < COLUMNS - 1; c++)
+            assert_true(v.recurrences[c] > 0);
+        bool drafts = false;
+        for (size_t k = 0; k < v.changes; k++)
+            drafts |= v.change[k].draft;
+        assert_int_equal(drafts, i % 3 == 0);
+        tt_view_free(&v);
+        tt_job_release(job[i]);
+    }
+    static const int32_t guess[COLUMNS] = {0};
+    s[2].draft = guess;
+    tt_job *j;
+    assert_int_equal(tt_engine_submit(g, &s[2], &j, NULL, &e), TT_EINVAL);
+    assert_string_equal(e.param, "prediction");
+    tt_engine_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +284,7 @@ int main(void)
         cmocka_unit_test(the_tokenizers_mask_is_taken),
         cmocka_unit_test(block_diffusion_gives_the_reference_answer),
         cmocka_unit_test(mdlm_draws_by_default_and_fills_holes),
+        cmocka_unit_test(recurrent_depth_goes_side_by_side),
     };
     return cmocka_run_group_tests_name("families", tests, NULL, NULL);
 }

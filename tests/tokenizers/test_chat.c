@@ -14,6 +14,10 @@
 #define HEADERS                         \
     SPECIAL(302, "<|start_header_id|>") \
     "," SPECIAL(303, "<|end_header_id|>") "," SPECIAL(304, "<|eot_id|>")
+#define TURNS                                                         \
+    SPECIAL(311, "<|begin_text|>")                                    \
+    "," SPECIAL(312, "<|begin_header|>")                              \
+    "," SPECIAL(313, "<|end_header|>") "," SPECIAL(314, "<|end_turn|>")
 #define ROLES ADDED(305, "<role>") "," ADDED(306, "</role>") "," ADDED(307, "<|role_end|>")
 
 static tt_tok *open_chat(const char *file, const char *template)
@@ -121,6 +125,25 @@ static void headers_trim_their_text(void **state)
     tt_tok_close(t);
 }
 
+static void huginn_answers_by_its_name(void **state)
+{
+    (void)state;
+    tt_tok *t = open_chat(FILE_WITH(TURNS), NULL);
+    talks(find(t, "huginn"), t, ask, 1, false,
+          "<|begin_text|><|begin_header|>user<|end_header|>\n\nHi<|end_turn|>"
+          "<|begin_header|>Huginn<|end_header|>\n\n");
+    talks(find(t, "huginn"), t, talk, 3, false,
+          "<|begin_text|><|begin_header|>system<|end_header|>\n\nS<|end_turn|>"
+          "<|begin_header|>user<|end_header|>\n\nU<|end_turn|>"
+          "<|begin_header|>Huginn<|end_header|>\n\nA<|end_turn|>"
+          "<|begin_header|>Huginn<|end_header|>\n\n");
+    int32_t stop[4];
+    assert_int_equal(tt_chat_stops(find(t, "huginn"), t, stop, 4), 2); /* no end of text here */
+    assert_int_equal(stop[0], 314);
+    assert_int_equal(stop[1], 311);
+    tt_tok_close(t);
+}
+
 static void roles_have_a_system_turn_always(void **state)
 {
     (void)state;
@@ -217,6 +240,11 @@ static void templates_are_recognised_by_their_marks(void **state)
                "{% set content = \\\"<|start_header_id|>\\\" + message.role + "
                "\\\"<|end_header_id|>\\\" + message.content | trim + \\\"<|eot_id|>\\\" %}",
                "llama3");
+    recognised(FILE_WITH(TURNS),
+               "{{ bos_token }}{% for m in messages %}{% set role = \\\"Huginn\\\" %}"
+               "{{ \\\"<|begin_header|>\\\" + role + \\\"<|end_header|>\\\" + m.content | trim + "
+               "\\\"<|end_turn|>\\\" }}{% endfor %}",
+               "huginn");
     recognised(FILE_WITH(ROLES), "<role>HUMAN</role>detailed thinking off<|role_end|>", "llada2");
     tt_tok *t = open_chat(FILE_WITH(IM), NULL);
     assert_null(find(t, NULL)); /* no template is no error */
@@ -255,6 +283,7 @@ int main(void)
         cmocka_unit_test(chatml_with_and_without_its_default),
         cmocka_unit_test(a_prefill_is_left_open),
         cmocka_unit_test(headers_trim_their_text),
+        cmocka_unit_test(huginn_answers_by_its_name),
         cmocka_unit_test(roles_have_a_system_turn_always),
         cmocka_unit_test(users_cannot_forge_control_tokens),
         cmocka_unit_test(bad_turns_are_named),

@@ -37,7 +37,10 @@ start build/web/locked.log --api-key secret
 locked=$url
 start build/web/insertion.log --model tests/golden/insertion-lm/model_stopping
 inserting=$url
+start build/web/depth.log --model tests/golden/recurrent-depth/model
+depth=$url
 start build/web/server.log
 
-URL=$url LOCKED=$locked INSERTING=$inserting BROWSER=$browser OUT=build/web timeout -k 5 300 \
+URL=$url LOCKED=$locked INSERTING=$inserting DEPTH=$depth BROWSER=$browser OUT=build/web \
+    timeout -k 5 300 \
     node tests/web/test_page.mjs

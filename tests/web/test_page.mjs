@@ -134,6 +134,36 @@ test('a guide that is open is used by the sampler that needs one', async page =>
   check((await canvasText(page)).includes('God created'), `it says ${await canvasText(page)}`);
 });
 
+test('a wave of states freezes from left to right', async page => {
+  await page.goto(`${process.env.DEPTH}/#prompt=${encodeURIComponent('24 27 31 34 38 41 ')}` +
+    '&max_tokens=40&seed=3&exit_threshold=0.0005&inner_recurrence=2');
+  await page.waitForSelector('.server.up');
+  await page.click('#go');
+  await page.waitForFunction(() => document.querySelector('#stat-end').textContent !== '–');
+  const last = Number(await page.getAttribute('#scrub', 'max'));
+  let before = 0, wide = 0;
+  for (let n = 1; n <= last; n++) {
+    await page.evaluate(k => {
+      const s = document.querySelector('#scrub');
+      s.value = k;
+      s.dispatchEvent(new Event('input'));
+    }, n);
+    const bars = await page.$$eval('#wave rect', all => all.map(r => r.classList.contains('draft')));
+    const frozen = bars.indexOf(true) < 0 ? bars.length : bars.indexOf(true);
+    check(frozen >= before, `frozen positions went from ${before} to ${frozen} at frame ${n}`);
+    check(bars.slice(frozen).every(draft => draft), `an open position left of a frozen one: ${bars}`);
+    before = frozen;
+    if (bars.length - frozen > wide) {
+      wide = bars.length - frozen;
+      await shot(page, 'wave');
+    }
+  }
+  check(before === 40, `${before} positions stand in the end`);
+  check(wide > 2, `the wave was ${wide} positions at most`);
+  check(/\b40 frozen after [\d.]+ recurrences/.test(await page.textContent('#wave-says')), 'no count');
+  check(/45 48 52 55/.test(await page.textContent('#canvas')), await page.textContent('#canvas'));
+});
+
 test('a sampler that was chosen stays', async page => {
   await open(page);
   await page.fill('#prompt', 'a [[2]]');

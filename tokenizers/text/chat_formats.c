@@ -27,10 +27,15 @@
         .stop = {"<|eot_id|>", (end)},                                                    \
     }
 
+#define BETWEEN(role)                                                \
+    {                                                                \
+        "<|begin_header|>" role "<|end_header|>\n\n", "<|end_turn|>" \
+    }
+
 #define QWEN25_SYSTEM "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 #define QWEN2_SYSTEM  "You are a helpful assistant."
 
-enum { F_CHATML, F_QWEN2, F_QWEN25, F_DREAM, F_LLADA, F_LLADA2, F_LLAMA3, FORMATS };
+enum { F_CHATML, F_QWEN2, F_QWEN25, F_DREAM, F_LLADA, F_LLADA2, F_LLAMA3, F_HUGINN, FORMATS };
 
 static const tt_chat_format formats[FORMATS] = {
     [F_CHATML] = CHATML("chatml", NULL),
@@ -53,10 +58,23 @@ static const tt_chat_format formats[FORMATS] = {
             .control = {"<role>", "</role>", "<|role_end|>"},
             .stop = {"<|role_end|>", "<|endoftext|>"},
         },
+    /* Huginn: who answers has the model's name. */
+    [F_HUGINN] =
+        {
+            .name = "huginn",
+            .prefix = "<|begin_text|>",
+            .trim = true,
+            .system = BETWEEN("system"),
+            .user = BETWEEN("user"),
+            .assistant = BETWEEN("Huginn"),
+            .control = {"<|begin_text|>", "<|begin_header|>", "<|end_header|>", "<|end_turn|>"},
+            .stop = {"<|end_turn|>", "<|end_text|>", "<|begin_text|>"},
+        },
 };
 
 static const char *const names[FORMATS + 1] = {"chatml", "qwen2",  "qwen2.5", "dream",
-                                               "llada",  "llada2", "llama3",  NULL};
+                                               "llada",  "llada2", "llama3",  "huginn",
+                                               NULL};
 
 const char *const *tt_chat_names(void)
 {
@@ -145,6 +163,10 @@ static tt_status recognise(const tt_chat_format **out, const tt_tok *t, tt_err *
         !HAS_ANY(tpl, "Cutting Knowledge", "<|image|>")) {
         bool llada = tt_tok_id(t, "<|startoftext|>") >= 0;
         *out = &formats[llada ? F_LLADA : F_LLAMA3];
+        return TT_OK;
+    }
+    if (HAS_ALL(tpl, "<|begin_header|>", "<|end_header|>", "<|end_turn|>", "Huginn", "trim")) {
+        *out = &formats[F_HUGINN];
         return TT_OK;
     }
     return tt_fail(e, TT_EUNSUP, "chat_template is of no known format; it begins '%.*s'",
