@@ -533,7 +533,7 @@ static tt_status run_recorded(const run *r, tt_err *e)
     const int64_t key[] = {(int64_t)(intptr_t)g,
                            (int64_t)(intptr_t)g->space,
                            n->rows,
-                           (int64_t)(intptr_t)g->features,
+                           g->room, /* where the states are */
                            n->old,
                            n->fresh,
                            n->wants,

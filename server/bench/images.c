@@ -60,7 +60,8 @@ static tt_status open_models(run *r, const char *folder, tt_weights_mode mode, b
     const tt_layout *a = &r->g->info.layout, *c = st ? a : &r->codec->info.layout;
     if (!st && (a->tokens != c->tokens || a->codes != c->codes))
         st = tt_fail(e, TT_EFORMAT,
-                     "the generator makes %d tokens of %d codes, its codec has %d of %d", a->tokens, a->codes, c->tokens, c->codes);
+                     "the generator makes %d tokens of %d codes, its codec has %d of %d", a->tokens,
+                     a->codes, c->tokens, c->codes);
     return st;
 }
 
