@@ -316,7 +316,9 @@ static tt_status check_device(tt_stream *s, tt_err *e)
     if (!st)
         st = TT_BIND_NEED(s, gate_add, e);
     if (!st)
-        st = TT_BIND_NEED(s, gelu, e);
+        st = TT_BIND_NEED(s, gate_adaln, e);
+    if (!st)
+        st = TT_BIND_NEED(s, linear_gelu, e);
     if (!st)
         st = TT_BIND_NEED(s, gelu_erf, e);
     return st ? st : TT_BIND_NEED(s, scatter, e);
@@ -566,5 +568,6 @@ const tt_generator_def tt_generator_enat = {
     .fork = enat_fork,
     .drop = enat_drop,
     .step_bytes = tt_enat_step_bytes,
+    .work = tt_enat_work,
     .state_size = sizeof(tt_enat_state),
 };

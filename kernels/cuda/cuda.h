@@ -196,6 +196,8 @@ tt_op_multiply tt_cuda_multiply;
 tt_op_layernorm tt_cuda_layernorm;
 tt_op_unit tt_cuda_unit;
 tt_op_gelu_erf tt_cuda_gelu_erf;
+tt_op_linear_gelu tt_cuda_linear_gelu;
+tt_op_gate_adaln tt_cuda_gate_adaln;
 tt_op_scatter tt_cuda_scatter;
 tt_op_conv3x3 tt_cuda_conv3x3;
 tt_op_group_norm tt_cuda_group_norm;
@@ -218,6 +220,7 @@ typedef struct {
     const tt_matrix *w;
     bool add;       /* y += */
     bool glu;       /* y = silu(even runs) * odd runs */
+    bool gelu;      /* of the sum with its bias */
     bool narrow;    /* x and y are bfloat16 though the weights are float32 */
     bool wide;      /* y is float32 whatever the activations are (logits) */
     const void *x8; /* e4m3 activations and their scales instead of x */
