@@ -153,6 +153,7 @@ typedef struct tt_sampler {
     bool reads;          /* fills nothing: scores or encodes a canvas (samplers/read.h) */
     uint32_t caches;     /* 1 << TT_CACHE_*: values of `cache` it works with; 0: no cache */
     tt_cache_kind best_cache; /* what `auto` chooses */
+    bool short_block;    /* is defined for a last block shorter than the others */
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */
@@ -192,8 +193,14 @@ bool tt_sampler_takes(const tt_sampler *s, const tt_param *p, int choice);
 tt_cache_kind tt_sampler_cache(const tt_sampler *s, const tt_params *p);
 /* TT_EINVAL naming the parameter when the sampler cannot work with the cache asked for. */
 tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e);
-/* Length of blocks: the parameter, or all that follows the prompt when it is 0 or larger. */
+/* Length of blocks: the parameter, or all that follows the prompt when it is 0 or larger. Where it
+ * does not divide what follows, the last block is short. */
 int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
+/* TT_EINVAL when a request asks for blocks that do not divide what follows its prompt, which the
+ * released samplers refuse. A model's default may leave a short last block, as may infilling
+ * (prompt = 0) and samplers that are defined for one. */
+tt_status tt_block_check(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt,
+                         tt_err *e);
 /* Columns of the store it needs; 0: none. */
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
 /* What it keeps per column between passes. */

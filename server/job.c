@@ -44,7 +44,8 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
     }
     if (!open && !s->sampler->reads)
         return tt_fail_param(e, "max_tokens", "invalid_value", "nothing is to be filled");
-    return TT_OK;
+    return s->sampler->reads ? TT_OK
+                             : tt_block_check(s->sampler, &s->params, s->columns, s->prompt, e);
 }
 
 static tt_status check_ids(const tt_job_spec *s, const int32_t *id, int32_t n, const char *param,

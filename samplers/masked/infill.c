@@ -90,6 +90,7 @@ const tt_sampler tt_sampler_infill = {
     .summary = "fill holes anywhere, most confident first, at the pace of the noise schedule",
     .source = "dllm library, infilling and sampling rules (linear schedule)",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .short_block = true,
     .state_size = sizeof(state),
     .params = params,
     .open = in_open,

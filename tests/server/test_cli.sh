@@ -202,6 +202,7 @@ expect 'a guide does not write' 1 . $g -m tutti-text-guide
 # --- inspect and doctor ---
 expect 'inspect' 0 'LLaDAModelLM' "$tutti" inspect $model
 expect 'inspect names the tokenizer' 0 'tokenizer  *byte-level\|tokenizer  *[A-Za-z]' "$tutti" inspect $model
+expect 'inspect reads generation_config.json' 0 'sampler threshold, blocks of 8' "$tutti" inspect $model
 expect 'inspect --tensors' 0 'model.transformer' "$tutti" inspect --tensors $model
 expect 'inspect --list' 0 'low_confidence' "$tutti" inspect --list
 expect 'inspect nothing' 64 'give a model' "$tutti" inspect
