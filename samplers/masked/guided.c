@@ -10,7 +10,14 @@
  *   topk_relative   that, and p[d] >= guide_ratio * max p
  *
  * The guide's store holds columns before the last committed one; each turn feeds it from there.
- * With cache = free the diffusion model computes the prompt's columns in the first turn only. */
+ * With cache = free the diffusion model computes the prompt's columns in the first turn only.
+ *
+ * The two passes of a turn cannot overlap: the guide reads the drafts of this turn, and the next
+ * draft depends on how many of them it accepts. Turns of different requests are independent, and
+ * those that wait for the same model share one pass. Running the two models side by side on two
+ * streams would need the requests split into halves that take turns, so that every pass has half
+ * the rows and each model's weights are read twice as often: at the few rows of such passes that
+ * is what their time consists of. */
 #include <math.h>
 #include <string.h>
 

@@ -208,6 +208,10 @@ static const tt_field extension[] = {
     READ("kind", EM, TEXT, 0, 0, "with k: query (default) or passage, as the instruction calls it"),
     READ("outputs", EM, TEXTS, 0, 2,
          "with k: dense (default), sparse (weights of the text's own words), or both"),
+    READ("wording", ENC, OBJECT, 0, 0,
+         "with k: what the model is told, as its checkpoint was trained: {\"system\", \"query\", "
+         "\"passage\", \"start\"}; {text} stands for the text in query and passage, {k} for the "
+         "number of words; start is the beginning of the answer"),
     READ("sparse_top", EM, INT, 1, 1024, "with k: most weights of a sparse vector, default 128"),
     READ("k_query", RR | SC, INT, 1, 32, "vectors of the query, default k"),
     READ("k_passage", RR | SC, INT, 1, 32, "vectors of each document, default k"),

@@ -63,6 +63,7 @@ void tt_fit_free(tt_fit *f)
         free(s->score);
         tt_ids_free(&s->ids);
         tt_positions_free(&s->positions);
+        tt_ids_free(&s->predicted);
     }
     drop_probes(f);
     tt_view_free(&f->view);
@@ -256,6 +257,8 @@ static tt_status add_hole(tt_gen *g, tt_canvas *c, int i, tt_err *e)
     tt_status st = tt_canvas_add_hole(g, c, s->max, s->id, "segments", e);
     if (!st)
         st = tt_positions_apply(&s->positions, c, begin, (int32_t)s->max, e);
+    if (!st)
+        st = tt_canvas_predict(c, &s->predicted, e);
     return st ? st
               : tt_canvas_ban(c, begin, begin + (int32_t)(itself ? s->min : s->max),
                               g->model->stop_id, g->model->stop_ids, e);
@@ -282,7 +285,8 @@ static tt_status make_canvas(tt_gen *g, tt_err *e)
     for (int i = 0; i < f->slots && !s; i++)
         s = f->slot[i].hole && !f->slot[i].choices ? add_hole(g, c, i, e)
                                                   : add_text(g, c, &f->slot[i], e);
-    return s;
+    tt_ids none = {0};
+    return s || !c->holes ? s : tt_canvas_predict(c, &none, e);
 }
 
 /* Nothing is left to fill: the answer is there. */

@@ -50,6 +50,7 @@ typedef struct {
     tt_ids *choice_ids;
     int choices;
     tt_positions positions;
+    tt_ids predicted; /* of a hole: what it is expected to become */
     double *score; /* of every candidate, when it was fitted */
     int candidates, best;
     int64_t first; /* tokens of candidate 0 */

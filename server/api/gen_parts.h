@@ -69,6 +69,11 @@ typedef struct tt_owned tt_owned; /* memory that lives as long as the request */
 
 typedef enum { TT_SCORE_MONTE_CARLO, TT_SCORE_LEFT_TO_RIGHT, TT_SCORE_EXACT } tt_score_method;
 
+/* How a model is asked for the words of a text; NULL: as DiffRetriever does. */
+typedef struct {
+    const char *system, *query, *passage, *start;
+} tt_wording;
+
 /* What endpoints that read were asked for. */
 typedef struct {
     /* likelihood */
@@ -79,6 +84,7 @@ typedef struct {
     tt_pooling pool;
     bool add_end;               /* an end token behind the text */
     int32_t k_query, k_passage; /* vectors of a text; 0: pooling */
+    tt_wording wording;
     bool dense, sparse;
     int32_t sparse_top;
     bool raw; /* vectors as they are, not of length 1 */
@@ -229,7 +235,8 @@ void tt_write_chat_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_o
 tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e);
 /* The tokens of `prediction`, if there is one. */
 tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_err *e);
-/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. */
+/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. With none, the
+ * columns added since have no draft. */
 tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e);
 /* Predicted tokens that are in the answers, at their place. */
 int64_t tt_gen_accepted(const tt_gen *g);

@@ -98,7 +98,7 @@ static tt_status read_choices(tt_gen *g, const cJSON *list, const char *path, tt
 static tt_status check_hole(const cJSON *hole, const char *path, tt_err *e)
 {
     static const char *const read[] = {"id",    "max", "tokens", "min", "choices",
-                                       "force", "ban", "allow",  NULL};
+                                       "force", "ban", "allow",  "prediction", NULL};
     static const char *const later[] = {"regex", "json_schema", NULL};
     bool choices = tt_json_get(hole, "choices");
     tt_status s = tt_json_is_object(hole, path, e);
@@ -145,6 +145,23 @@ static tt_status read_id(tt_gen *g, const cJSON *hole, const char *path, int num
     return s ? s : name_hole(g, id, number, at.text, out, e);
 }
 
+static tt_status read_prediction(tt_gen *g, const cJSON *hole, const char *path, tt_slot *slot,
+                                 tt_err *e)
+{
+    const cJSON *node = tt_json_get(hole, "prediction");
+    tt_json_path at = tt_json_member(path, "prediction");
+    const char *text = NULL;
+    tt_status s = node ? tt_json_text(node, at.text, &text, e) : TT_OK;
+    if (s || !text)
+        return s;
+    if (!g->model->tok)
+        return tt_fail_param(e, at.text, "unsupported_value", "model '%s' has no tokenizer",
+                             g->model->id);
+    s = tt_tok_encode(g->model->tok, text, strlen(text), 0, &slot->predicted, e);
+    g->predicted += (int32_t)slot->predicted.count;
+    return s;
+}
+
 static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int number, tt_err *e)
 {
     const char *id = NULL;
@@ -165,6 +182,8 @@ static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int n
     s = read_length(hole, path, slot, e);
     if (!s)
         s = tt_fit_check(g, tt_json_member(path, "max").text, e);
+    if (!s)
+        s = read_prediction(g, hole, path, slot, e);
     return s ? s : tt_positions_read(g, hole, path, slot->max, &slot->positions, e);
 }
 

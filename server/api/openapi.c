@@ -258,6 +258,8 @@ static const char fixed_schemas[] =
     "text the hole ends where the model ends it'},"
     "'choices':{'type':'array','items':{'type':'string'},'minItems':1,'maxItems':256,"
     "'description':'texts of which the likeliest is taken; instead of a length'},"
+    "'prediction':{'type':'string','description':'text the hole is expected to become: where a "
+    "step would choose its token, that token is taken at once'},"
     "'force':{'$ref':'#/components/schemas/Positions'},"
     "'ban':{'$ref':'#/components/schemas/Positions'},"
     "'allow':{'$ref':'#/components/schemas/Positions'}},"

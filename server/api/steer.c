@@ -74,14 +74,19 @@ tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_e
 tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e)
 {
     const tt_part *hole = c->part + c->parts - 1;
+    static const int32_t none = -1;
+    if (!ids->count && !c->draft.size)
+        return TT_OK;
     while (!hole->hole)
         hole--;
-    for (int32_t i = 0; i < (int32_t)c->ids.count && ids->count; i++) {
-        int32_t at = i - hole->begin, none = -1;
-        bool inside = at >= 0 && i < hole->end && (size_t)at < ids->count;
-        tt_buf_add(&c->draft, inside ? &ids->id[at] : &none, sizeof none);
-    }
-    return c->draft.failed ? no_memory(e) : TT_OK;
+    while (c->draft.size < c->ids.count * sizeof none && !c->draft.failed)
+        tt_buf_add(&c->draft, (const char *)&none, sizeof none);
+    if (c->draft.failed)
+        return no_memory(e);
+    size_t room = (size_t)(hole->end - hole->begin), n = ids->count < room ? ids->count : room;
+    if (n)
+        memcpy(c->draft.data + (size_t)hole->begin * sizeof none, ids->id, n * sizeof none);
+    return TT_OK;
 }
 
 int64_t tt_gen_accepted(const tt_gen *g)

@@ -109,6 +109,14 @@ static void unknown_and_unsupported_members(void **state)
         {CH, "{" M U "\"prediction\":{\"content\":\"x\",\"tokens\":1}}", "unknown_parameter",
          "prediction.tokens"},
         {CH, "{" M U "\"prediction\":\"x\"}", "invalid_value", "prediction"},
+        {"/v1/infill", "{" M "\"segments\":[{\"hole\":{\"max\":2,\"prediction\":3}}]}",
+         "invalid_value", "segments[0].hole.prediction"},
+        {"/v1/embeddings", "{" M "\"input\":\"x\",\"tutti\":{\"wording\":{}}}", "invalid_value",
+         "tutti.wording"},
+        {"/v1/embeddings", "{" M "\"input\":\"x\",\"tutti\":{\"k\":1,\"wording\":"
+         "{\"query\":\"none\"}}}", "invalid_value", "tutti.wording.query"},
+        {"/v1/embeddings", "{" M "\"input\":\"x\",\"tutti\":{\"k\":1,\"wording\":"
+         "{\"end\":\"x\"}}}", "unknown_parameter", "tutti.wording.end"},
         {CH, "{" M U "\"modalities\":[\"text\",\"audio\"]}", "unsupported_parameter",
          "modalities"},
         {CH, "{" M U "\"tutti\":{\"special_tokens\":true}}", "unsupported_parameter",
