@@ -236,7 +236,8 @@ static void templates_are_recognised_by_their_marks(void **state)
                "llama3");
     recognised(FILE_WITH(SPECIAL(310, "<|begin_of_text|>") "," HEADERS),
                "{% set date_string = \\\"26 Jul 2024\\\" %}<|start_header_id|>system"
-               "<|end_header_id|>Cutting Knowledge Date: December 2023\\nToday Date: <|eot_id|> | trim",
+               "<|end_header_id|>Cutting Knowledge Date: December 2023\\nToday Date: <|eot_id|> "
+               "| trim",
                "llama3.1");
     recognised(FILE_WITH(ROLES), "<role>HUMAN</role>detailed thinking off<|role_end|>", "llada2");
     tt_tok *t = open_chat(FILE_WITH(IM), NULL);
