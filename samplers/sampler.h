@@ -80,6 +80,7 @@ typedef struct tt_seq {
     int32_t samples;      /* of the job: noise.sample is one of them */
     const tt_encoding *encoding; /* for encoding passes */
     tt_features features;        /* their result; arrays are the arena's */
+    struct tt_reach *reach; /* holes under a grammar (samplers/constraint.h), or NULL */
     tt_buf *log; /* of tt_change, in order of commits; NULL: not kept */
     tt_arena *arena; /* memory of the sequence's life */
 
@@ -95,7 +96,7 @@ typedef struct tt_seq {
 
 /* A column whose statistics are wanted. Samplers of block-causal models also feed and ask for
  * columns behind the canvas, which complete its last block; the batcher has room for them. */
-typedef struct {
+typedef struct tt_ask {
     int32_t column;
     tt_draw draw;
     bool own_row; /* from the column's own row, whatever the model's shift */
@@ -214,12 +215,14 @@ bool tt_sampler_shares(const tt_sampler *s, const tt_params *p);
 tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const tt_id_value *bias,
                        tt_err *e);
 
-/* Commits a token; top (n_top entries) may be NULL. */
-void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Commits a token; top (n_top entries) may be NULL. False, and nothing changed, where a grammar has
+ * no place for it beside what was committed since the step was planned: the column stays as it is.
+ * The first commit of a step never fails so. */
+bool tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Takes a token back: the column is open again. */
 void tt_seq_remask(tt_seq *q, int32_t column);
-/* Commits the drawn token of ask i at its column (id, log-probability, step). */
-void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
+/* The same for the drawn token of ask i at its column (id, log-probability, step). */
+bool tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
 /* True while the column is to be filled. */
 static inline bool tt_seq_open_at(const tt_seq *q, int32_t c)
 {

@@ -33,6 +33,10 @@ static bool next_step(const tt_seq *q, state *s)
             if (s->quota > 0)
                 return true;
         }
+        if (open && q->reach) { /* not all that the last step chose went together */
+            s->quota = open;
+            return true;
+        }
         if (!tt_block_find(q, s->block.end, &s->block))
             return false;
         s->i = s->steps + 1;
