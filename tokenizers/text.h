@@ -59,6 +59,8 @@ tt_status tt_tok_decode(const tt_tok *t, const int32_t *id, size_t n, bool skip_
  * NULL for an id outside the vocabulary. For logprobs and the canvas view. */
 const char *tt_tok_piece(const tt_tok *t, int32_t id, size_t *bytes);
 
+/* True when a text is its tokens' pieces one after the other, also at its ends. */
+bool tt_tok_concatenates(const tt_tok *t);
 int32_t tt_tok_vocab(const tt_tok *t);                      /* highest id + 1 */
 int32_t tt_tok_id(const tt_tok *t, const char *content);    /* of a whole token's text, or -1 */
 bool tt_tok_is_special(const tt_tok *t, int32_t id);

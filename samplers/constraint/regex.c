@@ -90,6 +90,14 @@ static fragment star(parser *p, fragment a)
     return f;
 }
 
+static fragment plus(parser *p, fragment a)
+{
+    int32_t end = new_node(p);
+    link_to(p, a.end, a.start);
+    link_to(p, a.end, end);
+    return (fragment){a.start, end};
+}
+
 /* --- sets of code points as bytes of UTF-8 --- */
 
 static fragment bytes_of(parser *p, uint32_t lo, uint32_t hi)
@@ -413,25 +421,27 @@ static tt_status parse_repeat(parser *p, fragment *out)
     tt_status s = parse_atom(p, &atom);
     if (!s)
         s = parse_bounds(p, &least, &most);
-    if (s || (least == 1 && most == 1)) {
-        *out = atom;
+    if (s || most == 0) {
+        *out = s ? atom : empty(p);
         return s;
     }
-    *out = empty(p);
-    for (int i = 0; i < least && !s; i++) {
-        s = copy_atom(p, place, &atom);
-        *out = s ? *out : concat(p, *out, atom);
+    int copies = most < 0 ? (least > 1 ? least : 1) : most;
+    fragment all = empty(p), optional[MAX_REPEAT + 1];
+    int n = 0;
+    for (int i = 0; i < copies && !s; i++) {
+        if (i)
+            s = copy_atom(p, place, &atom);
+        if (!s && most < 0 && i == copies - 1)
+            atom = least ? plus(p, atom) : star(p, atom);
+        if (!s && (most < 0 || i < least))
+            all = concat(p, all, atom);
+        else if (!s)
+            optional[n++] = atom;
     }
     fragment rest = empty(p);
-    for (int i = most; i > least && !s; i--) { /* (a(a(a)?)?)? */
-        s = copy_atom(p, place, &atom);
-        rest = s ? rest : maybe(p, concat(p, atom, rest));
-    }
-    if (!s && most < 0) {
-        s = copy_atom(p, place, &atom);
-        rest = s ? rest : star(p, atom);
-    }
-    *out = s ? *out : concat(p, *out, rest);
+    while (n && !s) /* (a(a(a)?)?)? */
+        rest = maybe(p, concat(p, optional[--n], rest));
+    *out = s ? all : concat(p, all, rest);
     return s;
 }
 

@@ -222,6 +222,9 @@ static void close_choice(tt_gen *g, tt_choice *c)
         if (o->finish == TT_FINISH_STOP)
             finish = TT_FINISH_STOP;
     }
+    for (int32_t i = 0; i < c->canvas->constraints; i++)
+        if (c->canvas->constraint[i].ends) /* complete, also where it fills all columns */
+            finish = TT_FINISH_STOP;
     c->finish = finish;
 }
 

@@ -38,6 +38,8 @@ typedef struct {
     tt_encoding encoding;      /* its terms live as long as the request */
     tt_column_rule *rule;      /* ids live as long as the request */
     int32_t rules;
+    tt_constraint *constraint; /* each with a reference to its grammar */
+    int32_t constraints;
     tt_job *job; /* NULL until it is submitted */
 } tt_canvas;
 

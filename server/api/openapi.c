@@ -260,6 +260,8 @@ static const char fixed_schemas[] =
     "'description':'texts of which the likeliest is taken; instead of a length'},"
     "'prediction':{'type':'string','description':'text the hole is expected to become: where a "
     "step would choose its token, that token is taken at once'},"
+    "'regex':{'type':'string','description':'what the text matches, as tutti.regex'},"
+    "'json_schema':{'type':'object','description':'the text is JSON of this schema'},"
     "'force':{'$ref':'#/components/schemas/Positions'},"
     "'ban':{'$ref':'#/components/schemas/Positions'},"
     "'allow':{'$ref':'#/components/schemas/Positions'}},"

@@ -4,11 +4,25 @@
 #include <string.h>
 
 #include "server/api/chat.h"
+#include "server/api/constrain.h"
 #include "server/api/fit.h"
 
 static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory for the request"); }
 
 /* --- positions and least length --- */
+
+/* What the text of the hole must match. */
+static tt_status read_form(tt_gen *g, tt_canvas *c, const tt_part *hole, const cJSON *body,
+                           tt_err *e)
+{
+    tt_grammar *form;
+    const char *path;
+    tt_status s = tt_gen_read_format(g, body, &form, &path, e);
+    if (!s && form)
+        s = tt_canvas_constrain(c, form, hole->begin, hole->end, g->stop_early, path, e);
+    tt_grammar_close(form);
+    return s;
+}
 
 tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
 {
@@ -29,7 +43,7 @@ tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
         s = tt_canvas_ban(c, hole->begin, hole->begin + (int32_t)least, g->model->stop_id,
                           g->model->stop_ids, e);
     tt_positions_free(&p);
-    return s;
+    return s ? s : read_form(g, c, hole, body, e);
 }
 
 /* --- prediction --- */

@@ -325,6 +325,12 @@ int32_t tt_tok_mask(const tt_tok *t)
         id = tt_added_id(&t->added, usual[i], strlen(usual[i]));
     return id;
 }
+bool tt_tok_concatenates(const tt_tok *t)
+{
+    const tt_decoder *d = &t->decoder;
+    return !d->by_first && !d->by_last && !d->strip.start && !d->strip.stop;
+}
+
 const char *tt_tok_kind(const tt_tok *t)
 {
     return t->kind;
