@@ -369,18 +369,15 @@ test('answers under a schema are valid, whatever the sampler, alone as in a crow
     model, prompt: 'json: Ada is 36, lives in Oslo and likes green =', max_tokens: 32, seed,
     temperature: 1, tutti,
     response_format: { type: 'json_schema', json_schema: { name: 'a', schema: schemas[k] } } });
-  const jobs = [];
-  for (let seed = 1; seed <= 3; seed++)
-    for (const way of ways)
-      for (let k = 0; k < schemas.length; k++) jobs.push([k, way, seed]);
+  const jobs = ways.flatMap((way, i) => schemas.map((_, k) => [k, way, 3 * i + k]));
   const answers = await Promise.all(jobs.map(j => ask(...j)));
   answers.forEach((a, i) => {
     const [k, way] = jobs[i], { text, finish_reason } = a.choices[0];
     assert.ok(valid[k](JSON.parse(text)), `${JSON.stringify(way)}: ${text}`);
     assert.equal(finish_reason, 'stop');
   });
-  assert.ok(new Set(answers.map(a => a.choices[0].text)).size > 20);
-  for (let i = 0; i < jobs.length; i += 11)
+  assert.ok(new Set(answers.map(a => a.choices[0].text)).size > 8);
+  for (let i = 0; i < jobs.length; i += 16)
     assert.equal((await ask(...jobs[i])).choices[0].text, answers[i].choices[0].text);
 });
 
@@ -398,7 +395,7 @@ test('chats answer in JSON, also streamed and parsed by the client', async () =>
 });
 
 test('holes match their expressions, at every length', async () => {
-  for (let seed = 1; seed <= 12; seed++) {
+  for (let seed = 1; seed <= 4; seed++) {
     const r = await client.post('/infill', { body: { model, seed, temperature: 1, segments: [
       { text: 'roman: ' }, { hole: { id: 'n', min: 1, max: 5, regex: '[1-9][0-9]{3}' } },
       { text: ' =' }, { hole: { id: 'r', min: 1, max: 10, regex: ' [IVXLCDM]+' } }] } });
