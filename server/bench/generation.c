@@ -44,7 +44,7 @@ static void close_run(run *r)
     sem_destroy(&r->ended);
 }
 
-static tt_status set_params(run *r, int64_t tokens, tt_err *e)
+static tt_status set_params(run *r, tt_cache_kind cache, int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
     int64_t blocks = (tokens + z->block - 1) / z->block;
@@ -55,10 +55,10 @@ static tt_status set_params(run *r, int64_t tokens, tt_err *e)
         tt_params_set(p, tt_param_find("steps"), (double)(steps > blocks ? steps : blocks), e);
     if (!s)
         s = tt_params_set(p, tt_param_find("block_length"), (double)z->block, e);
-    return s ? s : tt_params_set(p, tt_param_find("cache"), (double)z->cache, e);
+    return s ? s : tt_params_set(p, tt_param_find("cache"), (double)cache, e);
 }
 
-static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
+static tt_status open_run(run *r, tt_cache_kind cache, int64_t streams, int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
     size_t columns = (size_t)(z->prompt + tokens);
@@ -79,7 +79,7 @@ static tt_status open_run(run *r, int64_t streams, int64_t tokens, tt_err *e)
                             .samples = 1,
                             .wake = post,
                             .wake_arg = &r->ended};
-    return set_params(r, tokens, e);
+    return set_params(r, cache, tokens, e);
 }
 
 static tt_status submit(run *r, int64_t i, tt_err *e)
@@ -130,14 +130,14 @@ static tt_status collect(const run *r, outcome *out, tt_err *e)
     return s;
 }
 
-static tt_status generate(tt_bench *b, int64_t streams, int64_t tokens, const char *what,
-                          outcome *out, tt_err *e)
+static tt_status generate(tt_bench *b, tt_cache_kind cache, int64_t streams, int64_t tokens,
+                          const char *what, outcome *out, tt_err *e)
 {
     run r = {.b = b};
     tt_engine_stats before, after;
     tt_engine_get_stats(b->engine, &before);
     *out = (outcome){0};
-    tt_status s = open_run(&r, streams, tokens, e);
+    tt_status s = open_run(&r, cache, streams, tokens, e);
     int64_t begin = tt_now_ns(), started = 0;
     while (started < streams && !s)
         if (!(s = submit(&r, started, e)))
@@ -182,7 +182,7 @@ static void print(tt_bench *b, int64_t streams, const outcome *o, size_t beyond)
     tt_json_close(w, '}');
 }
 
-static tt_status one(tt_bench *b, int64_t streams, tt_err *e)
+static tt_status one(tt_bench *b, tt_cache_kind cache, int64_t streams, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     int64_t warm = z->tokens < z->block ? z->tokens : z->block;
@@ -190,13 +190,35 @@ static tt_status one(tt_bench *b, int64_t streams, tt_err *e)
     char what[64];
     snprintf(what, sizeof what, "%lld generations", (long long)streams);
     tt_bench_say(b, "%s", what);
-    int64_t stored = z->cache == TT_CACHE_NONE ? 0 : streams * (z->prompt + z->tokens);
-    tt_status s = generate(b, streams, warm, what, &o, e); /* one block, not counted */
+    int64_t stored = cache == TT_CACHE_NONE ? 0 : streams * (z->prompt + z->tokens);
+    tt_status s = generate(b, cache, streams, warm, what, &o, e); /* one block, not counted */
     if (!s)
-        s = generate(b, streams, z->tokens, what, &o, e);
+        s = generate(b, cache, streams, z->tokens, what, &o, e);
     if (!s)
         print(b, streams, &o, tt_bench_note_memory(b, stored));
     return s ? tt_context(e, s, "%s", what) : TT_OK;
+}
+
+/* All numbers of streams with one cache. */
+static tt_status with_cache(tt_bench *b, tt_cache_kind cache, tt_err *e)
+{
+    const tt_bench_sizes *z = &b->sizes;
+    tt_status s = TT_OK;
+    fprintf(b->out,
+            "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
+            "%s\n%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s\n",
+            (long long)z->tokens, (long long)z->prompt, (long long)z->block,
+            (long long)z->tokens_per_step, tt_cache_names[cache], "streams", "seconds", "tok/s",
+            "a stream", "ms each", "passes", "ms a pass", "rows", "tok/fwd", "between %",
+            "MB more");
+    tt_json_open(&b->json, '{');
+    tt_json_text_member(&b->json, "cache", tt_cache_names[cache]);
+    tt_json_open_member(&b->json, "runs", '[');
+    for (int i = 0; i < z->streams.n && !s; i++)
+        s = one(b, cache, z->streams.v[i], e);
+    tt_json_close(&b->json, ']');
+    tt_json_close(&b->json, '}');
+    return s ? tt_context(e, s, "cache %s", tt_cache_names[cache]) : TT_OK;
 }
 
 tt_status tt_bench_generation(tt_bench *b, tt_err *e)
@@ -208,22 +230,14 @@ tt_status tt_bench_generation(tt_bench *b, tt_err *e)
         fprintf(b->out, "\ngeneration: none, sampler low_confidence does not suit the model\n");
         return TT_OK;
     }
-    fprintf(b->out,
-            "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
-            "%s\n%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s\n",
-            (long long)z->tokens, (long long)z->prompt, (long long)z->block,
-            (long long)z->tokens_per_step, tt_cache_names[z->cache], "streams", "seconds", "tok/s",
-            "a stream", "ms each", "passes", "ms a pass", "rows", "tok/fwd", "between %",
-            "MB more");
     tt_json_open_member(&b->json, "generation", '{');
     tt_json_int_member(&b->json, "prompt", z->prompt);
     tt_json_int_member(&b->json, "tokens", z->tokens);
     tt_json_int_member(&b->json, "block", z->block);
     tt_json_int_member(&b->json, "tokens_per_step", z->tokens_per_step);
-    tt_json_text_member(&b->json, "cache", tt_cache_names[z->cache]);
-    tt_json_open_member(&b->json, "runs", '[');
-    for (int i = 0; i < z->streams.n && !s; i++)
-        s = one(b, z->streams.v[i], e);
+    tt_json_open_member(&b->json, "caches", '[');
+    for (int i = 0; i < z->caches && !s; i++)
+        s = with_cache(b, z->cache[i], e);
     tt_json_close(&b->json, ']');
     tt_json_close(&b->json, '}');
     return s;

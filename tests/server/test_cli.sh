@@ -215,7 +215,7 @@ expect 'doctor without models' 0 'models' env TUTTI_MODELS=/nowhere "$tutti" doc
 b="$tutti bench -m $model --seconds 0"
 expect 'bench: two models' 64 'exclude each other' $b --shape x
 expect 'bench: unknown part' 64 "'loads'" $b --only loads
-expect 'bench: unknown cache' 64 'none, prefix, dual or free' $b --cache all
+expect 'bench: unknown cache' 64 'none, prefix, dual, free' $b --cache all
 expect 'bench: bad seconds' 64 '--seconds is' $b --seconds -1
 for list in '' 0 1,,2 1,x 1.5 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17; do
     expect "bench: rows '$list'" 64 '--rows ' $b --rows "$list"
@@ -226,7 +226,7 @@ expect 'bench: prompt beyond the context' 1 '--prompt is 400' $b --prompt 400 --
 expect 'bench: no such shape' 1 'config.json' "$tutti" bench --shape "$dir/nowhere"
 expect 'bench: figures into nowhere' 1 'No such file' $b --only forwards --rows 1 --cached 0 --json "$dir/no/json"
 expect 'bench' 0 '^ceilings  *memory [0-9.]* GB/s, f32 [0-9.]* ' $b --rows 1,8 --block 8 --cached 24 \
-    --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --json "$dir/figures"
+    --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --cache dual,free --json "$dir/figures"
 for want in '^1 x 8 rows  *[0-9]' '^2 x 8 rows over 24  *[0-9]' '^  *3  *[0-9]' '^memory '; do
     grep -q "$want" "$out" && ok || bad "bench: $want" "$(cat "$out")"
 done
@@ -238,8 +238,10 @@ assert.deepEqual(f.forwards.map((r) => r.name),
     ["1 x 1 rows", "1 x 8 rows", "1 x 8 rows over 24", "2 x 8 rows over 24"]);
 for (const r of f.forwards)
     assert(r.ms >= r.least_ms && r.least_ms > 0 && r.floor_ms > 0 && r.runs >= 3, r.name);
-assert.deepEqual(f.generation.runs.map((r) => r.streams), [1, 3]);
-for (const r of f.generation.runs) {
+assert.deepEqual(f.generation.caches.map((c) => c.cache), ["dual", "free"]);
+for (const c of f.generation.caches)
+    assert.deepEqual(c.runs.map((r) => r.streams), [1, 3]);
+for (const r of f.generation.caches.flatMap((c) => c.runs)) {
     assert(r.passes >= 4 && r.passes <= 8 && r.tokens_per_forward >= 2, r.streams);
     assert(Math.abs(r.tokens_per_s * r.seconds / r.streams - 16) < 1e-3, r.streams);
 }
