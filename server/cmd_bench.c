@@ -104,8 +104,8 @@ static void read_caches(struct argp_state *state, const char *text, tt_bench_siz
         while (i < TT_CACHE_AUTO && strcmp(tt_cache_names[i], word))
             i++;
         if (i == TT_CACHE_AUTO || z->caches == TT_BENCH_LIST)
-            argp_error(state, "--cache is '%.60s', must name some of none, prefix, dual, free, dkv, "
-                       "vicinity", text);
+            argp_error(state, "--cache is '%.60s', must name some of none, prefix, dual, free, "
+                       "dkv, vicinity", text);
         z->cache[z->caches++] = (tt_cache_kind)i;
     }
 }

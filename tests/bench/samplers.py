@@ -221,11 +221,13 @@ def plot(table, path):
     axes[1][1].set(xlabel='tokens a second')
     for ax in axes.flat:
         ax.set_xscale('log')
-        ax.grid(alpha=0.3)
+        ax.xaxis.set_minor_formatter(matplotlib.ticker.LogFormatter(minor_thresholds=(2, 0.5)))
+        ax.tick_params(which='both', labelsize=7)
+        ax.grid(alpha=0.3, which='both')
     for ax in axes[1]:
         ax.set_yscale('log')
-    axes[0][1].legend(fontsize=7, loc='upper left', bbox_to_anchor=(1.01, 1))
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 0.83, 1))
+    figure.legend(*axes[0][1].get_legend_handles_labels(), fontsize=7, loc='center right')
     figure.savefig(path, dpi=80)
 
 

@@ -109,8 +109,8 @@ static void unknown_and_unsupported_members(void **state)
          "json_schema.contains"},
         {CO, "{" M P "\"tutti\":{\"regex\":\"a\",\"json_schema\":{}}}", "invalid_value",
          "tutti.json_schema"},
-        {CO, "{" M P "\"tutti\":{\"regex\":\"a\"},\"response_format\":{\"type\":\"json_object\"}}",
-         "invalid_value", "tutti.regex"},
+        {CO, "{" M P "\"tutti\":{\"regex\":\"a\"},\"response_format\":{\"type\":"
+         "\"json_object\"}}", "invalid_value", "tutti.regex"},
         {CO, "{" M P "\"min_tokens\":2,\"tutti\":{\"regex\":\"a+\"}}", "unsupported_parameter",
          "min_tokens"},
         {CO, "{" M P "\"tutti\":{\"regex\":\"a+\",\"ban\":{\"0\":97}}}", "unsupported_parameter",

@@ -81,6 +81,11 @@ expect 'set hexadecimal' 0 . $g -t 2 --sampler low_confidence --set steps=0x1
 expect 'set .5' 0 . $g -t 2 --set temperature=.5
 expect 'one block, asked for and judged at once' 0 . "$tutti" generate -m $model -t 48 --seed 3 \
     --prompt 'prose: The ship sailed' --sampler wino --set block_length=48
+expect 'regex' 0 '^ M[CDXLVI]*$' $g --seed 2 --set temperature=2 --regex ' M[CDXLVI]*'
+expect 'json schema' 0 '^ *\(true\|false\)$' $g --json-schema '{"type": "boolean"}'
+expect 'a schema that is no JSON' 1 'json-schema' $g --json-schema '{"type":'
+expect 'a regex that is none' 1 'byte 1: a ) is missing' $g --regex '('
+expect 'regex of holes' 64 'infill has holes' "$tutti" generate --infill 'a [[2]]' --regex a
 expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
 expect 'empty stop' 1 'stop' $g --stop ''

@@ -49,10 +49,13 @@ typedef struct {
 static void texts_of_a_schema(void **state)
 {
     (void)state;
-#define ABC "\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"null\"},\"c\":{\"const\":0}}"
+#define ABC                                                                            \
+    "\"properties\":{\"a\":{\"type\":\"integer\"},\"b\":{\"type\":\"null\"},"                    \
+    "\"c\":{\"const\":0}}"
     static const sample list[] = {
         {"{\"type\":\"integer\"}", {"0", "-7", "120"}, {"", "01", "1.5", "+1", "1e3", "--1"}},
-        {"{\"type\":\"number\",\"minimum\":0}", {"0.5", "3", "1e-7", "2.25E+10"}, {"-1", ".5", "1."}},
+        {"{\"type\":\"number\",\"minimum\":0}", {"0.5", "3", "1e-7", "2.25E+10"},
+         {"-1", ".5", "1."}},
         {"{\"type\":\"boolean\"}", {"true", "false"}, {"True", "0", "null"}},
         {"{\"type\":[\"string\",\"null\"]}",
          {"null", "\"\"", "\"a b\"", "\"\xC3\xA9\\n\\\"\\\\\"", "\"\\u001f\""},
@@ -64,12 +67,14 @@ static void texts_of_a_schema(void **state)
         {"{\"type\":\"string\",\"format\":\"ipv4\"}", {"\"10.0.255.1\""}, {"\"10.0.256.1\""}},
         {"{\"enum\":[\"a.b\",7,null,[1,{\"x\":\"}\"}]]}",
          {"\"a.b\"", "7", "null", "[1,{\"x\":\"}\"}]"}, {"\"axb\"", "77", "[1]"}},
-        {"{\"anyOf\":[{\"type\":\"integer\"},{\"const\":\"x|y\"}]}", {"12", "\"x|y\""}, {"\"x", "y\""}},
+        {"{\"anyOf\":[{\"type\":\"integer\"},{\"const\":\"x|y\"}]}", {"12", "\"x|y\""},
+         {"\"x", "y\""}},
         {"{\"type\":\"array\",\"items\":{\"type\":\"integer\"},\"minItems\":2,\"maxItems\":3}",
          {"[1, 2]", "[1,2,3]"}, {"[1]", "[]", "[1,2,3,4]", "[1,2,]", "[,1,2]"}},
-        {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"}}", {"[]", "[true]", "[true, false, true]"},
-         {"[1]", "[true false]"}},
-        {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"maxItems\":0}", {"[]"}, {"[true]"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"}}",
+         {"[]", "[true]", "[true, false, true]"}, {"[1]", "[true false]"}},
+        {"{\"type\":\"array\",\"items\":{\"type\":\"boolean\"},\"maxItems\":0}", {"[]"},
+         {"[true]"}},
         {"{\"type\":\"object\"," ABC ",\"required\":[\"a\",\"b\",\"c\"]}",
          {"{\"a\": 1, \"b\": null, \"c\": 0}", "{\"a\":1,\"b\":null,\"c\":0}"},
          {"{\"a\": 1}", "{\"b\": null, \"a\": 1, \"c\": 0}", "{\"a\": 1, \"b\": null, \"c\": 0,}"}},
