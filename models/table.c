@@ -11,7 +11,8 @@
     X(llada2_moe)    \
     X(mdlm)          \
     X(qwen3)         \
-    X(llama)
+    X(llama)         \
+    X(sdar)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

@@ -119,8 +119,8 @@ static void unknown_and_unsupported_members(void **state)
          "constraint_unsatisfiable", "tutti.regex"},
         {CH, "{" M U "\"tools\":[{\"type\":\"function\"}]}", "unsupported_parameter", "tools"},
         {CH, "{" M U "\"tool_choice\":\"required\"}", "unsupported_parameter", "tool_choice"},
-        {CH, "{" M U "\"response_format\":{\"type\":\"json_schema\"}}", "missing_required_parameter",
-         "response_format.json_schema"},
+        {CH, "{" M U "\"response_format\":{\"type\":\"json_schema\"}}",
+         "missing_required_parameter", "response_format.json_schema"},
         {CH, "{" M U "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":"
          "\"x\"}}}", "missing_required_parameter", "response_format.json_schema.schema"},
         {CH, "{" M U "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":"
