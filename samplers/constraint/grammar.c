@@ -12,6 +12,8 @@ typedef struct {
     tt_grammar *g;
     const tt_dfa *d;
     const tt_alphabet *a;
+    tt_move *by_byte; /* of single bytes, those of byte c from begin[c] on */
+    int32_t begin[257];
     tt_map *known; /* lists of moves -> classes */
     tt_move *list; /* scratch: of one token */
     size_t moves, room, class_room;
@@ -22,16 +24,36 @@ static tt_status no_memory(tt_err *e)
     return tt_fail(e, TT_ENOMEM, "no memory for a regular expression");
 }
 
-/* Moves of a token's bytes from every state. */
+/* Few states go on with any one byte, so tokens begin with the moves of their first. */
+static tt_status find_byte_moves(builder *b, tt_err *e)
+{
+    int32_t states = b->d->states, n = 0;
+    b->by_byte = malloc((size_t)states * 256 * sizeof *b->by_byte);
+    if (!b->by_byte)
+        return no_memory(e);
+    for (int c = 0; c < 256; c++) {
+        b->begin[c] = n;
+        for (int32_t s = 0; s < states; s++) {
+            uint16_t to = b->d->next[(size_t)s * 256 + (size_t)c];
+            if (to != TT_NO_STATE)
+                b->by_byte[n++] = (tt_move){(uint16_t)s, to};
+        }
+    }
+    b->begin[256] = n;
+    return TT_OK;
+}
+
+/* Moves of a token's bytes, at least one, from every state. */
 static int32_t moves_of(const builder *b, const char *bytes, size_t n)
 {
     int32_t count = 0;
-    for (int32_t s = 0; s < b->d->states; s++) {
-        uint16_t at = (uint16_t)s;
-        for (size_t i = 0; i < n && at != TT_NO_STATE; i++)
+    uint8_t first = (uint8_t)bytes[0];
+    for (int32_t k = b->begin[first]; k < b->begin[first + 1]; k++) {
+        uint16_t at = b->by_byte[k].to;
+        for (size_t i = 1; i < n && at != TT_NO_STATE; i++)
             at = b->d->next[(size_t)at * 256 + (uint8_t)bytes[i]];
         if (at != TT_NO_STATE)
-            b->list[count++] = (tt_move){(uint16_t)s, at};
+            b->list[count++] = (tt_move){b->by_byte[k].from, at};
     }
     return count;
 }
@@ -124,6 +146,8 @@ static tt_status lift(builder *b, tt_err *e)
         if (b->d->accept[s])
             tt_bit_set(g->accept, s);
     tt_status s = tt_map_open(&b->known, 256, e);
+    if (!s)
+        s = find_byte_moves(b, e);
     for (int32_t id = 0; id < g->vocab && !s; id++)
         s = add_token(b, id, e);
     return s;
@@ -145,6 +169,7 @@ tt_status tt_grammar_open(tt_grammar **out, const char *regex, size_t bytes, con
     tt_dfa_close(&d);
     tt_map_close(b.known);
     free(b.list);
+    free(b.by_byte);
     if (s)
         tt_grammar_close(b.g);
     else

@@ -46,7 +46,7 @@ static tt_status fit_gap(tt_gen *g, const cJSON *body, int64_t tokens, const cha
     *slot = (tt_slot){.hole = true, .id = "0", .min = least < 1 ? 1 : least, .max = tokens};
     s = tt_positions_read(g, tt_json_get(body, "tutti"), "tutti", tokens, &slot->positions, e);
     if (!s) /* refuses min_tokens beside a form */
-        s = tt_gen_read_format(g, body, &slot->form, &slot->form_path, e);
+        s = tt_gen_read_format(g, body, e);
     slot = s ? NULL : tt_fit_add(g, e);
     if (!slot)
         return e->status;

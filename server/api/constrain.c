@@ -144,15 +144,13 @@ static tt_status refuse_steering(const cJSON *object, const char *path, const ch
     return TT_OK;
 }
 
-tt_status tt_gen_read_format(tt_gen *g, const cJSON *body, tt_grammar **out, const char **path,
-                             tt_err *e)
+static tt_status read_form(tt_gen *g, const cJSON *body, tt_err *e)
 {
     static const char *const members[] = {"regex", "json_schema"};
     const cJSON *format = tt_json_get(body, "response_format"), *node[2];
     bool blank = g->endpoint->on == TT_ON_COMPLETIONS;
     tt_json_path at[2];
     tt_status s = TT_OK;
-    *out = NULL;
     for (int i = 0; i < 2 && !s; i++)
         s = tt_extension_find(body, members[i], &node[i], &at[i], e);
     if (s)
@@ -160,27 +158,32 @@ tt_status tt_gen_read_format(tt_gen *g, const cJSON *body, tt_grammar **out, con
     if (node[0] && node[1])
         return tt_fail_param(e, at[1].text, "invalid_value", "'%s' and '%s' exclude each other",
                              at[1].text, at[0].text);
-    if (format)
-        s = read_response_format(g, format, blank, out, e);
     int given = node[0] ? 0 : node[1] ? 1 : -1;
-    if (!s && *out && given >= 0)
+    if (format)
+        s = read_response_format(g, format, blank, &g->form, e);
+    if (!s && g->form && given >= 0)
         s = tt_fail_param(e, at[given].text, "invalid_value",
                           "'%s' and 'response_format' exclude each other", at[given].text);
     if (!s && node[0])
-        s = read_regex(g, node[0], at[0].text, out, e);
+        s = read_regex(g, node[0], at[0].text, &g->form, e);
     if (!s && node[1])
-        s = read_schema(g, node[1], at[1].text, blank, out, e);
-    if (!s && *out)
-        s = keep_path(g, given < 0 ? "response_format" : at[given].text, path, e);
-    if (!s && *out)
-        s = refuse_steering(tt_json_get(body, "tutti"), "tutti", *path, e);
-    if (!s && *out && tt_json_get(body, "min_tokens"))
+        s = read_schema(g, node[1], at[1].text, blank, &g->form, e);
+    return s || !g->form
+               ? s
+               : keep_path(g, given < 0 ? "response_format" : at[given].text, &g->form_path, e);
+}
+
+tt_status tt_gen_read_format(tt_gen *g, const cJSON *body, tt_err *e)
+{
+    if (g->form_read)
+        return TT_OK;
+    g->form_read = true;
+    tt_status s = read_form(g, body, e);
+    if (!s && g->form)
+        s = refuse_steering(tt_json_get(body, "tutti"), "tutti", g->form_path, e);
+    if (!s && g->form && tt_json_get(body, "min_tokens"))
         s = tt_fail_param(e, "min_tokens", "unsupported_parameter",
-                          "'min_tokens' and '%s' exclude each other", *path);
-    if (s) {
-        tt_grammar_close(*out);
-        *out = NULL;
-    }
+                          "'min_tokens' and '%s' exclude each other", g->form_path);
     return s;
 }
 

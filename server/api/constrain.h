@@ -19,11 +19,10 @@ tt_status tt_schema_regex(const cJSON *schema, const char *path, tt_buf *out, tt
 void tt_schema_any_object(tt_buf *out);
 
 /* What the text of an answer must match: `response_format`, `tutti.regex`, `tutti.json_schema` or
- * another name of them. *out is NULL when there is nothing, else the caller's; *path names the
- * field (kept for the request's life). */
-tt_status tt_gen_read_format(tt_gen *g, const cJSON *body, tt_grammar **out, const char **path,
-                             tt_err *e);
-/* The same for members `regex` and `json_schema` of a hole. */
+ * another name of them. Sets g->form and the field's name, the first time it is called. */
+tt_status tt_gen_read_format(tt_gen *g, const cJSON *body, tt_err *e);
+/* The same for members `regex` and `json_schema` of a hole. *out is NULL when there is nothing,
+ * else the caller's; *at names the field (kept for the request's life). */
 tt_status tt_hole_read_format(tt_gen *g, const cJSON *hole, const char *path, tt_grammar **out,
                               const char **at, tt_err *e);
 /* Puts the grammar on columns; the canvas takes a reference. ends: the text may end before they

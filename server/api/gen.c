@@ -158,6 +158,7 @@ void tt_gen_free(tt_gen *g)
     }
     for (int i = 0; i < g->canvases; i++)
         tt_canvas_free(&g->canvas[i]);
+    tt_grammar_close(g->form);
     free(g->canvas);
     free(g->choice);
     free(g->bias);

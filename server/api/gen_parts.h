@@ -117,6 +117,9 @@ struct tt_gen {
     bool logprobs, echo, trace, special_tokens;
     int32_t n_top;
     bool stop_early, ban_stops, shrink;
+    tt_grammar *form; /* what answers match (constrain.h), or NULL; read once for all prompts */
+    const char *form_path;
+    bool form_read;
     tt_ids negative;   /* negative prompt */
     int32_t predicted; /* tokens of the prediction */
     int64_t deadline_ms;

@@ -15,12 +15,10 @@ static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory 
 static tt_status read_form(tt_gen *g, tt_canvas *c, const tt_part *hole, const cJSON *body,
                            tt_err *e)
 {
-    tt_grammar *form;
-    const char *path;
-    tt_status s = tt_gen_read_format(g, body, &form, &path, e);
-    if (!s && form)
-        s = tt_canvas_constrain(c, form, hole->begin, hole->end, g->stop_early, path, e);
-    tt_grammar_close(form);
+    tt_status s = tt_gen_read_format(g, body, e);
+    if (!s && g->form)
+        s = tt_canvas_constrain(c, g->form, hole->begin, hole->end, g->stop_early, g->form_path,
+                                e);
     return s;
 }
 
