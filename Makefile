@@ -15,7 +15,8 @@ CC_ALL   = $(CC) $(NEEDED) $(LEVEL) $(SANITIZE) $(CFLAGS)
 
 LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c models/nn/*.c \
              tokenizers/*.c tokenizers/text/*.c tokenizers/image/*.c samplers/*.c \
-             samplers/masked/*.c samplers/image/*.c samplers/search/*.c samplers/verify/*.c)
+             samplers/masked/*.c samplers/image/*.c samplers/search/*.c samplers/verify/*.c \
+             samplers/constraint/*.c)
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))
 endif

@@ -13,7 +13,8 @@
     X(qwen3)         \
     X(llama)         \
     X(raven)         \
-    X(insertion)
+    X(insertion)     \
+    X(sdar)
 
 #define DECLARE(id) extern const tt_model_def tt_model_##id;
 TT_MODELS(DECLARE)

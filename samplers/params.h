@@ -58,7 +58,8 @@ typedef enum { TT_SEMANTICS_FIXED, TT_SEMANTICS_UPSTREAM } tt_semantics;
       "denoising steps over the whole canvas (llada2_block: of a block); 0: one per token, or "    \
       "1024 (ddpm, analytic)")                                                                     \
     X(block_length, INT, "block_length", 0, 65536, 0, NULL,                                        \
-      "columns denoised together, left to right; 0: the model's default")                          \
+      "columns denoised together, left to right; divides the answer's length or exceeds it (then " \
+      "all are). 0: the model's default")                                                          \
     X(cfg_scale, FLOAT, "cfg_scale", 0, 100, 0, NULL,                                              \
       "classifier-free guidance: logits move this far away from those without the prompt")         \
     X(remask, CHOICE, "remask", 0, 4, TT_REMASK_CONFIDENCE, tt_remask_names,                       \

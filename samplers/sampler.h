@@ -107,6 +107,7 @@ typedef struct tt_seq {
     int32_t samples;      /* of the job: noise.sample is one of them */
     const tt_encoding *encoding; /* for encoding passes */
     tt_features features;        /* their result; arrays are the arena's */
+    struct tt_reach *reach; /* holes under a grammar (samplers/constraint.h), or NULL */
     tt_buf *log; /* of tt_change, in order of commits; NULL: not kept */
     tt_arena *arena; /* memory of the sequence's life */
 
@@ -126,7 +127,7 @@ typedef struct tt_seq {
 
 /* A column whose statistics are wanted. Samplers of block-causal models also feed and ask for
  * columns behind the canvas, which complete its last block; the batcher has room for them. */
-typedef struct {
+typedef struct tt_ask {
     int32_t column;
     tt_draw draw;
     bool own_row; /* from the column's own row, whatever the model's shift */
@@ -191,6 +192,7 @@ typedef struct tt_sampler {
     bool reads;          /* fills nothing: scores or encodes a canvas (samplers/read.h) */
     uint32_t caches;     /* 1 << TT_CACHE_*: values of `cache` it works with; 0: no cache */
     tt_cache_kind best_cache; /* what `auto` chooses */
+    bool short_block;    /* is defined for a last block shorter than the others */
     bool revises;        /* committed tokens may change or be masked again (tt_seq.unsettled) */
     bool shadows;        /* plans shadow columns, at most a block of them */
     bool compares;       /* plans TT_MEMO_HIDDEN */
@@ -235,8 +237,14 @@ bool tt_sampler_takes(const tt_sampler *s, const tt_param *p, int choice);
 tt_cache_kind tt_sampler_cache(const tt_sampler *s, const tt_params *p);
 /* TT_EINVAL naming the parameter when the sampler cannot work with the cache asked for. */
 tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e);
-/* Length of blocks: the parameter, or all that follows the prompt when it is 0 or larger. */
+/* Length of blocks: the parameter, or all that follows the prompt when it is 0 or larger. Where it
+ * does not divide what follows, the last block is short. */
 int32_t tt_block_columns(const tt_params *p, int32_t columns, int32_t prompt);
+/* TT_EINVAL when a request asks for blocks that do not divide what follows its prompt, which the
+ * released samplers refuse. A model's default may leave a short last block, as may infilling
+ * (prompt = 0) and samplers that are defined for one. */
+tt_status tt_block_check(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt,
+                         tt_err *e);
 /* Columns of the store it needs; 0: none. */
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt);
 /* Entries of core layers that its store has per column, and how they are read. */
@@ -254,8 +262,10 @@ bool tt_sampler_shares(const tt_sampler *s, const tt_params *p);
 tt_status tt_seq_begin(tt_seq *q, const int32_t *id, const uint8_t *open, const tt_id_value *bias,
                        tt_err *e);
 
-/* Commits a token; top (n_top entries) may be NULL. */
-void tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
+/* Commits a token; top (n_top entries) may be NULL. False, and nothing changed, where a grammar has
+ * no place for it beside what was committed since the step was planned: the column stays as it is.
+ * The first commit of a step never fails so. */
+bool tt_seq_put(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Puts a token at a column that is not fixed; tokens there and right of it, up to the next open
  * column, which must exist, move by one. */
 void tt_seq_insert(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
@@ -263,8 +273,8 @@ void tt_seq_insert(tt_seq *q, int32_t column, int32_t id, float logprob, const t
 void tt_seq_draft(tt_seq *q, int32_t column, int32_t id, float logprob, const tt_id_value *top);
 /* Takes a token back: the column is open again. */
 void tt_seq_remask(tt_seq *q, int32_t column);
-/* Commits the drawn token of ask i at its column (id, log-probability, step). */
-void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
+/* The same for the drawn token of ask i at its column (id, log-probability, step). */
+bool tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i);
 /* True while the column is to be filled. */
 static inline bool tt_seq_open_at(const tt_seq *q, int32_t c)
 {

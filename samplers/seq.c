@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "samplers/constraint.h"
 #include "samplers/sampler.h"
 
 enum { ALIGN = 64, LISTS = 16 }; /* every list may lose up to ALIGN bytes to alignment */
@@ -106,8 +107,11 @@ static void log_change(tt_seq *q, tt_change change)
         tt_buf_add(q->log, (const char *)&change, sizeof change);
 }
 
-static void put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top, bool draft)
+static bool put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top,
+                bool draft)
 {
+    if (q->reach && !tt_reach_admits(q, c, id))
+        return false;
     if (q->id[c] == q->mask_id)
         q->committed++;
     else if (q->id[c] != id)
@@ -118,11 +122,14 @@ static void put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_val
     log_change(q, (tt_change){.column = c, .id = id, .logprob = logprob, .draft = draft});
     if (q->top && top)
         memcpy(q->top + (size_t)c * (size_t)q->n_top, top, (size_t)q->n_top * sizeof *q->top);
+    if (q->reach)
+        tt_reach_update(q, c);
+    return true;
 }
 
-void tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
+bool tt_seq_put(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
 {
-    put(q, c, id, logprob, top, false);
+    return put(q, c, id, logprob, top, false);
 }
 
 void tt_seq_insert(tt_seq *q, int32_t c, int32_t id, float logprob, const tt_id_value *top)
@@ -157,11 +164,13 @@ void tt_seq_remask(tt_seq *q, int32_t c)
     q->step_of[c] = 0;
     q->logprob[c] = 0;
     log_change(q, (tt_change){.column = c, .id = q->mask_id});
+    if (q->reach)
+        tt_reach_update(q, c);
 }
 
-void tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)
+bool tt_seq_commit(tt_seq *q, const tt_result *r, int32_t i)
 {
     const tt_row_stats *st = &r->stats[i];
-    tt_seq_put(q, r->plan->ask[i].column, st->drawn, st->logprob,
-               r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL);
+    return tt_seq_put(q, r->plan->ask[i].column, st->drawn, st->logprob,
+                      r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL);
 }

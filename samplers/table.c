@@ -87,6 +87,18 @@ tt_status tt_sampler_check(const tt_sampler *s, const tt_params *p, tt_err *e)
                          tt_cache_names[kind], s->name, have);
 }
 
+tt_status tt_block_check(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt,
+                         tt_err *e)
+{
+    int32_t rest = columns - prompt;
+    if (s->short_block || prompt < 1 || !tt_params_given(p, "block_length") ||
+        rest % tt_block_columns(p, columns, prompt) == 0)
+        return TT_OK;
+    return tt_fail_param(e, "block_length", "invalid_value",
+                         "'block_length' is %d, which does not divide the answer's %d tokens; "
+                         "sampler '%s' needs whole blocks", p->block_length, rest, s->name);
+}
+
 int32_t tt_sampler_store(const tt_sampler *s, const tt_params *p, int32_t columns, int32_t prompt)
 {
     if (s->shadows)

@@ -38,7 +38,8 @@ static size_t life_bytes(const tt_run_spec *s)
 {
     tt_features f = features_of(s);
     int32_t room = tt_run_columns(s->sampler, s->params, s->columns);
-    return tt_seq_bytes(s->sampler, room, s->n_top, s->n_bias) + tt_features_bytes(&f);
+    return tt_seq_bytes(s->sampler, room, s->n_top, s->n_bias) + tt_features_bytes(&f) +
+           tt_reach_bytes(s->constraint, s->constraints);
 }
 
 enum { SPARE = 8, SLACK = 64 }; /* biases a sampler may add to a list; alignment of one */
@@ -63,7 +64,8 @@ static size_t step_bytes(const tt_run_spec *s)
     tt_features f = features_of(s);
     int32_t room = tt_run_columns(s->sampler, s->params, s->columns);
     size_t asks = (size_t)f.vectors * (size_t)(f.terms / TT_MAX_TOP + 2);
-    return tt_seq_step_bytes(s->sampler, room, s->n_bias) + asks * sizeof(tt_ask) + rule_bytes(s);
+    return tt_seq_step_bytes(s->sampler, room, s->n_bias) + asks * sizeof(tt_ask) + rule_bytes(s) +
+           tt_reach_step_bytes(s->constraint, s->constraints, s->vocab, s->n_bias + SPARE, room);
 }
 
 size_t tt_run_bytes(const tt_run_spec *s) { return life_bytes(s) + step_bytes(s); }
@@ -111,6 +113,8 @@ tt_status tt_run_open(tt_run *r, const tt_run_spec *spec, tt_err *e)
                       .arena = &r->life};
     if (!st)
         st = tt_seq_begin(&r->seq, spec->id, spec->open, spec->bias, e);
+    if (!st)
+        st = tt_reach_begin(&r->seq, spec->constraint, spec->constraints, e);
     if (!st) {
         r->state = tt_arena_take(&r->life, 1, s->state_size);
         st = r->state ? s->open(&r->seq, r->state, e)
@@ -349,6 +353,8 @@ void tt_run_plan(tt_run *r)
     r->failed = r->sampler->plan(&r->seq, r->state, &r->plan, &r->error);
     if (!r->failed && r->rules && !r->plan.guide)
         r->failed = constrain(r, &r->error);
+    if (!r->failed && !r->plan.guide)
+        r->failed = tt_reach_constrain(&r->seq, &r->plan, &r->error);
     if (!r->failed)
         r->failed = open_stores(r, &r->error);
     leave_out_tail(r);

@@ -6,6 +6,7 @@
 #ifndef TT_BATCHER_H
 #define TT_BATCHER_H
 
+#include "samplers/constraint.h"
 #include "samplers/sampler.h"
 
 typedef struct {
@@ -28,6 +29,8 @@ typedef struct {
     int32_t rules;
     const int32_t *negative; /* prompt of the guidance twin, in place of a masked one */
     int32_t negatives;
+    const tt_constraint *constraint; /* holes under a grammar */
+    int32_t constraints;
     bool log; /* keep seq.log */
     const tt_source *source; /* as in tt_seq */
 } tt_run_spec;

@@ -59,7 +59,8 @@ static const struct argp_option options[] = {
     {"prompt", KEY_PROMPT, "N", 0, "columns of their prompts (256, or half of the context)", 4},
     {"tokens", KEY_TOKENS, "N", 0, "tokens each generates (256, or half of the context)", 4},
     {"tokens-per-step", KEY_PER_STEP, "N", 0, "tokens committed at each step (3)", 4},
-    {"cache", KEY_CACHE, "KIND", 0, "keys and values kept: none, prefix, dual or free (dual)", 4},
+    {"cache", KEY_CACHE, "LIST", 0,
+     "keys and values kept: none, prefix, dual, free, dkv, vicinity (dual)", 4},
     {"max-rows", KEY_MAX_ROWS, "N", 0, "token rows in one forward pass (4096)", 4},
     {0},
 };
@@ -94,13 +95,20 @@ static void read_parts(struct argp_state *state, const char *text, unsigned *out
     }
 }
 
-static tt_cache_kind read_cache(struct argp_state *state, const char *text)
+static void read_caches(struct argp_state *state, const char *text, tt_bench_sizes *z)
 {
-    for (int i = 0; tt_cache_names[i]; i++)
-        if (!strcmp(tt_cache_names[i], text))
-            return (tt_cache_kind)i;
-    argp_error(state, "--cache is '%.40s', must be none, prefix, dual or free", text);
-    return TT_CACHE_NONE;
+    char copy[64], *rest = copy, *word;
+    snprintf(copy, sizeof copy, "%s", text);
+    z->caches = 0;
+    while ((word = strsep(&rest, ","))) {
+        int i = 0;
+        while (i < TT_CACHE_AUTO && strcmp(tt_cache_names[i], word))
+            i++;
+        if (i == TT_CACHE_AUTO || z->caches == TT_BENCH_LIST)
+            argp_error(state, "--cache is '%.60s', must name some of none, prefix, dual, free, "
+                       "dkv, vicinity", text);
+        z->cache[z->caches++] = (tt_cache_kind)i;
+    }
 }
 
 static double read_seconds(struct argp_state *state, const char *text)
@@ -145,7 +153,7 @@ static error_t parse_size(int key, char *arg, struct argp_state *state)
         z->tokens_per_step = tt_option_int(state, "tokens-per-step", arg, 1, 65536);
         return 0;
     case KEY_CACHE:
-        z->cache = read_cache(state, arg);
+        read_caches(state, arg, z);
         return 0;
     case KEY_MAX_ROWS:
         z->max_rows = tt_option_int(state, "max-rows", arg, 1, COLUMNS);
@@ -355,7 +363,8 @@ int tt_cmd_bench(int argc, char **argv)
                               .prompt = -1,
                               .tokens = -1,
                               .tokens_per_step = 3,
-                              .cache = TT_CACHE_DUAL,
+                              .cache = {TT_CACHE_DUAL},
+                              .caches = 1,
                               .max_rows = 4096}};
     tt_status s = tt_engine_args_init(&a.engine, &err);
     if (!s)

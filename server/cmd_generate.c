@@ -22,7 +22,9 @@ enum {
     KEY_GUIDE,
     KEY_INFILL,
     KEY_JSON,
+    KEY_REGEX,
     KEY_SAMPLER,
+    KEY_SCHEMA,
     KEY_SHOW,
     KEY_SPECIAL,
     KEY_STOP,
@@ -43,6 +45,8 @@ static const struct argp_option options[] = {
     {"guide", KEY_GUIDE, "MODEL", 0, "the causal model that sampler 'guided' asks", 2},
     {"set", 'S', "NAME=VALUE", 0, "a parameter of the sampler; may be repeated", 2},
     {"stop", KEY_STOP, "TEXT", 0, "ends the answer; may be given four times", 2},
+    {"regex", KEY_REGEX, "REGEX", 0, "what the whole answer matches", 2},
+    {"json-schema", KEY_SCHEMA, "JSON", 0, "the answer is JSON of this schema", 2},
     {"n", 'n', "N", 0, "independent answers, a line --- between them", 2},
     {"special", KEY_SPECIAL, NULL, 0, "special tokens written in the prompt count as such", 2},
     {"echo", KEY_ECHO, NULL, 0, "print the prompt in front of its continuation", 3},
@@ -59,6 +63,8 @@ static error_t end_of_options(const tt_generate_args *a, struct argp_state *stat
         argp_error(state, "--prompt and --infill exclude each other");
     if (a->infill && a->chat)
         argp_error(state, "--infill and --chat exclude each other");
+    if (a->infill && (a->regex || a->schema))
+        argp_error(state, "--regex and --json-schema are of answers; --infill has holes");
     if (a->system && !a->chat)
         argp_error(state, "--system needs --chat");
     if (a->show && a->json)
@@ -118,6 +124,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_STOP:
         add(state, "stop", a->stop, &a->stops, TT_GENERATE_STOPS, arg);
+        return 0;
+    case KEY_REGEX:
+        a->regex = arg;
+        return 0;
+    case KEY_SCHEMA:
+        a->schema = arg;
         return 0;
     case KEY_SPECIAL:
         a->special = true;
@@ -400,6 +412,8 @@ static tt_status prepare(tt_generate_args *a, tt_err *e)
     tt_status s = check_utf8(a->infill ? "infill" : "prompt", *text, e);
     if (!s)
         s = check_utf8("system", a->system, e);
+    if (!s)
+        s = check_utf8("regex", a->regex, e);
     for (int i = 0; !s && i < a->stops; i++)
         s = check_utf8("stop", a->stop[i], e);
     if (s)

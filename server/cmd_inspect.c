@@ -7,6 +7,7 @@
 #include "models/model.h"
 #include "samplers/sampler.h"
 #include "server/cmd.h"
+#include "server/defaults.h"
 #include "server/mask.h"
 #include "server/models_dir.h"
 #include "tokenizers/text.h"
@@ -161,6 +162,8 @@ typedef struct {
     tt_config *config;
     tt_tok *tok;
     tt_err no_tok; /* why not */
+    const tt_sampler *sampler; /* unless asked */
+    tt_params defaults;
 } opened;
 
 static void close_all(opened *o)
@@ -183,7 +186,7 @@ static tt_status open_all(opened *o, const char *folder, tt_err *e)
     tt_err no_mask; /* the model opens all the same; its listing shows -1 */
     if (!s)
         tt_mask_find(&o->model->info, folder, o->tok, &no_mask);
-    return s;
+    return s ? s : tt_defaults_read(folder, &o->model->info, &o->sampler, &o->defaults, e);
 }
 
 static void print_shape(const opened *o)
@@ -199,10 +202,7 @@ static void print_shape(const opened *o)
            (long long)m->kv_heads);
     printf("vocabulary    %lld; mask %d, eos %d, eot %d\n", (long long)m->vocab, m->mask_id,
            m->eos_id, m->eot_id);
-    printf("context       %lld columns", (long long)m->context);
-    if (!(m->kinds & TT_KIND_INSERTION))
-        printf("; blocks of %d unless asked", m->block_length);
-    printf("\n");
+    printf("context       %lld columns\n", (long long)m->context);
     if (m->recurrence)
         printf("recurrence    %d of %lld layers unless asked, behind %lld and before %lld others\n",
                m->recurrence, (long long)m->core_layers, (long long)m->prelude_layers,
@@ -252,6 +252,12 @@ static void print_text(const opened *o)
 
 static void print_samplers(const opened *o)
 {
+    if (tt_sampler_fits(o->sampler, o->model->info.kinds)) {
+        printf("unless asked  sampler %s", o->sampler->name);
+        if (o->defaults.block_length)
+            printf(", blocks of %d", o->defaults.block_length);
+        printf(", temperature %g\n", o->defaults.temperature);
+    }
     printf("samplers     ");
     for (const tt_sampler *const *s = tt_sampler_all(); *s; s++)
         if (tt_sampler_fits(*s, o->model->info.kinds))

@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "kernels/base/log.h"
+#include "server/defaults.h"
 #include "server/job.h"
 #include "server/mask.h"
 #include "server/scheduler.h"
@@ -170,60 +171,6 @@ static void find_stops(served *m)
     m->pub.info = *info;
 }
 
-static tt_status read_default(tt_params *d, const tt_param *p, tt_config *c, tt_err *e)
-{
-    double now = tt_params_get(d, p);
-    if (p->type == TT_PARAM_CHOICE) {
-        const char *text = tt_config_text(c, p->name, NULL);
-        return text ? tt_params_set_text(d, p, text, e) : TT_OK;
-    }
-    if (p->type == TT_PARAM_BOOL)
-        return tt_params_set(d, p, tt_config_bool(c, p->name, now != 0), e);
-    return tt_params_set(d, p, tt_config_float(c, p->name, now, p->min, p->max), e);
-}
-
-/* generation_config.json may set any sampling parameter and the sampler. */
-static tt_status read_defaults(served *m, tt_err *e)
-{
-    static const char *const other[] = {"bos_token_id", "eos_token_id", "pad_token_id",
-                                        "transformers_version", "_from_model_config", "do_sample",
-                                        "mask_token_id", NULL};
-    tt_params_default(&m->pub.defaults);
-    m->pub.defaults.block_length = m->pub.info.block_length;
-    m->pub.defaults.temperature = m->pub.info.temperature;
-    if (m->pub.info.recurrence)
-        m->pub.defaults.recurrence = m->pub.info.recurrence;
-    if (m->pub.info.stopping_threshold > 0)
-        m->pub.defaults.stopping_threshold = m->pub.info.stopping_threshold;
-    m->pub.sampler = tt_sampler_find(m->pub.info.sampler ? m->pub.info.sampler : "low_confidence");
-    if (!exists(m->folder, "generation_config.json"))
-        return TT_OK;
-    tt_config *c;
-    tt_status s = tt_config_open_file(&c, m->folder, "generation_config.json", e);
-    if (s)
-        return s;
-    const char *name = tt_config_text(c, "sampler", m->pub.sampler->name);
-    const tt_sampler *sampler = tt_sampler_find(name);
-    if (!sampler)
-        s = tt_fail(e, TT_EUNSUP, "generation_config.json: sampler '%.40s' is not known", name);
-    else
-        m->pub.sampler = sampler;
-    size_t n;
-    const tt_param *p = tt_param_all(&n);
-    for (size_t i = 0; i < n && !s; i++)
-        s = read_default(&m->pub.defaults, &p[i], c, e);
-    /* Defaults that a sampler does not read are no mistake. */
-    memset(m->pub.defaults.given, 0, sizeof m->pub.defaults.given);
-    tt_config_ignore(c, other);
-    tt_buf unread = {0};
-    if (!s && !(s = tt_config_status(c, e)) && tt_config_unread(c, &unread))
-        tt_log(TT_LOG_WARN, "config", "model=%s file=generation_config.json unread=\"%s\"", m->id,
-               tt_buf_text(&unread));
-    tt_buf_free(&unread);
-    tt_config_close(c);
-    return s ? tt_context(e, s, "generation_config.json of '%.80s'", m->folder) : TT_OK;
-}
-
 static void fingerprint(served *m)
 {
     XXH3_state_t *x = XXH3_createState();
@@ -279,7 +226,7 @@ static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
         (s = tt_mask_find(&m->model->info, m->folder, m->tok, e)) || (s = find_chat(m, e)))
         return s;
     find_stops(m);
-    if ((s = read_defaults(m, e)))
+    if ((s = tt_defaults_read(m->folder, &m->pub.info, &m->pub.sampler, &m->pub.defaults, e)))
         return s;
     m->pub.created = written(m->folder);
     fingerprint(m);

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "models/model.h"
+#include "samplers/constraint.h"
 #include "samplers/params.h"
 #include "samplers/sampler.h"
 #include "tokenizers/text.h"
@@ -106,6 +107,9 @@ typedef struct {
     const int32_t *draft;
     const tt_column_rule *rule; /* ids possible or impossible at some columns */
     int32_t rules;
+    const tt_constraint *constraint; /* holes whose text matches a grammar, not overlapping;
+                                        references are taken */
+    int32_t constraints;
     const int32_t *negative; /* another prompt: guidance (cfg_scale) leads away from it */
     int32_t negatives;       /* its ids; 0: away from the prompt masked */
     tt_encoding encoding;    /* of samplers that encode */

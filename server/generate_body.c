@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/holes.h"
+#include "server/json_read.h"
 #include "server/json_write.h"
 
 static void write_choices(tt_json *w, const tt_hole_part *p)
@@ -96,6 +97,19 @@ static tt_status write_set(tt_json *w, const char *set, tt_err *e)
     return TT_OK;
 }
 
+/* A schema is put in as it is, once it is known to be JSON. */
+static tt_status write_schema(tt_json *w, const char *schema, tt_err *e)
+{
+    cJSON *parsed;
+    tt_status s = tt_json_parse(&parsed, schema, strlen(schema), e);
+    if (s)
+        return tt_context(e, s, "--json-schema");
+    cJSON_Delete(parsed);
+    tt_json_key(w, "json_schema");
+    tt_json_put_raw(w, schema);
+    return TT_OK;
+}
+
 static tt_status write_extension(tt_json *w, const tt_generate_args *a, const char *guide,
                                  tt_err *e)
 {
@@ -108,6 +122,11 @@ static tt_status write_extension(tt_json *w, const tt_generate_args *a, const ch
         tt_json_bool_member(w, "special_tokens", true);
     if (a->show)
         tt_json_text_member(w, "stream_mode", "delta");
+    if (a->regex)
+        tt_json_text_member(w, "regex", a->regex);
+    tt_status st = a->schema ? write_schema(w, a->schema, e) : TT_OK;
+    if (st)
+        return st;
     for (int i = 0; i < a->sets; i++) {
         tt_status s = write_set(w, a->set[i], e);
         if (s)

@@ -44,7 +44,8 @@ static tt_status check_canvas(const tt_job_spec *s, int64_t max_rows, tt_err *e)
     }
     if (!open && !s->sampler->reads)
         return tt_fail_param(e, "max_tokens", "invalid_value", "nothing is to be filled");
-    return TT_OK;
+    return s->sampler->reads ? TT_OK
+                             : tt_block_check(s->sampler, &s->params, s->columns, s->prompt, e);
 }
 
 static tt_status check_ids(const tt_job_spec *s, const int32_t *id, int32_t n, const char *param,
@@ -70,6 +71,20 @@ static tt_status check_rules(const tt_job_spec *s, tt_err *e)
         tt_status st = check_ids(s, r->id, r->n, "rules", e);
         if (st)
             return st;
+    }
+    return TT_OK;
+}
+
+static tt_status check_constraints(const tt_job_spec *s, tt_err *e)
+{
+    for (int32_t i = 0; i < s->constraints; i++) {
+        const tt_constraint *p = &s->constraint[i];
+        if (p->begin < 0 || p->end > s->columns || p->begin >= p->end)
+            return tt_fail_param(e, "regex", "invalid_value", "constraint %d is of columns %d..%d",
+                                 i, p->begin, p->end);
+        if (p->ends && s->params.logits_eos_inf)
+            return tt_fail_param(e, "logits_eos_inf", "unsupported_value",
+                                 "'logits_eos_inf' leaves a constrained answer no end");
     }
     return TT_OK;
 }
@@ -141,6 +156,8 @@ static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
             return st;
     }
     tt_status st = check_canvas(s, max_rows, e);
+    if (!st)
+        st = check_constraints(s, e);
     return st ? st : check_extras(s, e);
 }
 
@@ -217,6 +234,13 @@ static tt_status copy_extras(tt_job *j, const tt_job_spec *s)
     j->term = copy(s->encoding.term, (size_t)s->encoding.terms * sizeof *j->term);
     if ((s->draft && !j->draft) || !j->negative || !j->term)
         return TT_ENOMEM;
+    j->constraint = copy(s->constraint, (size_t)s->constraints * sizeof *j->constraint);
+    j->spec.constraint = j->constraint;
+    j->spec.constraints = j->constraint ? s->constraints : 0;
+    for (int32_t i = 0; i < j->spec.constraints; i++)
+        tt_grammar_share(j->constraint[i].grammar);
+    if (!j->constraint)
+        return TT_ENOMEM;
     j->spec.draft = j->draft;
     j->spec.negative = j->negative;
     j->spec.encoding.term = j->term;
@@ -238,6 +262,9 @@ static void job_free(tt_job *j)
     free(j->negative);
     free(j->term);
     free(j->rule);
+    for (int32_t i = 0; j->constraint && i < j->spec.constraints; i++)
+        tt_grammar_close(j->constraint[i].grammar);
+    free(j->constraint);
     free(j);
 }
 
@@ -265,6 +292,8 @@ tt_run_spec tt_job_run_spec(const tt_job *j, int32_t i)
                          .encoding = p->sampler->reads && !p->draft ? &p->encoding : NULL,
                          .rule = p->rule,
                          .rules = p->rules,
+                         .constraint = p->constraint,
+                         .constraints = p->constraints,
                          .negative = p->negative,
                          .negatives = p->negatives,
                          .log = p->log};

@@ -25,6 +25,7 @@ struct tt_job {
     tt_id_value *bias;
     int32_t *draft, *negative, *term;
     tt_column_rule *rule; /* its ids lie behind the rules */
+    tt_constraint *constraint;        /* each with a reference to its grammar */
     tt_sample *sample;
     size_t bytes; /* host memory of the whole job while it runs */
 

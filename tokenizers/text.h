@@ -61,13 +61,16 @@ tt_status tt_tok_decode(const tt_tok *t, const int32_t *id, size_t n, bool skip_
  * NULL for an id outside the vocabulary. For logprobs and the canvas view. */
 const char *tt_tok_piece(const tt_tok *t, int32_t id, size_t *bytes);
 
+/* True when a text is its tokens' pieces one after the other, also at its ends. */
+bool tt_tok_concatenates(const tt_tok *t);
 int32_t tt_tok_vocab(const tt_tok *t);                      /* highest id + 1 */
 int32_t tt_tok_id(const tt_tok *t, const char *content);    /* of a whole token's text, or -1 */
 bool tt_tok_is_special(const tt_tok *t, int32_t id);
 int32_t tt_tok_bos(const tt_tok *t); /* from tokenizer_config.json; -1 when there is none */
 int32_t tt_tok_eos(const tt_tok *t);
 /* tokenizer_config.json's mask_token, else the added token that is called as masks of released
- * tokenizers are ("<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>"); -1 when there is none. */
+ * tokenizers are ("<|mask|>", "<|mdm_mask|>", "<|MASK|>", "[MASK]", "<mask>"); -1 when there is
+ * none. */
 int32_t tt_tok_mask(const tt_tok *t);
 const char *tt_tok_kind(const tt_tok *t); /* "byte-level BPE", "WordPiece", ... for inspect */
 
@@ -104,9 +107,9 @@ typedef struct tt_chat_format tt_chat_format;
 
 /* The format of this tokenizer: recognised by tokenizer_config.json's chat_template (marker
  * tokens and structure), or by name when name is not NULL ("chatml", "qwen2", "qwen2.5", "dream",
- * "llada", "llada2", "llama3"; TT_EINVAL for another). NULL in *out without an error when the
- * folder has no template at all; TT_EUNSUP naming what was found when it has one that is none of
- * the known, or when the tokenizer lacks one of the format's control tokens. */
+ * "llada", "llada2", "llama3", "llama3.1"; TT_EINVAL for another). NULL in *out without an error
+ * when the folder has no template at all; TT_EUNSUP naming what was found when it has one that is
+ * none of the known, or when the tokenizer lacks one of the format's control tokens. */
 tt_status tt_chat_find(const tt_chat_format **out, const tt_tok *t, const char *name, tt_err *e);
 const char *tt_chat_name(const tt_chat_format *f);
 /* Every known name, NULL-terminated, for --help and error texts. */

@@ -68,7 +68,10 @@ static tt_status read_config(tt_trunk_model *m, const tt_hf_family *f, tt_config
     info->eos_id = (int32_t)tt_config_first_int(c, "eos_token_id", -1, -1, INT32_MAX);
     info->eot_id = -1;
     info->row_shift = f->row_shift;
-    info->block_length = f->block_length;
+    info->block_length =
+        f->block_length ? (int32_t)tt_config_int(c, "block_size", f->block_length, 1, 1 << 16) : 0;
+    info->sampler = f->sampler;
+    info->temperature = f->temperature;
     tt_config_ignore(c, no_effect);
     tt_status s = read_scaling(c, &plan->rotary, e);
     return s ? s : tt_config_status(c, e);

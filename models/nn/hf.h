@@ -11,7 +11,9 @@ typedef struct {
     bool head_norms;    /* query and key heads are normalised (Qwen3) */
     bool needs_mask;    /* config.json must name mask_token_id */
     int32_t row_shift;
-    int32_t block_length;
+    int32_t block_length; /* 0: no blocks; config.json's block_size wins */
+    const char *sampler;  /* default; NULL: as tt_model_info has it */
+    double temperature;   /* default */
     int64_t context;    /* columns usable for generation at most; 0: the config's */
     double rope_theta;  /* when the config names none */
 } tt_hf_family;

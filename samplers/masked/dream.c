@@ -188,7 +188,7 @@ static tt_status dr_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
         s->used += (uint64_t)asks;
     if (q->params->early_stop_consecutive && ends(q, q->params->early_stop_consecutive))
         tt_fill_with_end(q, 0);
-    if (!last && tt_count_open(q, 0, s->block.end))
+    if ((!last || q->reach) && tt_count_open(q, 0, s->block.end))
         return st;
     *done = !tt_block_find(q, s->block.end, &s->block);
     s->last += s->block_steps;

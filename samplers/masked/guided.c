@@ -10,7 +10,14 @@
  *   topk_relative   that, and p[d] >= guide_ratio * max p
  *
  * The guide's store holds columns before the last committed one; each turn feeds it from there.
- * With cache = free the diffusion model computes the prompt's columns in the first turn only. */
+ * With cache = free the diffusion model computes the prompt's columns in the first turn only.
+ *
+ * The two passes of a turn cannot overlap: the guide reads the drafts of this turn, and the next
+ * draft depends on how many of them it accepts. Turns of different requests are independent, and
+ * those that wait for the same model share one pass. Running the two models side by side on two
+ * streams would need the requests split into halves that take turns, so that every pass has half
+ * the rows and each model's weights are read twice as often: at the few rows of such passes that
+ * is what their time consists of. */
 #include <math.h>
 #include <string.h>
 
@@ -138,17 +145,22 @@ static bool accepts(const tt_seq *q, const tt_result *r, int32_t i)
     return among && share >= q->params->guide_ratio;
 }
 
-static void put(tt_seq *q, const state *s, int32_t c, int32_t id)
+static bool put(tt_seq *q, const state *s, int32_t c, int32_t id)
 {
-    tt_seq_put(q, c, id, s->logprob[c], s->top ? s->top + (size_t)c * (size_t)q->n_top : NULL);
+    return tt_seq_put(q, c, id, s->logprob[c],
+                      s->top ? s->top + (size_t)c * (size_t)q->n_top : NULL);
 }
 
-/* Commits the accepted drafts, at least one; an end token fills the rest. */
+/* Commits the accepted drafts, at least one, up to the first that a grammar has no place for; an
+ * end token fills the rest. */
 static void commit(tt_seq *q, state *s, bool *done)
 {
     int32_t end = s->first + (s->accepted > 0 ? s->accepted : 1);
     for (int32_t c = s->first; c < end; c++) {
-        put(q, s, c, s->draft[c]);
+        if (!put(q, s, c, s->draft[c])) {
+            end = c;
+            break;
+        }
         if (s->draft[c] == q->eos_id) {
             for (int32_t rest = c + 1; rest < q->columns; rest++)
                 put(q, s, rest, q->eos_id);

@@ -33,6 +33,10 @@ static bool next_step(const tt_seq *q, state *s)
             if (s->quota > 0)
                 return true;
         }
+        if (open && q->reach) { /* not all that the last step chose went together */
+            s->quota = open;
+            return true;
+        }
         if (!tt_block_find(q, s->block.end, &s->block))
             return false;
         s->i = s->steps + 1;
@@ -90,6 +94,7 @@ const tt_sampler tt_sampler_infill = {
     .summary = "fill holes anywhere, most confident first, at the pace of the noise schedule",
     .source = "dllm library, infilling and sampling rules (linear schedule)",
     .needs = TT_KIND_BIDIRECTIONAL,
+    .short_block = true,
     .state_size = sizeof(state),
     .params = params,
     .open = in_open,

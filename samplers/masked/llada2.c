@@ -126,15 +126,15 @@ static tt_status plan(tt_seq *q, void *memory, tt_plan *p, tt_err *e)
 }
 
 /* Commits an answer's token: the drawn one, or the most probable one in place of another. */
-static void put(tt_seq *q, const state *s, const tt_result *r, int32_t i, bool edit)
+static bool put(tt_seq *q, const state *s, const tt_result *r, int32_t i, bool edit)
 {
     const tt_row_stats *st = &r->stats[i];
     int32_t c = r->plan->ask[i].column, id = edit ? st->argmax : st->drawn;
     const tt_id_value *top = r->top ? r->top + (size_t)i * (size_t)q->n_top : NULL;
     if (c < q->columns)
-        tt_seq_put(q, c, id, edit ? (float)(st->max_logit - st->lse) : st->logprob, top);
-    else
-        *id_at(q, s, c) = id;
+        return tt_seq_put(q, c, id, edit ? (float)(st->max_logit - st->lse) : st->logprob, top);
+    *id_at(q, s, c) = id;
+    return true;
 }
 
 /* The asks for open columns that are committed: all above the threshold if they are enough, else
@@ -170,8 +170,7 @@ static bool edit(tt_seq *q, const state *s, const tt_result *r)
         if (open_at(q, s, c) || r->stats[i].argmax == *id_at(q, s, c) ||
             !(r->stats[i].prob_argmax > (float)q->params->editing_threshold))
             continue;
-        put(q, s, r, i, true);
-        any = true;
+        any |= put(q, s, r, i, true);
     }
     return any;
 }
@@ -263,6 +262,7 @@ const tt_sampler tt_sampler_llada2_block = {
     .source = "released LLaDA2.0 generate()",
     .needs = TT_KIND_BLOCKS,
     .keeps = true,
+    .short_block = true,
     .state_size = sizeof(state),
     .params = block_params,
     .open = block_open,
@@ -275,6 +275,7 @@ const tt_sampler tt_sampler_llada21_block_edit = {
     .source = "released LLaDA2.1 generate()",
     .needs = TT_KIND_BLOCKS,
     .keeps = true,
+    .short_block = true,
     .state_size = sizeof(state),
     .params = edit_params,
     .open = edit_open,

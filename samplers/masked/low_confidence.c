@@ -42,8 +42,9 @@ static tt_status lc_apply(tt_seq *q, void *memory, const tt_result *r, bool *don
     if (st)
         return st;
     tt_commit_best(q, r, &k, tt_quota_next(&s->quota));
-    /* Something else may have filled the block before its steps are used up. */
-    if (s->quota.steps_left > 0 && tt_count_open(q, 0, s->blocks.block.end))
+    /* Something else may have filled the block before its steps are used up; under a grammar they
+     * may not have been enough. */
+    if ((s->quota.steps_left > 0 || q->reach) && tt_count_open(q, 0, s->blocks.block.end))
         return TT_OK;
     tt_blocks_leave(&s->blocks, q, done);
     if (!*done)

@@ -239,10 +239,12 @@ int32_t tt_threshold_count(const tt_ranking *k, double threshold)
     return n;
 }
 
-void tt_commit_best(tt_seq *q, const tt_result *r, const tt_ranking *k, int32_t n)
+int32_t tt_commit_best(tt_seq *q, const tt_result *r, const tt_ranking *k, int32_t n)
 {
+    int32_t committed = 0;
     for (int32_t i = 0; i < n && i < k->n; i++)
-        tt_seq_commit(q, r, k->order[i]);
+        committed += tt_seq_commit(q, r, k->order[i]);
+    return committed;
 }
 
 tt_status tt_steps_of(const tt_seq *q, int32_t *open, int32_t *steps, tt_err *e)

@@ -144,7 +144,7 @@ tt_status tt_rank(tt_ranking *out, const tt_seq *q, const tt_result *r,
 float tt_score_prob(const tt_seq *q, const tt_result *r, int32_t i);
 /* How many are at least `threshold`; the first one always counts. */
 int32_t tt_threshold_count(const tt_ranking *k, double threshold);
-/* Commits the first n. */
-void tt_commit_best(tt_seq *q, const tt_result *r, const tt_ranking *k, int32_t n);
+/* Commits the first n, but for those that do not go together under a grammar; how many. */
+int32_t tt_commit_best(tt_seq *q, const tt_result *r, const tt_ranking *k, int32_t n);
 
 #endif

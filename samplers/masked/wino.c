@@ -70,8 +70,7 @@ static tt_status draft(tt_seq *q, const tt_result *r, int32_t *committed, tt_err
     most = most < LEAST ? LEAST : most > MOST ? MOST : most;
     while (n < k.n && n < most && k.score[n] > q->params->draft_threshold)
         n++;
-    tt_commit_best(q, r, &k, n);
-    *committed = n;
+    *committed = tt_commit_best(q, r, &k, n);
     return TT_OK;
 }
 

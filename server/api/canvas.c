@@ -38,6 +38,9 @@ void tt_canvas_free(tt_canvas *c)
     tt_buf_free(&c->open);
     tt_buf_free(&c->draft);
     free(c->rule);
+    for (int32_t i = 0; i < c->constraints; i++)
+        tt_grammar_close(c->constraint[i].grammar);
+    free(c->constraint);
     free(c->part);
     *c = (tt_canvas){0};
 }

@@ -2,6 +2,7 @@
  * canvases: /v1/fim/completions and llama-server's /infill. */
 #include <string.h>
 
+#include "server/api/constrain.h"
 #include "server/api/fit.h"
 
 /* Behind the prompt: the gap, and the suffix when there is one. Without a suffix the answer may
@@ -44,6 +45,8 @@ static tt_status fit_gap(tt_gen *g, const cJSON *body, int64_t tokens, const cha
         return e->status;
     *slot = (tt_slot){.hole = true, .id = "0", .min = least < 1 ? 1 : least, .max = tokens};
     s = tt_positions_read(g, tt_json_get(body, "tutti"), "tutti", tokens, &slot->positions, e);
+    if (!s) /* refuses min_tokens beside a form */
+        s = tt_gen_read_format(g, body, e);
     slot = s ? NULL : tt_fit_add(g, e);
     if (!slot)
         return e->status;

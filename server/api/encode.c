@@ -56,11 +56,46 @@ static tt_status read_outputs(tt_reading *r, const cJSON *tutti, tt_err *e)
 /* Members that mean nothing without several vectors. */
 static tt_status refuse_without_k(const cJSON *tutti, tt_err *e)
 {
-    static const char *const names[] = {"kind", "outputs", "sparse_top", NULL};
+    static const char *const names[] = {"kind", "outputs", "sparse_top", "wording", NULL};
     for (int i = 0; names[i]; i++)
         if (tt_json_get(tutti, names[i]))
             return tt_fail_param(e, tt_json_member("tutti", names[i]).text, "invalid_value",
                                  "'tutti.%s' needs 'tutti.k'", names[i]);
+    return TT_OK;
+}
+
+static tt_status keep_wording(tt_gen *g, const cJSON *m, const char *path, bool holds_text,
+                              const char **out, tt_err *e)
+{
+    const char *text;
+    tt_status s = tt_json_text(m, path, &text, e);
+    if (s)
+        return s;
+    if (holds_text && !strstr(text, "{text}"))
+        return tt_fail_param(e, path, "invalid_value", "'%s' does not say where {text} goes", path);
+    *out = tt_gen_keep(g, text, strlen(text));
+    return *out ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the request");
+}
+
+static tt_status read_wording(tt_gen *g, const cJSON *wording, tt_err *e)
+{
+    tt_wording *w = &g->reading.wording;
+    static const char *const name[] = {"system", "query", "passage", "start"};
+    const char **const part[] = {&w->system, &w->query, &w->passage, &w->start};
+    const cJSON *m;
+    cJSON_ArrayForEach(m, wording)
+    {
+        tt_json_path at = tt_json_member("tutti.wording", m->string);
+        int i = 0;
+        while (i < 4 && strcmp(m->string, name[i]))
+            i++;
+        if (i == 4)
+            return tt_fail_param(e, at.text, "unknown_parameter", "unknown parameter '%s'",
+                                 at.text);
+        tt_status s = keep_wording(g, m, at.text, i == 1 || i == 2, part[i], e);
+        if (s)
+            return s;
+    }
     return TT_OK;
 }
 
@@ -98,6 +133,8 @@ tt_status tt_encode_read(tt_gen *g, const cJSON *body, tt_err *e)
         return s ? s : read_pooling(g, tutti, e);
     }
     tt_status s = check_k(g, tutti, e);
+    if (!s)
+        s = read_wording(g, tt_json_get(tutti, "wording"), e);
     r->pool = TT_POOL_OPEN;
     return s ? s : read_outputs(r, tutti, e);
 }
@@ -106,25 +143,51 @@ tt_status tt_encode_read(tt_gen *g, const cJSON *body, tt_err *e)
 
 static const char system_text[] = "You are an AI assistant that can understand human language.";
 
-/* Everything before the text is the opening of the turn; behind it stands the instruction. */
+/* DiffRetriever's instruction, where the request has none of its own. */
+static void put_instruction(bool passage, int32_t k, tt_buf *out)
+{
+    const char *what = passage ? "passage" : "query";
+    tt_buf_printf(out, "%s: \"{text}\". Use %s to represent the %s in a retrieval task. Make sure "
+                       "your %s in lowercase.",
+                  passage ? "Passage" : "Query", k > 1 ? "a few words" : "one word", what,
+                  k > 1 ? "words are" : "word is");
+}
+
+/* {text} and {k} of the instruction replaced; the text itself stays as it is. */
+static void put_wording(const char *instruction, const char *text, int32_t k, tt_buf *out)
+{
+    for (const char *p = instruction; *p;)
+        if (!strncmp(p, "{text}", 6)) {
+            tt_buf_puts(out, text);
+            p += 6;
+        } else if (!strncmp(p, "{k}", 3)) {
+            tt_buf_printf(out, "%d", k);
+            p += 3;
+        } else {
+            tt_buf_putc(out, *p++);
+        }
+}
+
+/* The turns before the words, and the beginning of the answer. */
 static tt_status ask_for_words(const tt_gen *g, bool passage, int32_t k, const char *text,
                                tt_ids *out, tt_err *e)
 {
-    tt_buf b = {0};
-    const char *what = passage ? "passage" : "query";
-    tt_buf_printf(&b, "%s: \"", passage ? "Passage" : "Query");
-    tt_buf_puts(&b, text);
-    tt_buf_printf(&b, "\". Use %s to represent the %s in a retrieval task. Make sure your %s in "
-                      "lowercase.",
-                  k > 1 ? "a few words" : "one word", what, k > 1 ? "words are" : "word is");
-    tt_chat_turn turn[] = {{"system", system_text, sizeof system_text - 1},
-                           {"user", tt_buf_text(&b), b.size}};
-    tt_status s = b.failed ? tt_fail(e, TT_ENOMEM, "no memory for the text")
-                           : tt_chat_encode(g->model->chat, g->model->tok, turn, 2, false, out, e);
-    const char *start = k > 1 ? "The words are: \"" : "The word is: \"";
+    const tt_wording *own = &g->reading.wording;
+    const char *system = own->system ? own->system : system_text;
+    const char *instruction = passage ? own->passage : own->query;
+    const char *start = own->start ? own->start : k > 1 ? "The words are: \"" : "The word is: \"";
+    tt_buf usual = {0}, user = {0};
+    put_instruction(passage, k, &usual);
+    put_wording(instruction ? instruction : tt_buf_text(&usual), text, k, &user);
+    tt_chat_turn turn[] = {{"system", system, strlen(system)},
+                           {"user", tt_buf_text(&user), user.size}};
+    tt_status s = usual.failed || user.failed
+                      ? tt_fail(e, TT_ENOMEM, "no memory for the text")
+                      : tt_chat_encode(g->model->chat, g->model->tok, turn, 2, false, out, e);
     if (!s)
         s = tt_tok_encode(g->model->tok, start, strlen(start), 0, out, e);
-    tt_buf_free(&b);
+    tt_buf_free(&usual);
+    tt_buf_free(&user);
     return s;
 }
 

@@ -28,6 +28,7 @@
     {.name = n, .on = where, .type = TT_FIELD_##t, .use = TT_FIELD_NEUTRAL, .neutral = same,       \
      .help = "not supported: only the value that changes nothing is accepted"}
 
+#define FORM (CO | CH | FI | LL) /* one answer that may have a form */
 #define INT32 2147483647.0
 #define SEED 9007199254740992.0
 
@@ -64,6 +65,9 @@ static const tt_field fields[] = {
          "{\"type\": \"content\", \"content\": text} the answer is expected to be: where a step "
          "would choose its token, that token is taken at once; text further right is in the "
          "model's sight meanwhile"),
+    READ("response_format", CO | CH, OBJECT, 0, 0,
+         "{\"type\": \"json_schema\", \"json_schema\": {\"name\", \"schema\"}}: the answer is JSON "
+         "of that schema; json_object: any object, up to 3 levels deep; text: anything"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
     READ("seed", GEN, INT, -SEED, SEED,
          "start of the random numbers; same seed, same answer. Random when absent"),
@@ -122,6 +126,9 @@ static const tt_field fields[] = {
     READ("confidence_metric", GEN, TEXT, 0, 0,
          "top1_prob or entropy_inverse: as tutti.remask confidence or entropy"),
     READ("stream_mode", GEN, TEXT, 0, 0, "as tutti.stream_mode"),
+    READ("guided_regex", FORM, TEXT, 0, 0, "as tutti.regex"),
+    READ("guided_json", FORM, OBJECT, 0, 0, "as tutti.json_schema"),
+    READ("json_schema", FORM, OBJECT, 0, 0, "as tutti.json_schema"),
     READ("priority", GEN, INT, -1000000, 1000000, "as tutti.priority"),
     READ("diffusing", CO | CH | IN | FI, BOOL, 0, 0,
          "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
@@ -133,7 +140,6 @@ static const tt_field fields[] = {
     NEUTRAL("repeat_penalty", GEN, ANY, "1"),
     NEUTRAL("use_beam_search", GEN, ANY, "false"),
     NEUTRAL("ignore_eos", GEN, ANY, "false"),
-    NEUTRAL("response_format", CO | CH, ANY, "{\"type\":\"text\"}"),
     NEUTRAL("tools", CH, ANY, "[]"),
     NEUTRAL("tool_choice", CH, ANY, "\"none\"|\"auto\""),
     NEUTRAL("functions", CH, ANY, "[]"),
@@ -142,7 +148,6 @@ static const tt_field fields[] = {
     NEUTRAL("modalities", CH, ANY, "[\"text\"]"),
     NEUTRAL("web_search_options", CH, ANY, ""),
     NEUTRAL("grammar", GEN, ANY, "\"\""),
-    NEUTRAL("json_schema", GEN, ANY, "{}"),
 
     TOLERATED("store", GEN, ANY),
     TOLERATED("metadata", GEN, ANY),
@@ -190,6 +195,11 @@ static const tt_field extension[] = {
     READ("shrink", GEN, BOOL, 0, 0,
          "once an end token is placed, positions behind it are neither filled nor computed "
          "(default); false: as the samplers' released code has it"),
+    READ("regex", FORM, TEXT, 0, 0,
+         "regular expression that the answer's text matches as a whole, whatever the sampler: "
+         "literals, classes, . | () * + ? {m,n}, \\d \\w \\s; no look-around, no references"),
+    READ("json_schema", FORM, OBJECT, 0, 0,
+         "the answer is JSON of this schema; what of schemas is not supported is refused by name"),
     READ("force", CO | CH | FI | LL, OBJECT, 0, 0,
          "tokens that stand in the answer from the start: {\"0\": id or a text of one token}; "
          "positions count from its beginning"),
@@ -208,6 +218,10 @@ static const tt_field extension[] = {
     READ("kind", EM, TEXT, 0, 0, "with k: query (default) or passage, as the instruction calls it"),
     READ("outputs", EM, TEXTS, 0, 2,
          "with k: dense (default), sparse (weights of the text's own words), or both"),
+    READ("wording", ENC, OBJECT, 0, 0,
+         "with k: what the model is told, as its checkpoint was trained: {\"system\", \"query\", "
+         "\"passage\", \"start\"}; {text} stands for the text in query and passage, {k} for the "
+         "number of words; start is the beginning of the answer"),
     READ("sparse_top", EM, INT, 1, 1024, "with k: most weights of a sparse vector, default 128"),
     READ("k_query", RR | SC, INT, 1, 32, "vectors of the query, default k"),
     READ("k_passage", RR | SC, INT, 1, 32, "vectors of each document, default k"),
@@ -227,6 +241,9 @@ static const tt_alias aliases[] = {
     {"negative_prompt", "negative_prompt", "vllm-omni"},
     {"confidence_metric", "remask", "dlmserve"},
     {"stream_mode", "stream_mode", "Diffulex"},
+    {"guided_regex", "regex", "vLLM"},
+    {"guided_json", "json_schema", "vLLM"},
+    {"json_schema", "json_schema", "llama.cpp"},
     {"priority", "priority", "vLLM"},
     {NULL, NULL, NULL},
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "samplers/read.h"
+#include "server/api/constrain.h"
 #include "server/api/read.h"
 
 struct tt_fit {
@@ -67,6 +68,8 @@ void tt_fit_free(tt_fit *f)
         free(s->score);
         tt_ids_free(&s->ids);
         tt_positions_free(&s->positions);
+        tt_ids_free(&s->predicted);
+        tt_grammar_close(s->form);
     }
     drop_probes(f);
     tt_view_free(&f->view);
@@ -240,6 +243,8 @@ static tt_status decide(tt_gen *g, tt_err *e)
         return no_memory(e);
     for (int k = 0; k < f->probes && !g->failure.status; k++) {
         score_of(g, &f->probe[k], &s->score[k]);
+        if (s->form && !tt_grammar_fits(s->form, (int32_t)s->min + k, false))
+            s->score[k] = -INFINITY; /* no text of that length has the form */
         s->best = s->score[k] > s->score[s->best] ? k : s->best;
     }
     s->first = s->min;
@@ -263,9 +268,15 @@ static tt_status add_hole(tt_gen *g, tt_canvas *c, int i, tt_err *e)
         st = tt_positions_apply(&s->positions, c, begin, (int32_t)s->max, e);
     if (!st && g->fit->grows)
         tt_canvas_demand(c, begin, (int32_t)s->min);
+    if (!st)
+        st = tt_canvas_predict(c, &s->predicted, e);
+    if (!st && s->form)
+        st = tt_canvas_constrain(c, s->form, begin, begin + (int32_t)s->max, itself, s->form_path,
+                                 e);
+    int64_t from = !itself ? s->max : s->form ? 0 : s->min;
     return st || g->fit->grows
                ? st
-              : tt_canvas_ban(c, begin, begin + (int32_t)(itself ? s->min : s->max),
+               : tt_canvas_ban(c, begin, begin + (int32_t)from,
                               g->model->stop_id, g->model->stop_ids, e);
 }
 
@@ -290,7 +301,8 @@ static tt_status make_canvas(tt_gen *g, tt_err *e)
     for (int i = 0; i < f->slots && !s; i++)
         s = f->slot[i].hole && !f->slot[i].choices ? add_hole(g, c, i, e)
                                                   : add_text(g, c, &f->slot[i], e);
-    return s;
+    tt_ids none = {0};
+    return s || !c->holes ? s : tt_canvas_predict(c, &none, e);
 }
 
 /* Nothing is left to fill: the answer is there. */
@@ -334,8 +346,29 @@ tt_status tt_fit_check(const tt_gen *g, const char *path, tt_err *e)
                          g->model->id, (long long)g->model->info.context, (long long)all);
 }
 
+/* Forms that no text of the hole's lengths has. A hole that ends itself cannot end before its
+ * least length by a stop token's ban: the form says where it may. */
+static tt_status check_forms(const tt_gen *g, tt_err *e)
+{
+    const tt_fit *f = g->fit;
+    tt_status s = TT_OK;
+    for (int i = 0; i < f->slots && !s; i++) {
+        const tt_slot *slot = &f->slot[i];
+        if (!slot->form)
+            continue;
+        s = tt_constrain_check(slot->form, slot->min, slot->max, slot->form_path, e);
+        if (!s && ends_itself(f, i) && slot->min > 1)
+            s = tt_fail_param(e, slot->form_path, "unsupported_parameter",
+                              "'%s' at the end of a text needs 'min' to be 1", slot->form_path);
+    }
+    return s;
+}
+
 tt_status tt_fit_close(tt_gen *g, tt_err *e)
 {
+    tt_status s = check_forms(g, e);
+    if (s)
+        return s;
     next_slot(g->fit);
     if (tt_fit_pending(g))
         return TT_OK;

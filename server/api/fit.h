@@ -50,6 +50,9 @@ typedef struct {
     tt_ids *choice_ids;
     int choices;
     tt_positions positions;
+    tt_grammar *form; /* of a hole: what its text matches, or NULL; the slot's */
+    const char *form_path;
+    tt_ids predicted; /* of a hole: what it is expected to become */
     double *score; /* of every candidate, when it was fitted */
     int candidates, best;
     int64_t first; /* tokens of candidate 0 */

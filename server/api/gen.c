@@ -158,6 +158,7 @@ void tt_gen_free(tt_gen *g)
     }
     for (int i = 0; i < g->canvases; i++)
         tt_canvas_free(&g->canvas[i]);
+    tt_grammar_close(g->form);
     free(g->canvas);
     free(g->choice);
     free(g->bias);
@@ -222,6 +223,9 @@ static void close_choice(tt_gen *g, tt_choice *c)
         if (o->finish == TT_FINISH_STOP)
             finish = TT_FINISH_STOP;
     }
+    for (int32_t i = 0; i < c->canvas->constraints; i++)
+        if (c->canvas->constraint[i].ends) /* complete, also where it fills all columns */
+            finish = TT_FINISH_STOP;
     c->finish = finish;
 }
 

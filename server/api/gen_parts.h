@@ -38,6 +38,8 @@ typedef struct {
     tt_encoding encoding;      /* its terms live as long as the request */
     tt_column_rule *rule;      /* ids live as long as the request */
     int32_t rules;
+    tt_constraint *constraint; /* each with a reference to its grammar */
+    int32_t constraints;
     tt_job *job; /* NULL until it is submitted */
 } tt_canvas;
 
@@ -70,6 +72,11 @@ typedef struct tt_owned tt_owned; /* memory that lives as long as the request */
 
 typedef enum { TT_SCORE_MONTE_CARLO, TT_SCORE_LEFT_TO_RIGHT, TT_SCORE_EXACT } tt_score_method;
 
+/* How a model is asked for the words of a text; NULL: as DiffRetriever does. */
+typedef struct {
+    const char *system, *query, *passage, *start;
+} tt_wording;
+
 /* What endpoints that read were asked for. */
 typedef struct {
     /* likelihood */
@@ -80,6 +87,7 @@ typedef struct {
     tt_pooling pool;
     bool add_end;               /* an end token behind the text */
     int32_t k_query, k_passage; /* vectors of a text; 0: pooling */
+    tt_wording wording;
     bool dense, sparse;
     int32_t sparse_top;
     bool raw; /* vectors as they are, not of length 1 */
@@ -110,6 +118,9 @@ struct tt_gen {
     bool logprobs, echo, trace, special_tokens;
     int32_t n_top;
     bool stop_early, ban_stops, shrink;
+    tt_grammar *form; /* what answers match (constrain.h), or NULL; read once for all prompts */
+    const char *form_path;
+    bool form_read;
     tt_ids negative;   /* negative prompt */
     int32_t predicted; /* tokens of the prediction */
     int64_t deadline_ms;
@@ -234,7 +245,8 @@ void tt_write_chat_logprobs(const tt_gen *g, const tt_choice *c, const tt_text_o
 tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e);
 /* The tokens of `prediction`, if there is one. */
 tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_err *e);
-/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. */
+/* Makes them the draft of the canvas's last hole; ids beyond its end are left out. With none, the
+ * columns added since have no draft. */
 tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e);
 /* Predicted tokens that are in the answers, at their place. */
 int64_t tt_gen_accepted(const tt_gen *g);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/api/constrain.h"
 #include "server/api/fit.h"
 
 static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory for the request"); }
@@ -102,26 +103,20 @@ static tt_status read_choices(tt_gen *g, const cJSON *list, const char *path, tt
 
 static tt_status check_hole(const cJSON *hole, const char *path, tt_err *e)
 {
-    static const char *const read[] = {"id",    "max", "tokens", "min", "choices",
-                                       "force", "ban", "allow",  NULL};
-    static const char *const later[] = {"regex", "json_schema", NULL};
+    static const char *const read[] = {"id",  "choices",    "max",   "tokens",      "min",  "force",
+                                       "ban", "allow", "prediction", "regex", "json_schema", NULL};
     bool choices = tt_json_get(hole, "choices");
     tt_status s = tt_json_is_object(hole, path, e);
     const cJSON *m;
     cJSON_ArrayForEach(m, hole)
     {
-        int i = 0, k = 0;
+        int i = 0;
         tt_json_path at = tt_json_member(path, m->string);
         while (read[i] && strcmp(read[i], m->string))
             i++;
-        while (later[k] && strcmp(later[k], m->string))
-            k++;
-        if (!s && later[k] && !cJSON_IsNull(m))
-            s = tt_fail_param(e, at.text, "unsupported_parameter",
-                              "'%s' is not supported by this server", at.text);
-        if (!s && !read[i] && !later[k])
+        if (!s && !read[i])
             s = tt_fail_param(e, at.text, "unknown_parameter", "unknown parameter '%s'", at.text);
-        if (!s && choices && i && i != 4 && read[i] && !cJSON_IsNull(m))
+        if (!s && choices && i > 1 && !cJSON_IsNull(m))
             s = invalid(at.text, "and 'choices' exclude each other", e);
     }
     return s;
@@ -150,6 +145,23 @@ static tt_status read_id(tt_gen *g, const cJSON *hole, const char *path, int num
     return s ? s : name_hole(g, id, number, at.text, out, e);
 }
 
+static tt_status read_prediction(tt_gen *g, const cJSON *hole, const char *path, tt_slot *slot,
+                                 tt_err *e)
+{
+    const cJSON *node = tt_json_get(hole, "prediction");
+    tt_json_path at = tt_json_member(path, "prediction");
+    const char *text = NULL;
+    tt_status s = node ? tt_json_text(node, at.text, &text, e) : TT_OK;
+    if (s || !text)
+        return s;
+    if (!g->model->tok)
+        return tt_fail_param(e, at.text, "unsupported_value", "model '%s' has no tokenizer",
+                             g->model->id);
+    s = tt_tok_encode(g->model->tok, text, strlen(text), 0, &slot->predicted, e);
+    g->predicted += (int32_t)slot->predicted.count;
+    return s;
+}
+
 static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int number, tt_err *e)
 {
     const char *id = NULL;
@@ -170,6 +182,10 @@ static tt_status read_hole(tt_gen *g, const cJSON *hole, const char *path, int n
     s = read_length(hole, path, g->sampler->inserts, slot, e);
     if (!s)
         s = tt_fit_check(g, tt_json_member(path, "max").text, e);
+    if (!s)
+        s = read_prediction(g, hole, path, slot, e);
+    if (!s)
+        s = tt_hole_read_format(g, hole, path, &slot->form, &slot->form_path, e);
     return s ? s : tt_positions_read(g, hole, path, slot->max, &slot->positions, e);
 }
 

@@ -4,11 +4,23 @@
 #include <string.h>
 
 #include "server/api/chat.h"
+#include "server/api/constrain.h"
 #include "server/api/fit.h"
 
 static tt_status no_memory(tt_err *e) { return tt_fail(e, TT_ENOMEM, "no memory for the request"); }
 
 /* --- positions and least length --- */
+
+/* What the text of the hole must match. */
+static tt_status read_form(tt_gen *g, tt_canvas *c, const tt_part *hole, const cJSON *body,
+                           tt_err *e)
+{
+    tt_status s = tt_gen_read_format(g, body, e);
+    if (!s && g->form)
+        s = tt_canvas_constrain(c, g->form, hole->begin, hole->end, g->stop_early, g->form_path,
+                                e);
+    return s;
+}
 
 tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
 {
@@ -31,7 +43,7 @@ tt_status tt_gen_steer(tt_gen *g, tt_canvas *c, const cJSON *body, tt_err *e)
         s = tt_canvas_ban(c, hole->begin, hole->begin + (int32_t)least, g->model->stop_id,
                           g->model->stop_ids, e);
     tt_positions_free(&p);
-    return s;
+    return s ? s : read_form(g, c, hole, body, e);
 }
 
 /* --- prediction --- */
@@ -76,14 +88,19 @@ tt_status tt_gen_read_prediction(tt_gen *g, const cJSON *body, tt_ids *out, tt_e
 tt_status tt_canvas_predict(tt_canvas *c, const tt_ids *ids, tt_err *e)
 {
     const tt_part *hole = c->part + c->parts - 1;
+    static const int32_t none = -1;
+    if (!ids->count && !c->draft.size)
+        return TT_OK;
     while (!hole->hole)
         hole--;
-    for (int32_t i = 0; i < (int32_t)c->ids.count && ids->count; i++) {
-        int32_t at = i - hole->begin, none = -1;
-        bool inside = at >= 0 && i < hole->end && (size_t)at < ids->count;
-        tt_buf_add(&c->draft, inside ? &ids->id[at] : &none, sizeof none);
-    }
-    return c->draft.failed ? no_memory(e) : TT_OK;
+    while (c->draft.size < c->ids.count * sizeof none && !c->draft.failed)
+        tt_buf_add(&c->draft, (const char *)&none, sizeof none);
+    if (c->draft.failed)
+        return no_memory(e);
+    size_t room = (size_t)(hole->end - hole->begin), n = ids->count < room ? ids->count : room;
+    if (n)
+        memcpy(c->draft.data + (size_t)hole->begin * sizeof none, ids->id, n * sizeof none);
+    return TT_OK;
 }
 
 int64_t tt_gen_accepted(const tt_gen *g)

@@ -63,6 +63,8 @@ static tt_job_spec spec_of(const tt_gen *g, const tt_canvas *c)
     s.shrink = g->shrink;
     s.rule = c->rule;
     s.rules = c->rules;
+    s.constraint = c->constraint;
+    s.constraints = c->constraints;
     s.negative = g->negative.id;
     s.negatives = (int32_t)g->negative.count;
     s.n_top = g->n_top;

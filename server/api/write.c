@@ -54,6 +54,8 @@ void tt_gen_write_usage(const tt_gen *g, tt_json *w)
 static void write_param(const tt_gen *g, const tt_param *p, tt_json *w)
 {
     double v = tt_params_get(&g->params, p);
+    if (p->choices == tt_cache_names) /* the one in use: `auto` is not, nor one it cannot do */
+        v = tt_sampler_cache(g->sampler, &g->params);
     if (p->type == TT_PARAM_CHOICE)
         tt_json_text_member(w, p->name, p->choices[(int)v]);
     else if (p->type == TT_PARAM_BOOL)

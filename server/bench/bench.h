@@ -29,7 +29,8 @@ typedef struct {
     int64_t block, cached;  /* columns; cached -1: 1024 or what the context leaves */
     int64_t prompt, tokens; /* of a generation; -1: 256 or half of the context */
     int64_t tokens_per_step;
-    tt_cache_kind cache;
+    tt_cache_kind cache[TT_BENCH_LIST]; /* generations are measured with each */
+    int caches;
     int64_t max_rows; /* of a pass */
 } tt_bench_sizes;
 

@@ -63,7 +63,7 @@ static tt_status set_masked(const tt_bench_sizes *z, int64_t tokens, tt_params *
         tt_params_set(p, tt_param_find("steps"), (double)(steps > blocks ? steps : blocks), e);
     if (!s)
         s = tt_params_set(p, tt_param_find("block_length"), (double)z->block, e);
-    return s ? s : tt_params_set(p, tt_param_find("cache"), (double)z->cache, e);
+    return s;
 }
 
 static tt_status set_inserting(const tt_bench_sizes *z, int64_t tokens, tt_params *p, tt_err *e)
@@ -103,7 +103,7 @@ static const kind inserting = {"insertion", set_inserting, NULL};
 static const kind recurrent[] = {{"recurrent", set_sequential, sequential_step},
                                  {"forcing", set_wave, wave_step}};
 
-static tt_status open_run(run *r, const kind *k, int64_t streams, int64_t tokens, tt_err *e)
+static tt_status open_run(run *r, const kind *k, tt_cache_kind cache, int64_t streams, int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
     size_t columns = (size_t)(z->prompt + tokens);
@@ -125,7 +125,9 @@ static tt_status open_run(run *r, const kind *k, int64_t streams, int64_t tokens
                             .samples = 1,
                             .wake = post,
                             .wake_arg = &r->ended};
-    return k->set(z, tokens, &r->spec.params, e);
+    tt_status s = k->set(z, tokens, &r->spec.params, e);
+    return s || k->step ? s
+                        : tt_params_set(&r->spec.params, tt_param_find("cache"), (double)cache, e);
 }
 
 static tt_status submit(run *r, int64_t i, tt_err *e)
@@ -176,14 +178,14 @@ static tt_status collect(const run *r, outcome *out, tt_err *e)
     return s;
 }
 
-static tt_status generate(tt_bench *b, const kind *k, int64_t streams, int64_t tokens,
+static tt_status generate(tt_bench *b, const kind *k, tt_cache_kind cache, int64_t streams, int64_t tokens,
                           const char *what, outcome *out, tt_err *e)
 {
     run r = {.b = b};
     tt_engine_stats before, after;
     tt_engine_get_stats(b->engine, &before);
     *out = (outcome){0};
-    tt_status s = open_run(&r, k, streams, tokens, e);
+    tt_status s = open_run(&r, k, cache, streams, tokens, e);
     int64_t begin = tt_now_ns(), started = 0;
     while (started < streams && !s)
         if (!(s = submit(&r, started, e)))
@@ -255,7 +257,7 @@ static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o,
     tt_json_close(w, '}');
 }
 
-static tt_status one(tt_bench *b, const kind *k, int64_t streams, tt_err *e)
+static tt_status one(tt_bench *b, const kind *k, tt_cache_kind cache, int64_t streams, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     int64_t warm = z->tokens < z->block ? z->tokens : z->block;
@@ -263,17 +265,17 @@ static tt_status one(tt_bench *b, const kind *k, int64_t streams, tt_err *e)
     char what[64];
     snprintf(what, sizeof what, "%lld generations", (long long)streams);
     tt_bench_say(b, "%s", what);
-    bool stores = k->step || z->cache != TT_CACHE_NONE;
+    bool stores = k->step || cache != TT_CACHE_NONE;
     int64_t stored = stores ? streams * (z->prompt + z->tokens) : 0;
-    tt_status s = generate(b, k, streams, warm, what, &o, e); /* one block, not counted */
+    tt_status s = generate(b, k, cache, streams, warm, what, &o, e); /* one block, not counted */
     if (!s)
-        s = generate(b, k, streams, z->tokens, what, &o, e);
+        s = generate(b, k, cache, streams, z->tokens, what, &o, e);
     if (!s)
         print(b, k, streams, &o, tt_bench_note_memory(b, stored));
     return s ? tt_context(e, s, "%s", what) : TT_OK;
 }
 
-static tt_status table(tt_bench *b, const kind *k, tt_err *e)
+static tt_status table(tt_bench *b, const kind *k, tt_cache_kind cache, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     tt_status s = TT_OK;
@@ -282,7 +284,7 @@ static tt_status table(tt_bench *b, const kind *k, tt_err *e)
             "MB more", k->step ? "       most  ratio" : "");
     tt_json_open_member(&b->json, "runs", '[');
     for (int i = 0; i < z->streams.n && !s; i++)
-        s = one(b, k, z->streams.v[i], e);
+        s = one(b, k, cache, z->streams.v[i], e);
     tt_json_close(&b->json, ']');
     return s;
 }
@@ -294,19 +296,32 @@ static void put_sizes(tt_bench *b, const kind *k)
     tt_json_int_member(&b->json, "tokens", b->sizes.tokens);
 }
 
-static tt_status measure_masked(tt_bench *b, tt_err *e)
+static tt_status with_cache(tt_bench *b, tt_cache_kind cache, tt_err *e)
 {
     const tt_bench_sizes *z = &b->sizes;
     fprintf(b->out,
             "\ngeneration of %lld tokens behind %lld, blocks of %lld, %lld tokens a step, cache "
             "%s\n", (long long)z->tokens, (long long)z->prompt, (long long)z->block,
-            (long long)z->tokens_per_step, tt_cache_names[z->cache]);
+            (long long)z->tokens_per_step, tt_cache_names[cache]);
+    tt_json_open(&b->json, '{');
+    tt_json_text_member(&b->json, "cache", tt_cache_names[cache]);
+    tt_status s = table(b, &masked, cache, e);
+    tt_json_close(&b->json, '}');
+    return s ? tt_context(e, s, "cache %s", tt_cache_names[cache]) : TT_OK;
+}
+
+static tt_status measure_masked(tt_bench *b, tt_err *e)
+{
+    const tt_bench_sizes *z = &b->sizes;
+    tt_status s = TT_OK;
     tt_json_open_member(&b->json, "generation", '{');
     put_sizes(b, &masked);
     tt_json_int_member(&b->json, "block", z->block);
     tt_json_int_member(&b->json, "tokens_per_step", z->tokens_per_step);
-    tt_json_text_member(&b->json, "cache", tt_cache_names[z->cache]);
-    tt_status s = table(b, &masked, e);
+    tt_json_open_member(&b->json, "caches", '[');
+    for (int i = 0; i < z->caches && !s; i++)
+        s = with_cache(b, z->cache[i], e);
+    tt_json_close(&b->json, ']');
     tt_json_close(&b->json, '}');
     return s;
 }
@@ -317,7 +332,7 @@ static tt_status measure_inserting(tt_bench *b, tt_err *e)
             (long long)b->sizes.tokens, (long long)b->sizes.prompt);
     tt_json_open_member(&b->json, "generation", '{');
     put_sizes(b, &inserting);
-    tt_status s = table(b, &inserting, e);
+    tt_status s = table(b, &inserting, TT_CACHE_NONE, e);
     tt_json_close(&b->json, '}');
     return s;
 }
@@ -333,7 +348,7 @@ static tt_status measure_recurrent(tt_bench *b, const kind *k, tt_err *e)
     tt_json_open_member(&b->json, k->sampler, '{');
     put_sizes(b, k);
     tt_json_int_member(&b->json, "recurrences", recurrences);
-    tt_status s = table(b, k, e);
+    tt_status s = table(b, k, TT_CACHE_NONE, e);
     tt_json_close(&b->json, '}');
     return s;
 }

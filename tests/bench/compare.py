@@ -32,8 +32,9 @@ def generation(f):
     g = f.get("generation")
     if not g:
         return {}
-    what = f"{g['prompt']}+{g['tokens']} {g['cache']}"
-    return {f"{r['streams']} streams, {what}": r["tokens_per_s"] for r in g["runs"]}
+    what = f"{g['prompt']}+{g['tokens']}"
+    return {f"{r['streams']} streams, {what} {c['cache']}": r["tokens_per_s"]
+            for c in g["caches"] for r in c["runs"]}
 
 
 def main():

@@ -334,9 +334,76 @@ test('chat errors name the message', async () => {
   const tools = [{ type: 'function', function: { name: 'f', parameters: {} } }];
   await assert.rejects(client.chat.completions.create({ model, messages, tools }),
     e => e.param === 'tools' && e.code === 'unsupported_parameter');
-  await assert.rejects(
-    client.chat.completions.create({ model, messages, response_format: { type: 'json_object' } }),
-    e => e.param === 'response_format' && e.code === 'unsupported_parameter');
+  const schema = { type: 'object', properties: { a: { type: 'string', pattern: 'x' } } };
+  const response_format = { type: 'json_schema', json_schema: { name: 'a', schema } };
+  await assert.rejects(client.chat.completions.create({ model, messages, response_format }),
+    e => e.param.endsWith('schema.properties.a.pattern') && e.code === 'unsupported_value');
+});
+
+const schemas = [
+  { type: 'object', required: ['name', 'age', 'tags'], additionalProperties: false,
+    properties: { name: { type: 'string', maxLength: 8 }, age: { type: 'integer', minimum: 0 },
+                  city: { enum: ['Oslo', 'Rome'] },
+                  tags: { type: 'array', items: { type: 'string', maxLength: 5 }, maxItems: 2 } } },
+  { type: 'array', items: { anyOf: [{ type: 'boolean' }, { $ref: '#/$defs/n' }] }, minItems: 1,
+    $defs: { n: { type: ['number', 'null'] } } },
+  { type: 'object' },
+];
+// sampler, its cache and further parameters; all that this model has
+const ways = [
+  { sampler: 'low_confidence', cache: 'none' }, { sampler: 'low_confidence', cache: 'dual' },
+  { sampler: 'threshold', cache: 'vicinity', threshold: 0.2 },
+  { sampler: 'factor', cache: 'prefix', factor: 3 }, { sampler: 'entropy_bound', cache: 'free' },
+  { sampler: 'klass', cache: 'dkv' }, { sampler: 'hierarchy', threshold: 0.3 },
+  { sampler: 'credit', cache: 'dual', threshold: 0.2 }, { sampler: 'slowfast', fill_threshold: 0.3 },
+  { sampler: 'wino', cache: 'prefix', draft_threshold: 0.2 }, { sampler: 'infill', steps: 6 },
+  { sampler: 'dream', steps: 8, cache: 'free' }, { sampler: 'dream_fast', threshold: 0.3 },
+  { sampler: 'ddpm', steps: 12 }, { sampler: 'analytic', steps: 12 },
+  { sampler: 'threshold', threshold: 0.2, cfg_scale: 1 },
+];
+
+test('answers under a schema are valid, whatever the sampler, alone as in a crowd', async () => {
+  const { default: Ajv } = await import('ajv/dist/2020.js');
+  const valid = schemas.map(s => new Ajv({ strict: false }).compile(s));
+  const ask = (k, tutti, seed) => client.completions.create({
+    model, prompt: 'json: Ada is 36, lives in Oslo and likes green =', max_tokens: 32, seed,
+    temperature: 1, tutti,
+    response_format: { type: 'json_schema', json_schema: { name: 'a', schema: schemas[k] } } });
+  const jobs = ways.flatMap((way, i) => schemas.map((_, k) => [k, way, 3 * i + k]));
+  const answers = await Promise.all(jobs.map(j => ask(...j)));
+  answers.forEach((a, i) => {
+    const [k, way] = jobs[i], { text, finish_reason } = a.choices[0];
+    assert.ok(valid[k](JSON.parse(text)), `${JSON.stringify(way)}: ${text}`);
+    assert.equal(finish_reason, 'stop');
+  });
+  assert.ok(new Set(answers.map(a => a.choices[0].text)).size > 8);
+  for (let i = 0; i < jobs.length; i += 16)
+    assert.equal((await ask(...jobs[i])).choices[0].text, answers[i].choices[0].text);
+});
+
+test('chats answer in JSON, also streamed and parsed by the client', async () => {
+  const response_format = { type: 'json_schema', json_schema: { name: 'a', strict: true, schema: schemas[0] } };
+  const chat = { model, messages, response_format, max_completion_tokens: 48, seed: 5 };
+  const parsed = await client.chat.completions.parse(chat);
+  assert.equal(typeof parsed.choices[0].message.parsed.age, 'number');
+  const chunks = await all(await client.chat.completions.create({ ...chat, stream: true }));
+  const text = chunks.map(c => c.choices[0]?.delta?.content ?? '').join('');
+  assert.deepEqual(JSON.parse(text), parsed.choices[0].message.parsed);
+  const object = await client.chat.completions.create(
+    { ...chat, temperature: 1, response_format: { type: 'json_object' } });
+  assert.equal(typeof JSON.parse(object.choices[0].message.content), 'object');
+});
+
+test('holes match their expressions, at every length', async () => {
+  for (let seed = 1; seed <= 4; seed++) {
+    const r = await client.post('/infill', { body: { model, seed, temperature: 1, segments: [
+      { text: 'roman: ' }, { hole: { id: 'n', min: 1, max: 5, regex: '[1-9][0-9]{3}' } },
+      { text: ' =' }, { hole: { id: 'r', min: 1, max: 10, regex: ' [IVXLCDM]+' } }] } });
+    const { n, r: roman } = r.choices[0].holes;
+    assert.match(n.text, /^[1-9][0-9]{3}$/);
+    assert.match(roman.text, /^ [IVXLCDM]+$/);
+    assert.equal(r.choices[0].text, `roman: ${n.text} =${roman.text}`);
+  }
 });
 
 test('aborting a stream frees its place', async () => {

@@ -174,12 +174,12 @@ typedef struct {
     double q[HEADS * HD], k[KV * HD], v[KV * HD];
 } projected;
 
-static void attend(double *out, const projected *p, int row)
+static void attend(double *out, const projected *p, int row, int end)
 {
     for (int h = 0; h < HEADS; h++) {
         int kv = h / (HEADS / KV);
         double weight[ROWS], sum = 0;
-        for (int c = 0; c <= row; c++) {
+        for (int c = 0; c < end; c++) {
             double dot = 0;
             for (int i = 0; i < HD; i++)
                 dot += p[row].q[h * HD + i] * p[c].k[kv * HD + i];
@@ -187,13 +187,13 @@ static void attend(double *out, const projected *p, int row)
         }
         for (int i = 0; i < HD; i++) {
             out[h * HD + i] = 0;
-            for (int c = 0; c <= row; c++)
+            for (int c = 0; c < end; c++)
                 out[h * HD + i] += weight[c] / sum * p[c].v[kv * HD + i];
         }
     }
 }
 
-static void reference_layer(const checkpoint *c, int l, double x[ROWS][D], bool scaled)
+static void reference_layer(const checkpoint *c, int l, double x[ROWS][D], bool scaled, int block)
 {
     projected p[ROWS];
     double h[D], att[HEADS * HD], y[D], gate[FF], up[FF];
@@ -219,7 +219,8 @@ static void reference_layer(const checkpoint *c, int l, double x[ROWS][D], bool 
         }
     }
     for (int r = 0; r < ROWS; r++) {
-        attend(att, p, r);
+        int end = block ? (r / block + 1) * block : r + 1; /* of what the row sees */
+        attend(att, p, r, end < ROWS ? end : ROWS);
         times(y, att, find(c, l, "self_attn.o_proj.weight"), NULL, D, HEADS * HD);
         for (int i = 0; i < D; i++)
             x[r][i] += y[i];
@@ -234,7 +235,8 @@ static void reference_layer(const checkpoint *c, int l, double x[ROWS][D], bool 
     }
 }
 
-static void reference(const checkpoint *c, const int32_t *id, bool scaled, double *logits)
+static void reference(const checkpoint *c, const int32_t *id, bool scaled, int block,
+                      double *logits)
 {
     double x[ROWS][D], h[D];
     const float *table = find(c, -1, "model.embed_tokens.weight");
@@ -243,7 +245,7 @@ static void reference(const checkpoint *c, const int32_t *id, bool scaled, doubl
         for (int i = 0; i < D; i++)
             x[r][i] = table[id[r] * D + i];
     for (int l = 0; l < LAYERS; l++)
-        reference_layer(c, l, x, scaled);
+        reference_layer(c, l, x, scaled, block);
     for (int r = 0; r < ROWS; r++) {
         norm(h, x[r], find(c, -1, "model.norm.weight"), D);
         times(logits + r * VOCAB, h, head ? head : table, NULL, VOCAB, D);
@@ -255,6 +257,7 @@ static void reference(const checkpoint *c, const int32_t *id, bool scaled, doubl
 typedef struct {
     const char *architecture;
     bool bias, head_norms, tied, scaled;
+    int block; /* 0: causal */
 } variant;
 
 static void config_of(const variant *v, const char *scaling, char *text, size_t size)
@@ -289,10 +292,11 @@ static void forward_equals_the_reference(void **state)
 {
     (void)state;
     static const variant variants[] = {
-        {"LlamaForCausalLM", false, false, true, true},
-        {"LlamaForCausalLM", false, false, false, false},
-        {"Qwen2ForCausalLM", true, false, true, false},
-        {"Qwen3ForCausalLM", false, true, false, false},
+        {"LlamaForCausalLM", false, false, true, true, 0},
+        {"LlamaForCausalLM", false, false, false, false, 0},
+        {"Qwen2ForCausalLM", true, false, true, false, 0},
+        {"Qwen3ForCausalLM", false, true, false, false, 0},
+        {"SDARForCausalLM", false, true, false, false, 4},
     };
     tt_stream *s;
     tt_err e = {0};
@@ -309,6 +313,7 @@ static void forward_equals_the_reference(void **state)
         if (open_model(v, v->scaled ? LLAMA3 : "null", &c, s, &w, &config, &m, &e))
             fail_msg("%s: %s", v->architecture, e.text);
         assert_int_equal(m->info.eos_id, 3);
+        assert_int_equal(m->info.block_length, v->block);
         int32_t id[ROWS], column[ROWS];
         tt_want want[ROWS];
         tt_row_stats stats[ROWS];
@@ -319,7 +324,9 @@ static void forward_equals_the_reference(void **state)
             column[i] = i;
             want[i] = (tt_want){.row = i, .uncond = -1, .draw = {.top_p = 1, .target = -1}};
         }
-        tt_pass_seq seq = {.rows = ROWS, .see_end = ROWS, .see = TT_SEE_CAUSAL};
+        tt_pass_seq seq = {.rows = ROWS, .see_end = ROWS,
+                           .see = v->block ? TT_SEE_BLOCK : TT_SEE_CAUSAL,
+                           .block = v->block};
         tt_pass pass = {.rows = ROWS,
                         .id = id,
                         .position = column,
@@ -331,7 +338,7 @@ static void forward_equals_the_reference(void **state)
                         .stats = stats,
                         .logits = have};
         assert_int_equal(tt_model_run(m, &pass, &e), TT_OK);
-        reference(&c, id, v->scaled, expected);
+        reference(&c, id, v->scaled, v->block, expected);
         for (int i = 0; i < ROWS * VOCAB; i++) {
             off += (have[i] - expected[i]) * (have[i] - expected[i]);
             size += expected[i] * expected[i];
@@ -399,7 +406,7 @@ static void unknown_or_broken_scaling_is_refused(void **state)
          "\"original_max_position_embeddings\":\"x\"}",
          "original_max", TT_EFORMAT},
     };
-    const variant v = {"LlamaForCausalLM", false, false, true, false};
+    const variant v = {"LlamaForCausalLM", false, false, true, false, 0};
     static checkpoint c;
     tt_stream *s;
     tt_err e = {0};

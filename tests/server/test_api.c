@@ -258,6 +258,11 @@ static void parameters_reach_the_sampler_by_any_name(void **state)
                  "\"threshold\":0.8}}");
     same_text(t, "tutti.sampler", "threshold");
     assert_true(number_at(t, "tutti.parameters.threshold") == 0.8);
+    same_text(t, "tutti.parameters.cache", "none");
+    cJSON_Delete(t);
+    t = post(CO, "{" M "\"prompt\":\"x\",\"max_tokens\":1,\"tutti\":{\"sampler\":\"factor\","
+                 "\"cache\":\"auto\"}}");
+    same_text(t, "tutti.parameters.cache", "dual"); /* what auto is here */
     cJSON_Delete(t);
 }
 

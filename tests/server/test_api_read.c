@@ -295,7 +295,36 @@ static void a_fitted_text_streams(void **state)
     stream_free(&s);
 }
 
+static void the_wording_may_be_the_callers(void **state)
+{
+    (void)state;
+    const char *plain = "{" M "\"input\":\"cat\",\"tutti\":{\"k\":2}}";
+    cJSON_Delete(post(EM, plain));
+    int32_t usual = tt_fake_engine.columns;
+    cJSON_Delete(post(EM, "{" M "\"input\":\"cat\",\"tutti\":{\"k\":2,\"wording\":{\"query\":"
+                          "\"Query: \\\"{text}\\\". Use a few words to represent the query in a "
+                          "retrieval task. Make sure your words are in lowercase.\"}}}"));
+    assert_int_equal(tt_fake_engine.columns, usual); /* its own words, told */
+    cJSON_Delete(post(EM, "{" M "\"input\":\"{k}{text}\",\"tutti\":{\"k\":12,\"wording\":{"
+                          "\"system\":\"S\",\"query\":\"{k}:{text}\",\"start\":\"A\"}}}"));
+    int32_t shortest = tt_fake_engine.columns;
+    cJSON_Delete(post(EM, "{" M "\"input\":\"{k}{text}\",\"tutti\":{\"k\":12,\"wording\":{"
+                          "\"system\":\"S\",\"query\":\"12:{text}!\",\"start\":\"A\"}}}"));
+    assert_int_equal(tt_fake_engine.columns, shortest + 1); /* {k} is two bytes; texts are kept */
+}
+
 /* --- steering reaches the engine --- */
+
+static void holes_have_predictions(void **state)
+{
+    (void)state;
+    cJSON *t = post(IN, "{" M "\"segments\":[{\"hole\":{\"max\":2,\"prediction\":\"aX\"}},"
+                        "{\"text\":\"-\"},{\"hole\":{\"max\":3}},{\"text\":\"-\"},"
+                        "{\"hole\":{\"max\":2,\"prediction\":\"abc\"}}]}");
+    near(t, "usage.completion_tokens_details.accepted_prediction_tokens", 1);
+    near(t, "usage.completion_tokens_details.rejected_prediction_tokens", 4);
+    cJSON_Delete(t);
+}
 
 static void predictions_are_counted(void **state)
 {
@@ -389,6 +418,8 @@ int main(void)
         cmocka_unit_test_setup(a_gap_may_be_fitted, fresh),
         cmocka_unit_test_setup(a_fitted_text_streams, fresh),
         cmocka_unit_test_setup(predictions_are_counted, fresh),
+        cmocka_unit_test_setup(holes_have_predictions, fresh),
+        cmocka_unit_test_setup(the_wording_may_be_the_callers, fresh),
         cmocka_unit_test_setup(a_canvas_has_room_for_its_prediction, fresh),
         cmocka_unit_test_setup(positions_become_rules, fresh),
         cmocka_unit_test_setup(a_negative_prompt_reaches_the_engine, fresh),

@@ -81,6 +81,11 @@ expect 'set hexadecimal' 0 . $g -t 2 --sampler low_confidence --set steps=0x1
 expect 'set .5' 0 . $g -t 2 --set temperature=.5
 expect 'one block, asked for and judged at once' 0 . "$tutti" generate -m $model -t 48 --seed 3 \
     --prompt 'prose: The ship sailed' --sampler wino --set block_length=48
+expect 'regex' 0 '^ M[CDXLVI]*$' $g --seed 2 --set temperature=2 --regex ' M[CDXLVI]*'
+expect 'json schema' 0 '^ *\(true\|false\)$' $g --json-schema '{"type": "boolean"}'
+expect 'a schema that is no JSON' 1 'json-schema' $g --json-schema '{"type":'
+expect 'a regex that is none' 1 'byte 1: a ) is missing' $g --regex '('
+expect 'regex of holes' 64 'infill has holes' "$tutti" generate --infill 'a [[2]]' --regex a
 expect 'unknown sampler' 1 "no sampler 'best'" $g --sampler best
 expect 'unknown device' 1 'abacus' $g --device abacus
 expect 'empty stop' 1 'stop' $g --stop ''
@@ -202,6 +207,7 @@ expect 'a guide does not write' 1 . $g -m tutti-text-guide
 # --- inspect and doctor ---
 expect 'inspect' 0 'LLaDAModelLM' "$tutti" inspect $model
 expect 'inspect names the tokenizer' 0 'tokenizer  *byte-level\|tokenizer  *[A-Za-z]' "$tutti" inspect $model
+expect 'inspect reads generation_config.json' 0 'sampler threshold, blocks of 8' "$tutti" inspect $model
 expect 'inspect --tensors' 0 'model.transformer' "$tutti" inspect --tensors $model
 expect 'inspect --list' 0 'low_confidence' "$tutti" inspect --list
 expect 'inspect nothing' 64 'give a model' "$tutti" inspect
@@ -214,7 +220,7 @@ expect 'doctor without models' 0 'models' env TUTTI_MODELS=/nowhere "$tutti" doc
 b="$tutti bench -m $model --seconds 0"
 expect 'bench: two models' 64 'exclude each other' $b --shape x
 expect 'bench: unknown part' 64 "'loads'" $b --only loads
-expect 'bench: unknown cache' 64 'none, prefix, dual or free' $b --cache all
+expect 'bench: unknown cache' 64 'none, prefix, dual, free' $b --cache all
 expect 'bench: bad seconds' 64 '--seconds is' $b --seconds -1
 for list in '' 0 1,,2 1,x 1.5 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17; do
     expect "bench: rows '$list'" 64 '--rows ' $b --rows "$list"
@@ -246,7 +252,7 @@ assert(f.images[0].floor_ms < f.images[1].floor_ms);
 END
 expect 'bench: figures into nowhere' 1 'No such file' $b --only forwards --rows 1 --cached 0 --json "$dir/no/json"
 expect 'bench' 0 '^ceilings  *memory [0-9.]* GB/s, f32 [0-9.]* ' $b --rows 1,8 --block 8 --cached 24 \
-    --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --json "$dir/figures"
+    --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --cache dual,free --json "$dir/figures"
 for want in '^1 x 8 rows  *[0-9]' '^2 x 8 rows over 24  *[0-9]' '^  *3  *[0-9]' '^memory '; do
     grep -q "$want" "$out" && ok || bad "bench: $want" "$(cat "$out")"
 done
@@ -258,8 +264,10 @@ assert.deepEqual(f.forwards.map((r) => r.name),
     ["1 x 1 rows", "1 x 8 rows", "1 x 8 rows over 24", "2 x 8 rows over 24"]);
 for (const r of f.forwards)
     assert(r.ms >= r.least_ms && r.least_ms > 0 && r.floor_ms > 0 && r.runs >= 3, r.name);
-assert.deepEqual(f.generation.runs.map((r) => r.streams), [1, 3]);
-for (const r of f.generation.runs) {
+assert.deepEqual(f.generation.caches.map((c) => c.cache), ["dual", "free"]);
+for (const c of f.generation.caches)
+    assert.deepEqual(c.runs.map((r) => r.streams), [1, 3]);
+for (const r of f.generation.caches.flatMap((c) => c.runs)) {
     assert(r.passes >= 4 && r.passes <= 8 && r.tokens_per_forward >= 2, r.streams);
     assert(Math.abs(r.tokens_per_s * r.seconds / r.streams - 16) < 1e-3, r.streams);
 }

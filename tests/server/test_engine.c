@@ -259,6 +259,12 @@ static void bad_specs_are_refused_with_the_field(void **state)
     assert_int_equal(tt_params_set(&s.params, tt_param_find("factor"), 2, &e), TT_OK);
     REFUSED("factor"); /* low_confidence does not read it */
     s = spec_of(w, 0, COLUMNS);
+    assert_int_equal(tt_params_set(&s.params, tt_param_find("block_length"), 5, &e), TT_OK);
+    REFUSED("block_length"); /* 5 does not divide the answer */
+    s.sampler = tt_sampler_find("infill"); /* which may have a short last block */
+    assert_int_equal(tt_engine_submit(w->engine, &s, &j, NULL, &e), TT_OK);
+    tt_job_release(j);
+    s = spec_of(w, 0, COLUMNS);
     tt_id_value twice[2] = {{3, 1}, {3, 2}};
     s.bias = twice;
     s.n_bias = 2;

@@ -144,6 +144,23 @@ static void huginn_answers_by_its_name(void **state)
     tt_tok_close(t);
 }
 
+static void llama31_begins_with_two_dates(void **state)
+{
+    (void)state;
+#define DATES                                                                                     \
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"                             \
+    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    tt_tok *t = open_chat(FILE_WITH(SPECIAL(310, "<|begin_of_text|>") "," HEADERS), NULL);
+    const tt_chat_format *f = find(t, "llama3.1");
+    talks(f, t, ask, 1, false,
+          DATES "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n");
+    talks(f, t, talk, 2, false,
+          DATES "S<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\n");
+    tt_tok_close(t);
+}
+
 static void roles_have_a_system_turn_always(void **state)
 {
     (void)state;
@@ -245,6 +262,11 @@ static void templates_are_recognised_by_their_marks(void **state)
                "{{ \\\"<|begin_header|>\\\" + role + \\\"<|end_header|>\\\" + m.content | trim + "
                "\\\"<|end_turn|>\\\" }}{% endfor %}",
                "huginn");
+    recognised(FILE_WITH(SPECIAL(310, "<|begin_of_text|>") "," HEADERS),
+               "{% set date_string = \\\"26 Jul 2024\\\" %}<|start_header_id|>system"
+               "<|end_header_id|>Cutting Knowledge Date: December 2023\\nToday Date: <|eot_id|> "
+               "| trim",
+               "llama3.1");
     recognised(FILE_WITH(ROLES), "<role>HUMAN</role>detailed thinking off<|role_end|>", "llada2");
     tt_tok *t = open_chat(FILE_WITH(IM), NULL);
     assert_null(find(t, NULL)); /* no template is no error */
@@ -284,6 +306,7 @@ int main(void)
         cmocka_unit_test(a_prefill_is_left_open),
         cmocka_unit_test(headers_trim_their_text),
         cmocka_unit_test(huginn_answers_by_its_name),
+        cmocka_unit_test(llama31_begins_with_two_dates),
         cmocka_unit_test(roles_have_a_system_turn_always),
         cmocka_unit_test(users_cannot_forge_control_tokens),
         cmocka_unit_test(bad_turns_are_named),

@@ -35,7 +35,13 @@
 #define QWEN25_SYSTEM "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 #define QWEN2_SYSTEM  "You are a helpful assistant."
 
-enum { F_CHATML, F_QWEN2, F_QWEN25, F_DREAM, F_LLADA, F_LLADA2, F_LLAMA3, F_HUGINN, FORMATS };
+#define LLAMA31_CUTOFF "Cutting Knowledge Date: December 2023"
+#define LLAMA31_TODAY  "26 Jul 2024"
+
+enum {
+    F_CHATML, F_QWEN2, F_QWEN25, F_DREAM, F_LLADA, F_LLADA2, F_LLAMA3, F_LLAMA31, F_HUGINN,
+    FORMATS
+};
 
 static const tt_chat_format formats[FORMATS] = {
     [F_CHATML] = CHATML("chatml", NULL),
@@ -44,6 +50,24 @@ static const tt_chat_format formats[FORMATS] = {
     [F_DREAM] = CHATML("dream", QWEN2_SYSTEM),
     [F_LLADA] = HEADERS("llada", "<|startoftext|>", "<|endoftext|>"),
     [F_LLAMA3] = HEADERS("llama3", "<|begin_of_text|>", "<|end_of_text|>"),
+    /* Llama 3.1 to 3.3 (text): a system turn is always there and begins with two dates. The second
+     * is the one that the template falls back on: today's would give the same request another
+     * answer tomorrow. */
+    [F_LLAMA31] =
+        {
+            .name = "llama3.1",
+            .prefix = "<|begin_of_text|>",
+            .first_system = {"<|start_header_id|>system<|end_header_id|>\n\n" LLAMA31_CUTOFF
+                             "\nToday Date: " LLAMA31_TODAY "\n\n", "<|eot_id|>"},
+            .default_system = "",
+            .trim = true,
+            .system = HEADER("system"),
+            .user = HEADER("user"),
+            .assistant = HEADER("assistant"),
+            .control = {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
+                        "<|eot_id|>"},
+            .stop = {"<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"},
+        },
     /* LLaDA-MoE, LLaDA2: the system turn is always there and ends in the thinking switch. */
     [F_LLADA2] =
         {
@@ -72,9 +96,8 @@ static const tt_chat_format formats[FORMATS] = {
         },
 };
 
-static const char *const names[FORMATS + 1] = {"chatml", "qwen2",  "qwen2.5", "dream",
-                                               "llada",  "llada2", "llama3",  "huginn",
-                                               NULL};
+static const char *const names[FORMATS + 1] = {"chatml", "qwen2",  "qwen2.5",  "dream",  "llada",
+                                               "llada2", "llama3", "llama3.1", "huginn", NULL};
 
 const char *const *tt_chat_names(void)
 {
@@ -157,6 +180,11 @@ static tt_status recognise(const tt_chat_format **out, const tt_tok *t, tt_err *
         return find_chatml(out, t, tpl, e);
     if (HAS_ALL(tpl, "<role>", "</role>", "<|role_end|>", "HUMAN", "detailed thinking")) {
         *out = &formats[F_LLADA2];
+        return TT_OK;
+    }
+    if (HAS_ALL(tpl, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "trim",
+                LLAMA31_CUTOFF, "Today Date: ", LLAMA31_TODAY) && !HAS_ANY(tpl, "<|image|>")) {
+        *out = &formats[F_LLAMA31];
         return TT_OK;
     }
     if (HAS_ALL(tpl, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "trim") &&

@@ -341,12 +341,19 @@ int32_t tt_tok_eos(const tt_tok *t)
 }
 int32_t tt_tok_mask(const tt_tok *t)
 {
-    static const char *const usual[] = {"<|mask|>", "<|mdm_mask|>", "[MASK]", "<mask>"};
+    static const char *const usual[] = {"<|mask|>", "<|mdm_mask|>", "<|MASK|>", "[MASK]",
+                                        "<mask>"};
     int32_t id = t->mask;
     for (size_t i = 0; i < sizeof usual / sizeof *usual && id < 0; i++)
         id = tt_added_id(&t->added, usual[i], strlen(usual[i]));
     return id;
 }
+bool tt_tok_concatenates(const tt_tok *t)
+{
+    const tt_decoder *d = &t->decoder;
+    return !d->by_first && !d->by_last && !d->strip.start && !d->strip.stop;
+}
+
 const char *tt_tok_kind(const tt_tok *t)
 {
     return t->kind;
