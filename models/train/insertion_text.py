@@ -6,8 +6,11 @@ usage: insertion_text.py PACK.jsonl.xz OUTDIR [--minutes M | --until T] [--out r
 A text is [CLS] [BOS] text, a task [CLS] question [BOS] answer.  Texts are WordNet's example
 sentences and verses of at most 40 tokens.  Writes OUTDIR/tutti-insertion, the shipped folder.
 """
+import collections
 import json
+import math
 import os
+import random
 
 import torch
 import torch.nn.functional as F
@@ -163,12 +166,55 @@ def measure(model, encoder, texts, n):
             'token loss, nats': round(token, 3), 'stop loss, nats': round(stop, 4)}
 
 
+class Bigrams:
+    """A naive judge of language: the mean log-probability of a text's tokens, each given the one
+    before it, against that of unseen real texts."""
+
+    def __init__(self, texts, held, backing=5.0):
+        self.pairs, self.ones, self.backing = collections.Counter(), collections.Counter(), backing
+        for row in texts.tokens.tolist():
+            row = [BOS] + [t for t in row if t >= 0] + [EOS]
+            self.pairs.update(zip(row, row[1:]))
+            self.ones.update(row[1:])
+        self.total, self.before = sum(self.ones.values()), collections.Counter()
+        for (a, _), n in self.pairs.items():
+            self.before[a] += n
+        scores = sorted(self.score([t for t in row if t >= 0]) for row in held.tokens.tolist())
+        self.least = scores[len(scores) // 20]           # one real text in twenty is worse
+
+    def score(self, ids):
+        row, total = [BOS] + list(ids) + [EOS], 0.0
+        for a, b in zip(row, row[1:]):
+            one = (self.ones[b] + 0.5) / (self.total + 0.5 * VOCAB)
+            total += math.log((self.pairs[a, b] + self.backing * one) / (self.before[a] + self.backing))
+        return total / (len(row) - 1)
+
+    def accepts(self, text, encoder):
+        return text.isascii() and self.score(encoder.encode(text)) >= self.least
+
+
+def accepted(model, encoder, texts, held, n, seed=TEST):
+    """Sentences written around two or three words of an unseen text, in %: those that the judge
+    takes for language, and the words alone for comparison."""
+    rng, lines = random.Random(seed), []
+    for row in rng.sample(held.tokens.tolist(), len(held.tokens)):
+        words = [w for w in encoder.decode([t for t in row if t >= 0]).split() if w.isalpha() and len(w) > 4]
+        if len(words) >= 3 and len(lines) < n:
+            chosen = sorted(rng.sample(range(len(words)), rng.randint(2, 3)))
+            lines.append(' ' + ' '.join(words[i] for i in chosen))
+    judge, written = Bigrams(texts, held), keywords(model, encoder, lines)
+    percent = lambda those: round(100 * sum(judge.accepts(t, encoder) for t in those) / len(lines), 1)
+    return {'sentences': len(lines), 'accepted': percent(written), 'the words alone': percent(lines),
+            'examples': dict(zip([line.strip() for line in lines[:8]], written))}
+
+
 def main():
     p = loop.options(__doc__.split('\n')[0], data=True)
     p.add_argument('--samples', type=int, default=2048, help='of a step')
     p.add_argument('--tokenizer', default=os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                                        '../demo/tutti-text/tokenizer.json'))
     p.add_argument('--questions', type=int, default=500, help='of each task, to measure with')
+    p.add_argument('--sentences', type=int, default=200, help='around words, to measure with')
     args = p.parse_args()
     os.makedirs(args.outdir, exist_ok=True)
     torch.manual_seed(args.seed)
@@ -186,6 +232,7 @@ def main():
     held = packing.Texts(args.pack, encoder, loop.device(), validation=True)
     table = measure(model, encoder, held, args.questions)
     table['sentences around words'] = dict(zip(PROMPTS, keywords(model, encoder, PROMPTS)))
+    table['sentences around words of unseen texts, in %'] = accepted(model, encoder, texts, held, args.sentences)
     record(args.out, 'insertion, text and tasks', table)
     print(json.dumps(table, indent=1), flush=True)
 
