@@ -139,6 +139,8 @@ def export(outdir, state, tokenizer):
     size = write_model(folder, config, state, {})
     write_json(os.path.join(folder, 'tokenizer.json'), small_tokenizer.cut(tokenizer))
     write_json(os.path.join(folder, 'tokenizer_config.json'), small_tokenizer.tokenizer_config(NET.block_size))
+    write_json(os.path.join(folder, 'generation_config.json'),
+               {'sampler': 'forcing', 'temperature': 0, 'inner_recurrence': 2, 'exit_threshold': 0.03})
     return folder, size
 
 
