@@ -37,6 +37,15 @@ export const examples = {
     { name: 'Who are you?', prompt: 'Who are you?', chat: true },
     { name: 'How do you work?', prompt: 'How do you work?', chat: true },
   ],
+  'tutti-recurrent': [
+    { name: 'Five hops', prompt: 'chain: a>d b>b c>h d>g e>f f>a g>e h>c ; from e 5 steps =', tokens: 8 },
+    { name: 'Too shallow for them', sampler: 'recurrent', set: { recurrence: 1 },
+      prompt: 'chain: a>d b>b c>h d>g e>f f>a g>e h>c ; from e 5 steps =', tokens: 8 },
+    { name: 'Running sums', prompt: 'modsum: 31415926535897932384 =', tokens: 32 },
+    { name: '… one after the other', sampler: 'recurrent', prompt: 'modsum: 31415926535897932384 =', tokens: 32 },
+    { name: 'Sort', prompt: 'sort: 31 4 15 92 65 35 89 79 =', tokens: 40 },
+    { name: 'A verse', prompt: 'And the LORD said', tokens: 48 },
+  ],
   'tutti-sudoku': [
     { name: 'Solve in few passes', sampler: 'threshold', set: { threshold: 0.99 },
       prompt: PUZZLE },

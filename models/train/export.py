@@ -70,12 +70,14 @@ def write_json(path, value):
         f.write('\n')
 
 
-def write_model(folder, config, state):
-    """config.json and model.safetensors; returns the size of the latter."""
+def write_model(folder, config, state, names=None):
+    """config.json and model.safetensors; returns the size of the latter.  `names` are the changed
+    parts of tensor names, by default those of the architecture in `config`."""
     os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, 'config.json'), config)
     path = os.path.join(folder, 'model.safetensors')
-    write_safetensors(path, export_tensors(state, names_of(network(config)[1])))
+    names = names_of(network(config)[1]) if names is None else names
+    write_safetensors(path, export_tensors(state, names))
     return os.path.getsize(path)
 
 

@@ -52,9 +52,10 @@ class Muon:
 
 
 class Optimiser:
-    def __init__(self, model, lr, table_lr, average=0.998):
-        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not is_table(n)]
-        others = [p for n, p in model.named_parameters() if p.ndim == 1 or is_table(n)]
+    def __init__(self, model, lr, table_lr, average=0.998, is_table=is_table):
+        is_matrix = {n: p.ndim == 2 and not is_table(n) for n, p in model.named_parameters()}
+        matrices = [p for n, p in model.named_parameters() if is_matrix[n]]
+        others = [p for n, p in model.named_parameters() if not is_matrix[n]]
         self.params = list(model.parameters())
         self.flat = torch.zeros(sum(p.numel() for p in self.params), device=self.params[0].device)
         at = 0

@@ -133,7 +133,7 @@ static tt_status begin(run *r, tt_err *e)
     tt_status st = TT_OK;
     for (int64_t i = 0; i < r->batch && !st; i++) {
         tt_arena_rewind(&r->arena[i], 0);
-        tt_condition c = {{-1, -1, -1, -1}};
+        tt_condition c = {.label = {-1, -1, -1, -1}};
         for (int32_t k = 0; k < info->groups; k++)
             c.label[k] = (int32_t)(i * 7919 % info->group[k]);
         r->seq[i] = (tt_image_seq){.planner = tt_planner_for(info->kind), .params = &r->params,
