@@ -9,6 +9,8 @@ const char *const tt_remask_names[] = {"confidence", "margin", "entropy", "rando
 const char *const tt_cache_names[] = {"none",     "prefix", "dual", "free", "dkv",
                                         "vicinity", "auto",   NULL};
 const char *const tt_guide_names[] = {"deterministic", "topk", "topk_relative", NULL};
+const char *const tt_order_names[] = {"enat", "maskgit", "halton", NULL};
+const char *const tt_ramp_names[] = {"linear", "constant", "cosine", NULL};
 
 static const tt_param table[] = {
 #define ENTRY(member, t, n, lo, hi, def, ch, h)                                                    \

@@ -21,6 +21,8 @@ typedef enum {
     TT_REMASK_RANDOM,
     TT_REMASK_ORIGIN, /* Dream alone */
 } tt_remask;
+typedef enum { TT_ORDER_ENAT, TT_ORDER_MASKGIT, TT_ORDER_HALTON } tt_order_choice;
+typedef enum { TT_RAMP_LINEAR, TT_RAMP_CONSTANT, TT_RAMP_COSINE } tt_guidance_ramp;
 typedef enum { TT_GUIDE_DETERMINISTIC, TT_GUIDE_TOPK, TT_GUIDE_TOPK_RELATIVE } tt_guide_rule;
 typedef enum {
     TT_CACHE_NONE,
@@ -127,10 +129,19 @@ typedef enum {
     X(draft_threshold, FLOAT, "draft_threshold", 0, 1, 0.6, NULL,                                  \
       "commit tokens more probable than this, the best one always")                                \
     X(verify_threshold, FLOAT, "verify_threshold", 0, 1, 0.9, NULL,                                \
-      "take tokens back that are less probable than this from all the others")
+      "take tokens back that are less probable than this from all the others")                     \
+    X(order, CHOICE, "order", 0, 2, TT_ORDER_ENAT, tt_order_names,                                 \
+      "images: which tokens of a step stand first: the surest (enat, maskgit), or those next in "  \
+      "a fixed sequence that is spread over the image (halton)")                                   \
+    X(order_temperature, FLOAT, "order_temperature", 0, 100, 1.5, NULL,                            \
+      "images: chance in that order, as Gumbel noise that falls to 0 over the steps")              \
+    X(guidance_ramp, CHOICE, "guidance_ramp", 0, 2, TT_RAMP_LINEAR, tt_ramp_names,                 \
+      "images: how cfg_scale comes in over the steps: linear from 0, constant, or cosine from 0")  \
+    X(feature_reuse, BOOL, "feature_reuse", 0, 1, 1, NULL,                                         \
+      "images: take the features of known tokens from the step before, where the model can")
 
 extern const char *const tt_remask_names[], *const tt_cache_names[],
-    *const tt_guide_names[]; /* NULL-terminated */
+    *const tt_guide_names[], *const tt_order_names[], *const tt_ramp_names[]; /* NULL-terminated */
 
 #define TT_PARAM_CTYPE_INT int32_t
 #define TT_PARAM_CTYPE_FLOAT double
