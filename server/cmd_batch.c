@@ -105,7 +105,7 @@ static const struct argp batch_argp = {
 
 typedef struct {
     tt_batch_line line;
-    tt_gen *gen; /* NULL: the slot is free */
+    tt_work *work; /* NULL: the slot is free */
 } slot;
 
 typedef struct {
@@ -259,7 +259,7 @@ static tt_status read_next(batch *b, tt_err *e)
 static slot *free_slot(batch *b)
 {
     for (int i = 0; i < b->window; i++)
-        if (!b->slot[i].gen)
+        if (!b->slot[i].work)
             return &b->slot[i];
     return NULL;
 }
@@ -268,14 +268,15 @@ static slot *free_slot(batch *b)
 static tt_status start_held(batch *b, bool *full, tt_err *e)
 {
     tt_err why = {0};
-    tt_gen *g = NULL;
-    tt_status s = tt_gen_read(&g, &b->local.api, b->held.route->endpoint, b->held.body,
-                              strlen(b->held.body), tt_now_ns(), &why);
+    tt_work *w = NULL;
+    tt_body body = {.data = b->held.body, .bytes = strlen(b->held.body),
+                    .arrived_ns = tt_now_ns()};
+    tt_status s = tt_work_read(&w, &b->local.api, b->held.route, &body, &why);
     if (!s)
-        s = tt_gen_submit(g, tt_local_wake, &b->local, NULL, &why);
+        s = tt_work_submit(w, tt_local_wake, &b->local, NULL, &why);
     *full = s == TT_EBUSY && b->busy > 0;
     if (s)
-        tt_gen_free(g);
+        tt_work_free(w);
     if (*full)
         return TT_OK;
     if (s) {
@@ -283,7 +284,7 @@ static tt_status start_held(batch *b, bool *full, tt_err *e)
         tt_reply_error(&r, &why);
         return put_reply(b, &b->held, &r, e);
     }
-    *free_slot(b) = (slot){.line = b->held, .gen = g};
+    *free_slot(b) = (slot){.line = b->held, .work = w};
     b->held = (tt_batch_line){0};
     b->busy++;
     return TT_OK;
@@ -303,12 +304,12 @@ static tt_status harvest(batch *b, tt_err *e)
     tt_status s = TT_OK;
     for (int i = 0; !s && i < b->window; i++) {
         slot *at = &b->slot[i];
-        if (!at->gen || !tt_gen_poll(at->gen))
+        if (!at->work || !tt_work_poll(at->work))
             continue;
         tt_reply r = {0};
-        tt_gen_answer(at->gen, &r);
-        tt_gen_free(at->gen);
-        at->gen = NULL;
+        tt_work_answer(at->work, &r);
+        tt_work_free(at->work);
+        at->work = NULL;
         b->busy--;
         s = put_reply(b, &at->line, &r, e);
     }
@@ -380,7 +381,7 @@ static tt_status open_all(batch *b, tt_err *e)
 static void close_all(batch *b)
 {
     for (int i = 0; b->slot && i < b->window; i++) {
-        tt_gen_free(b->slot[i].gen);
+        tt_work_free(b->slot[i].work);
         tt_batch_line_free(&b->slot[i].line);
     }
     tt_batch_line_free(&b->held);

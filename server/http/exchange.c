@@ -9,6 +9,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "server/api/jobs.h"
 
 enum { INLINE_BODY = 64 * 1024 }; /* longer bodies are read by a worker */
 
@@ -88,7 +89,7 @@ void tt_exchange_release(tt_exchange *x)
 
 static void refuse_method(tt_exchange *x, const char *path)
 {
-    static const char *const lists[] = {"GET", "POST", "GET, POST"};
+    static const char *const lists[] = {"GET", "POST", "GET, POST", "GET, DELETE"};
     char allow[64];
     const char *tail;
     tt_route_find(x->method, path, &tail, allow);
@@ -111,18 +112,31 @@ static bool needs_key(const tt_exchange *x)
     return !(x->route->flags & TT_ROUTE_METRICS && x->server->o.open_metrics);
 }
 
-static bool is_json(const char *type)
+/* Whether the media type is this one, whatever its parameters are. */
+static bool is_type(const char *type, const char *name)
 {
-    size_t n = type ? strcspn(type, "; \t") : 0;
-    return !type || (n == 16 && !strncasecmp(type, "application/json", 16));
+    size_t n = strcspn(type, "; \t");
+    return n == strlen(name) && !strncasecmp(type, name, n);
+}
+
+static bool readable(const tt_exchange *x, const char *type)
+{
+    return !type || is_type(type, "application/json") ||
+           (x->route->flags & TT_ROUTE_FORM && is_type(type, "multipart/form-data"));
+}
+
+static size_t max_body(const tt_exchange *x)
+{
+    bool pictures = x->route && x->route->flags & TT_ROUTE_UPLOAD;
+    return pictures ? x->server->o.max_upload : x->server->o.max_body;
 }
 
 static bool too_large(tt_exchange *x, unsigned long long bytes)
 {
-    if (bytes <= x->server->o.max_body)
+    if (bytes <= max_body(x))
         return false;
     tt_reply_fail(&x->reply, 413, "invalid_request_error", "request_too_large", NULL,
-                  "the body has more than the %zu bytes allowed", x->server->o.max_body);
+                  "the body has more than the %zu bytes allowed", max_body(x));
     return true;
 }
 
@@ -130,6 +144,7 @@ static bool too_large(tt_exchange *x, unsigned long long bytes)
 static void check_headers(tt_exchange *x, const char *path)
 {
     const char *length = header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *type = header(x, MHD_HTTP_HEADER_CONTENT_TYPE);
     if (!x->route) {
         refuse_method(x, path);
         return;
@@ -139,9 +154,11 @@ static void check_headers(tt_exchange *x, const char *path)
                       "the API key is missing or wrong (Authorization: Bearer KEY)");
         return;
     }
-    if (x->route->fields && !is_json(header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
+    snprintf(x->content_type, sizeof x->content_type, "%s", type ? type : "");
+    if (x->route->fields && !readable(x, type))
         tt_reply_fail(&x->reply, 415, "invalid_request_error", "unsupported_media_type", NULL,
-                      "the body must be application/json");
+                      "the body must be application/json%s",
+                      x->route->flags & TT_ROUTE_FORM ? " or multipart/form-data" : "");
     else if (length)
         too_large(x, strtoull(length, NULL, 10));
 }
@@ -172,7 +189,7 @@ enum MHD_Result tt_exchange_body(tt_exchange *x, const char *data, size_t bytes)
         x->drop = true;
         tt_buf_free(&x->body);
     }
-    if (x->received > 2 * x->server->o.max_body + INLINE_BODY)
+    if (x->received > 2 * max_body(x) + INLINE_BODY)
         return MHD_NO; /* enough swallowed: a chunked upload without end */
     if (!x->drop)
         tt_buf_add(&x->body, data, bytes);
@@ -214,10 +231,10 @@ static void on_lost(void *arg)
     tt_exchange *x = arg;
     pthread_mutex_lock(&x->lock);
     atomic_store(&x->lost, true);
-    tt_gen *g = x->cancelable;
+    tt_work *w = x->cancelable;
     pthread_mutex_unlock(&x->lock);
-    if (g)
-        tt_gen_cancel(g); /* freed only after the watch has let go of x */
+    if (w)
+        tt_work_cancel(w); /* freed only after the watch has let go of x */
     tt_exchange_wake(x);
 }
 
@@ -232,28 +249,33 @@ static void start_watching(tt_exchange *x)
 
 /* --- work --- */
 
-/* Reads and submits a generation, or leaves the reason in x->reply. Any thread. */
+/* Reads and submits what the request asks for, or leaves the reason in x->reply. Any thread. */
 static void prepare(tt_exchange *x)
 {
     tt_err e = {0};
     int64_t retry_ms = 0;
-    tt_gen *g = NULL;
-    tt_status s = tt_gen_read(&g, x->server->api, x->route->endpoint, tt_buf_text(&x->body),
-                              x->body.size, x->arrived_ns, &e);
+    tt_work *w = NULL;
+    tt_body body = {.type = x->content_type, .data = tt_buf_text(&x->body),
+                    .bytes = x->body.size, .arrived_ns = x->arrived_ns};
+    tt_status s = tt_work_read(&w, x->server->api, x->route, &body, &e);
     tt_buf_free(&x->body);
+    if (!s && w->detached) {
+        tt_jobs_take(x->server->api->jobs, w, &x->reply);
+        return;
+    }
     if (!s)
-        s = tt_gen_submit(g, tt_exchange_wake, x, &retry_ms, &e);
+        s = tt_work_submit(w, tt_exchange_wake, x, &retry_ms, &e);
     if (s) {
-        tt_gen_free(g);
+        tt_work_free(w);
         x->reply.retry_after_ms = retry_ms;
         tt_reply_error(&x->reply, &e);
         return;
     }
     pthread_mutex_lock(&x->lock);
-    x->gen = x->cancelable = g;
+    x->work = x->cancelable = w;
     pthread_mutex_unlock(&x->lock);
     if (atomic_load(&x->lost))
-        tt_gen_cancel(g);
+        tt_work_cancel(w);
 }
 
 static void answer_now(tt_exchange *x)
@@ -264,9 +286,11 @@ static void answer_now(tt_exchange *x)
     tt_buf_free(&x->body);
 }
 
+static bool takes_time(const tt_exchange *x) { return !x->route->answer; }
+
 static void do_work(tt_exchange *x)
 {
-    if (x->route->endpoint)
+    if (takes_time(x))
         prepare(x);
     else
         answer_now(x);
@@ -281,7 +305,7 @@ static void on_worker(void *arg)
     bool abandoned = x->abandoned;
     pthread_mutex_unlock(&x->lock);
     if (abandoned)
-        tt_gen_free(x->gen);
+        tt_work_free(x->work);
     else
         tt_exchange_wake(x);
     tt_exchange_release(x);
@@ -297,12 +321,13 @@ static void overloaded(tt_exchange *x)
 /* The body is complete. True when a worker has taken over. */
 static bool begin_work(tt_exchange *x)
 {
-    if (x->route->endpoint) {
+    if (takes_time(x)) {
         x->counted = true;
         atomic_fetch_add(&x->server->active, 1);
         start_watching(x);
     }
-    if (x->body.size <= INLINE_BODY) {
+    bool pictures = x->route->flags & TT_ROUTE_UPLOAD;
+    if (!pictures && x->body.size <= INLINE_BODY) {
         do_work(x);
         return false;
     }
@@ -322,7 +347,7 @@ static void fail_if_closing(tt_exchange *x)
     if (!atomic_load(&x->server->closing))
         return;
     tt_fail_param(&e, "", "shutting_down", "the server is shutting down");
-    tt_gen_fail(x->gen, &e);
+    tt_work_fail(x->work, &e);
 }
 
 /* Waits until the answer is complete; false when the connection was parked. */
@@ -330,7 +355,7 @@ static bool wait_for_answer(tt_exchange *x)
 {
     for (;;) {
         fail_if_closing(x);
-        if (tt_gen_poll(x->gen))
+        if (tt_work_poll(x->work))
             return true;
         if (tt_exchange_park(x))
             return false;
@@ -344,14 +369,14 @@ static enum MHD_Result after_work(tt_exchange *x)
         return MHD_NO;
     if (x->reply.status)
         return tt_exchange_send(x);
-    if (tt_gen_streams(x->gen)) {
+    if (tt_work_streams(x->work)) {
         x->phase = TT_X_STREAMING;
         return tt_exchange_stream(x);
     }
     x->phase = TT_X_RUNNING;
     if (!wait_for_answer(x))
         return MHD_YES;
-    tt_gen_answer(x->gen, &x->reply);
+    tt_work_answer(x->work, &x->reply);
     return tt_exchange_send(x);
 }
 
@@ -392,7 +417,7 @@ static void record(tt_exchange *x)
 {
     tt_request_record r;
     tt_metrics *m = x->server->api->metrics;
-    tt_gen_record(x->gen, &r);
+    tt_work_record(x->work, &r);
     tt_metrics_request(m, &r);
     if (atomic_load(&x->lost))
         tt_metrics_cancelled(m, "client");
@@ -416,15 +441,15 @@ void tt_exchange_close(tt_exchange *x, enum MHD_RequestTerminationCode why)
 {
     bool mine = !leave_to_worker(x);
     bool left = atomic_load(&x->lost) || why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    int status = left && (!mine || x->gen || !x->status) ? 499 : x->status;
+    int status = left && (!mine || x->work || !x->status) ? 499 : x->status;
     double seconds = (double)(tt_now_ns() - x->arrived_ns) * 1e-9;
     tt_watch_remove(x->server->watch, x->ticket);
     if (left)
         atomic_store(&x->lost, true);
-    if (mine && x->gen) {
+    if (mine && x->work) {
         record(x);
-        tt_gen_free(x->gen);
-        x->gen = NULL;
+        tt_work_free(x->work);
+        x->work = NULL;
     }
     if (x->counted)
         atomic_fetch_sub(&x->server->active, 1);

@@ -8,7 +8,7 @@
 #include <microhttpd.h>
 #include <pthread.h>
 
-#include "server/api/gen.h"
+#include "server/api/work.h"
 #include "server/http/auth.h"
 #include "server/http/server.h"
 #include "server/http/watch.h"
@@ -44,6 +44,7 @@ typedef struct {
     const tt_route *route;
     const char *handler; /* the route's path for logs and metrics; static text */
     char *tail;          /* of the path */
+    char content_type[200];
     int64_t arrived_ns;
     tt_buf body;
     size_t received; /* bytes of body, also those dropped */
@@ -52,16 +53,16 @@ typedef struct {
     tt_reply reply;
     int status;
     bool counted; /* in server->active */
-    tt_gen *gen;
+    tt_work *work;
     tt_err failure; /* of a worker */
 
-    atomic_bool worked; /* the worker has finished: gen or reply are set */
+    atomic_bool worked; /* the worker has finished: work or reply are set */
     atomic_bool lost;   /* the client went away */
 
     pthread_mutex_t lock; /* of what follows */
     bool waiting, woken;
     bool abandoned; /* the connection closed while the worker was busy: it cleans up */
-    tt_gen *cancelable; /* gen once its jobs exist */
+    tt_work *cancelable; /* work once its jobs exist */
 
     int ticket; /* of the watch; -1 */
     tt_buf out; /* frames not yet taken */
