@@ -17,8 +17,10 @@
 #include "server/job.h"
 #include "server/mask.h"
 #include "server/scheduler.h"
+#include "server/share.h"
 
 enum { MAX_MODELS = 64 };
+_Static_assert((int)MAX_MODELS <= (int)TT_MAX_LANES, "every model has a lane of its own");
 
 typedef struct {
     tt_served pub; /* first: a tt_served is cast back */
