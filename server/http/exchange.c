@@ -211,10 +211,15 @@ void tt_exchange_wake(void *arg)
     pthread_mutex_unlock(&x->lock);
 }
 
+static bool with_worker(const tt_exchange *x)
+{
+    return x->phase == TT_X_WORKING || x->phase == TT_X_WRITING;
+}
+
 bool tt_exchange_park(tt_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    bool stay = !x->woken && (x->phase == TT_X_WORKING || !atomic_load(&x->server->closing));
+    bool stay = !x->woken && (with_worker(x) || !atomic_load(&x->server->closing));
     x->woken = false;
     if (stay) {
         x->waiting = true;
@@ -299,7 +304,10 @@ static void do_work(tt_exchange *x)
 static void on_worker(void *arg)
 {
     tt_exchange *x = arg;
-    do_work(x);
+    if (x->phase == TT_X_WRITING)
+        tt_work_answer(x->work, &x->reply);
+    else
+        do_work(x);
     pthread_mutex_lock(&x->lock);
     atomic_store(&x->worked, true);
     bool abandoned = x->abandoned;
@@ -318,6 +326,20 @@ static void overloaded(tt_exchange *x)
     x->reply.retry_after_ms = 1000;
 }
 
+/* False when no worker has time. */
+static bool hand_over(tt_exchange *x, tt_exchange_phase phase)
+{
+    tt_exchange_phase before = x->phase;
+    x->phase = phase;
+    atomic_store(&x->worked, false);
+    atomic_fetch_add(&x->references, 1);
+    if (tt_workers_add(x->server->workers, on_worker, x))
+        return true;
+    tt_exchange_release(x);
+    x->phase = before;
+    return false;
+}
+
 /* The body is complete. True when a worker has taken over. */
 static bool begin_work(tt_exchange *x)
 {
@@ -331,12 +353,8 @@ static bool begin_work(tt_exchange *x)
         do_work(x);
         return false;
     }
-    x->phase = TT_X_WORKING;
-    atomic_fetch_add(&x->references, 1);
-    if (tt_workers_add(x->server->workers, on_worker, x))
+    if (hand_over(x, TT_X_WORKING))
         return true;
-    tt_exchange_release(x);
-    x->phase = TT_X_BODY;
     overloaded(x);
     return false;
 }
@@ -362,6 +380,24 @@ static bool wait_for_answer(tt_exchange *x)
     }
 }
 
+/* True when the worker has finished; false when the connection was parked again. */
+static bool worker_done(tt_exchange *x)
+{
+    while (!atomic_load(&x->worked))
+        if (tt_exchange_park(x))
+            return false;
+    return true;
+}
+
+/* The answer is known. Pictures are compressed by a worker, unless none has time. */
+static enum MHD_Result write_answer(tt_exchange *x)
+{
+    if (x->route->image && hand_over(x, TT_X_WRITING))
+        return worker_done(x) ? tt_exchange_send(x) : MHD_YES;
+    tt_work_answer(x->work, &x->reply);
+    return tt_exchange_send(x);
+}
+
 /* What follows once a request was read: by this thread or by a worker. */
 static enum MHD_Result after_work(tt_exchange *x)
 {
@@ -374,24 +410,12 @@ static enum MHD_Result after_work(tt_exchange *x)
         return tt_exchange_stream(x);
     }
     x->phase = TT_X_RUNNING;
-    if (!wait_for_answer(x))
-        return MHD_YES;
-    tt_work_answer(x->work, &x->reply);
-    return tt_exchange_send(x);
-}
-
-/* True when the worker has finished; false when the connection was parked again. */
-static bool worker_done(tt_exchange *x)
-{
-    while (!atomic_load(&x->worked))
-        if (tt_exchange_park(x))
-            return false;
-    return true;
+    return wait_for_answer(x) ? write_answer(x) : MHD_YES;
 }
 
 enum MHD_Result tt_exchange_go(tt_exchange *x)
 {
-    if (atomic_load(&x->lost) && x->phase != TT_X_WORKING) /* a worker may still hold x */
+    if (atomic_load(&x->lost) && !with_worker(x)) /* a worker may still hold x */
         return MHD_NO;
     switch (x->phase) {
     case TT_X_BODY:
@@ -404,6 +428,8 @@ enum MHD_Result tt_exchange_go(tt_exchange *x)
         return worker_done(x) ? after_work(x) : MHD_YES;
     case TT_X_RUNNING:
         return after_work(x);
+    case TT_X_WRITING:
+        return worker_done(x) ? tt_exchange_send(x) : MHD_YES;
     case TT_X_STREAMING:
     case TT_X_DONE:
         break;
@@ -431,7 +457,7 @@ static void record(tt_exchange *x)
 static bool leave_to_worker(tt_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    x->abandoned = x->phase == TT_X_WORKING && !atomic_load(&x->worked);
+    x->abandoned = with_worker(x) && !atomic_load(&x->worked);
     bool busy = x->abandoned;
     pthread_mutex_unlock(&x->lock);
     return busy;

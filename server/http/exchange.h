@@ -31,6 +31,7 @@ typedef enum {
     TT_X_BODY,      /* receiving */
     TT_X_WORKING,   /* a worker reads and submits */
     TT_X_RUNNING,   /* submitted, one answer to come */
+    TT_X_WRITING,   /* a worker writes the answer: pictures become files */
     TT_X_STREAMING, /* the body is being sent piece by piece */
     TT_X_DONE,      /* the answer is queued */
 } tt_exchange_phase;
