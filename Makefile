@@ -14,7 +14,8 @@ NEEDED   = -std=c17 -D_GNU_SOURCE -I. -MMD -MP -fPIC -fvisibility=hidden -ffp-co
 CC_ALL   = $(CC) $(NEEDED) $(LEVEL) $(SANITIZE) $(CFLAGS)
 
 LIB_SRC := $(wildcard kernels/base/*.c kernels/*.c kernels/cpu/*.c models/*.c models/nn/*.c \
-             tokenizers/*.c tokenizers/text/*.c samplers/*.c samplers/masked/*.c)
+             tokenizers/*.c tokenizers/text/*.c tokenizers/image/*.c samplers/*.c \
+             samplers/masked/*.c samplers/image/*.c)
 ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))
 endif

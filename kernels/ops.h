@@ -355,6 +355,53 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
                                    int64_t ldx, const float *scale, int64_t rows, int64_t dim,
                                    tt_err *e);
 
+/* y = x / 2 (1 + erf(x / sqrt(2))): GELU in its exact form. y may be x. */
+typedef tt_status tt_op_gelu_erf(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                 int64_t rows, int64_t dim, tt_err *e);
+
+/* y[index[r]] = x[r]; no index twice. The other rows of y stay. */
+typedef tt_status tt_op_scatter(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                const int32_t *index, int64_t rows, int64_t dim, tt_err *e);
+
+/* --- of images: a pixel is a row of channels, row (image * height + y) * width + x --- */
+
+/* Host struct. Sizes of y; with `up` x has half of both (which are then even) and is enlarged to
+ * them first, every pixel becoming four. */
+typedef struct {
+    int64_t images, height, width;
+    int64_t channels; /* of x */
+    bool up;
+} tt_image_shape;
+
+/* 3x3 convolution of stride 1 with zeros outside the image (so sizes stay):
+ *   y[i, r, c][j] = bias[j] + sum x[i, r + u - 1, c + v - 1][h] W[j][(3 u + v) channels + h]
+ * over u, v in 0..2 and h, plus y itself when add. w: 9 * channels inputs, not GLU. y is not x.
+ * Agreement: as `linear`. A 1x1 convolution is `linear`. */
+typedef tt_status tt_op_conv3x3(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                const tt_image_shape *shape, const tt_matrix *w, bool add,
+                                tt_err *e);
+
+/* GroupNorm (Wu and He, arXiv 1803.08494): y = (x - mean) * rsqrt(var + eps) * w[h] + b[h], mean
+ * and variance over the pixels of an image and the channels of channel h's group, one of `groups`
+ * equal runs; then, when silu, y / (1 + exp(-y)). Mean and variance are taken of differences from
+ * the mean or in a way as exact. y may be x. Agreement: 1e-5 relative L2, bfloat16 aside. */
+typedef tt_status tt_op_group_norm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                   int64_t ldx, const float *w, const float *b, int64_t images,
+                                   int64_t pixels, int64_t channels, int64_t groups, float eps,
+                                   bool silu, tt_err *e);
+
+/* Means of 2 x 2 pixels. shape: of x, height and width even, up false. y is not x. */
+typedef tt_status tt_op_average_pool(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                     int64_t ldx, const tt_image_shape *shape, tt_err *e);
+
+/* Vector quantisation: id[r] = the code k whose sum_i (x[r][i] - code[k][i])^2 is least, the lowest
+ * on a tie; distance[2 r] that sum, distance[2 r + 1] the least one among the others (+inf if
+ * there is one code). code: codes x dim, float32. distance may be NULL. Agreement: ids exactly
+ * unless the two distances are within 1e-5 relative. */
+typedef tt_status tt_op_nearest(tt_stream *s, int32_t *id, float *distance, const tt_act *x,
+                                int64_t ldx, int64_t rows, const float *code, int64_t codes,
+                                int64_t dim, tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -365,7 +412,13 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
     X(gelu)            \
     X(head_kl)         \
     X(head_mean)       \
-    X(add_scaled)
+    X(add_scaled)      \
+    X(gelu_erf)        \
+    X(scatter)         \
+    X(conv3x3)         \
+    X(group_norm)      \
+    X(average_pool)    \
+    X(nearest)
 
 /* --- optional --- */
 

@@ -234,6 +234,23 @@ const char *tt_config_member_text(tt_config *c, const char *key, const char *mem
     return j && is_type(j, cJSON_String) ? j->valuestring : fallback;
 }
 
+tt_status tt_config_member(tt_config **out, tt_config *c, const char *key, tt_err *e)
+{
+    const cJSON *j = take(c, key);
+    *out = NULL;
+    if (!j || !is_type(j, cJSON_Object))
+        return tt_fail(e, TT_EFORMAT, "config key '%s' must be an object", key);
+    tt_config *m = calloc(1, sizeof *m);
+    if (m)
+        m->root = cJSON_Duplicate(j, 1);
+    if (!m || !m->root) {
+        tt_config_close(m);
+        return tt_fail(e, TT_ENOMEM, "no memory for a config");
+    }
+    *out = m;
+    return TT_OK;
+}
+
 bool tt_config_has(const tt_config *c, const char *key)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(c->root, key);

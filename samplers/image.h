@@ -88,9 +88,9 @@ tt_status tt_image_apply(tt_image_seq *q, const tt_image_plan *plan, const tt_ro
 void tt_image_preview(const tt_image_seq *q, int32_t *out);
 /* The tokens to begin an image-to-image run from: `strength` in (0, 1] of the slots, drawn without
  * replacement from (seed, sample), become mask_id. mask: only slots that are not 0 may; NULL: any.
- * At least one of them becomes hidden. */
-void tt_image_hide(int32_t *id, const tt_layout *layout, int32_t mask_id, const uint8_t *mask,
-                   double strength, uint64_t seed, uint32_t sample);
+ * At least one of them becomes hidden. TT_EINVAL naming "strength"; TT_ENOMEM. */
+tt_status tt_image_hide(int32_t *id, const tt_layout *layout, int32_t mask_id, const uint8_t *mask,
+                        double strength, uint64_t seed, uint32_t sample, tt_err *e);
 
 /* --- orders: in what order a masked image's tokens come to stand (parameter `order`) --- */
 
@@ -98,14 +98,14 @@ typedef struct tt_order {
     const char *name; /* "enat", "maskgit", "halton" */
     const char *summary;
     const char *source;
-    bool ahead; /* slots are chosen before the call, which then asks for no others */
-    /* Hidden slots that remain after step t (from 0) of T, t < T - 1; q->free of them at first. */
-    int32_t (*remain)(const tt_image_seq *q, int32_t t, int32_t T);
-    /* Temperature of step t's draws, given the parameter. */
-    double (*temperature)(double given, int32_t t, int32_t T);
-    /* ahead: rank of every slot, lowest first. else: how sure a drawn token is, highest stands. */
+    /* Hidden slots that remain after step q->step, not the last one; q->free of them at first. */
+    int32_t (*remain)(const tt_image_seq *q);
+    /* Temperature of the step's draws, given the parameter. */
+    double (*temperature)(const tt_image_seq *q, double given);
+    /* Fills in the rank of every slot; then slots are chosen before the call, lowest rank first,
+     * and it asks for no others. NULL: the surest drawn tokens stand, by log-probability and
+     * noise. */
     void (*arrange)(const tt_image_seq *q, int32_t *rank);
-    float (*confidence)(const tt_image_seq *q, int32_t slot, const tt_row_stats *stats, double noise);
 } tt_order;
 
 extern const tt_order *const tt_orders[]; /* in the order of the parameter's choices */

@@ -35,6 +35,7 @@ suite() { # NAME COMMAND...
 
 suite unit tests/run.sh "$@"
 suite lint tests/lint/run.sh
+suite convert python3 tests/models/test_convert.py
 suite golden "$B/tests/golden/replay" tests/golden
 suite cli tests/server/test_cli.sh
 suite readme tests/server/test_readme.sh

@@ -7,7 +7,7 @@ set -eu
 build='gcc:gcc libc6-dev make:make pkg-config:pkg-config libmicrohttpd-dev libcjson-dev libpng-dev
        libdnnl-dev libpcre2-dev libutf8proc-dev libxxhash-dev'
 test="$build libcmocka-dev curl:curl nodejs:node npm:npm ca-certificates chromium:chromium
-      fonts-dejavu-core"
+      fonts-dejavu-core python3:python3"
 fuzz="$build clang-14:clang-14 libclang-rt-14-dev"
 
 present() {

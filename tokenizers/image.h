@@ -24,7 +24,7 @@ typedef struct {
     int32_t latent;           /* numbers per token of tt_codec_embed */
     int64_t parameters;
     size_t weight_bytes;
-    const char *compute;      /* of decoding; encoding is always float32, so that codes do not flip */
+    const char *compute;      /* of decoding; encoding is always float32: codes must not flip */
 } tt_codec_info;
 
 /* Of an encoded token: squared distances to the nearest and the second nearest code. */
@@ -88,8 +88,9 @@ size_t tt_codec_bytes(const tt_codec *c, int64_t images);
 
 /* As released evaluation code prepares photographs: while the short side is at least twice the
  * target it is halved by a box filter; bicubic to the target; middle cut out; divided by 255.
- * rgb: h x w x 3. out: height x width x 3. Memory: twice the picture in float32 at most. TT_EINVAL
- * when a side is 0 or above 65,536; TT_ENOMEM. */
+ * rgb: h x w x 3. out: height x width x 3. Memory: three times the larger of picture and target in
+ * bytes. TT_EINVAL when a side is 0 or above 65,536, or one is more than 64 times the other;
+ * TT_ENOMEM. */
 tt_status tt_image_fit(float *out, int32_t width, int32_t height, const uint8_t *rgb, int32_t w,
                        int32_t h, tt_err *e);
 /* [0, 1] to 8 bits, nearest. n: numbers, not pixels. */

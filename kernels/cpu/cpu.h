@@ -53,6 +53,9 @@ tt_status tt_cpu_attention_check(int64_t ldo, int64_t ldq, const tt_span *span, 
 tt_status tt_cpu_rope_check(int64_t ld, int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
                             tt_err *e);
 
+tt_status tt_cpu_group_norm_check(int64_t ldy, int64_t ldx, int64_t images, int64_t pixels,
+                                  int64_t channels, int64_t groups, tt_err *e);
+
 /* --- scratch and threads --- */
 
 /* At least bytes of the stream's scratch or tile, 64-byte aligned, not zeroed, valid until the
@@ -146,6 +149,7 @@ tt_status tt_cpu_check_draw(const char *name, const tt_draw *d, int64_t row, int
     tt_op_cfg_mix tt_##level##_cfg_mix;         \
     tt_op_swiglu tt_##level##_swiglu;           \
     tt_op_gelu tt_##level##_gelu;               \
+    tt_op_group_norm tt_##level##_group_norm;   \
     tt_op_rope tt_##level##_rope;               \
     tt_op_attention tt_##level##_attention;     \
     tt_op_head tt_##level##_head;               \

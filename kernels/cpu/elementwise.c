@@ -1,5 +1,5 @@
-/* elementwise.c - operations that see one element at a time: gather, guidance, activations, sum of
- * two. */
+/* elementwise.c - operations that see one element at a time: gather and scatter, guidance,
+ * activations, sum of two. */
 #include <math.h>
 #include <string.h>
 
@@ -77,6 +77,32 @@ tt_status tt_cpu_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int
             out[i] = (float)(v / (1.0 + exp(-2 * u)));
         }
     }
+    return TT_OK;
+}
+
+tt_status tt_cpu_gelu_erf(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                          int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("gelu_erf", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < dim; i++) {
+            double v = ((const float *)x)[r * ldx + i];
+            ((float *)y)[r * ldy + i] = (float)(0.5 * v * erfc(-v * 0.7071067811865476));
+        }
+    return TT_OK;
+}
+
+tt_status tt_cpu_scatter(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                         const int32_t *index, int64_t rows, int64_t dim, tt_err *e)
+{
+    (void)s;
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim)
+        return tt_cpu_shape_error("scatter", rows, dim, ldx < ldy ? ldx : ldy, e);
+    for (int64_t r = 0; r < rows; r++)
+        memcpy((float *)y + index[r] * ldy, (const float *)x + r * ldx,
+               (size_t)dim * sizeof(float));
     return TT_OK;
 }
 

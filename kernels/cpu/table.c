@@ -56,7 +56,7 @@ static void describe_cpu(const tt_stream *s, char *text, size_t size)
     .matrix_open = open_fn, .attention = attention_fn, .linear = tt_cpu_linear_packed, \
     .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                  \
     .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head, \
-    .gelu = tt_##level##_gelu
+    .gelu = tt_##level##_gelu, .group_norm = tt_##level##_group_norm
 
 /* A later initialiser of a member replaces an earlier one: the twins first, then what is faster. */
 #pragma GCC diagnostic push

@@ -151,6 +151,113 @@ tt_status LEVEL(cfg_mix)(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *u, 
     return TT_OK;
 }
 
+/* --- GroupNorm: sums over runs of pixels by channel, put together by group in double --- */
+
+enum { PIXELS = 256 }; /* pixels of a run: short enough for float32 sums */
+
+typedef struct {
+    float *y;
+    const float *x, *w, *b;
+    int64_t ldy, ldx, images, pixels, channels, groups, runs; /* runs: of an image */
+    float *sums;        /* images x runs x 2 x channels: of differences from pixel 0, and squares */
+    float *mean, *gain; /* images x channels */
+    float eps;
+    bool silu;
+} group_job;
+
+static void group_sums(void *arg, int64_t task, int thread)
+{
+    const group_job *job = arg;
+    (void)thread;
+    int64_t image = task / job->runs, first = task % job->runs * PIXELS, c = job->channels;
+    int64_t last = first + PIXELS < job->pixels ? first + PIXELS : job->pixels;
+    const float *zero = job->x + image * job->pixels * job->ldx;
+    float *sum = job->sums + task * 2 * c, *square = sum + c;
+    for (int64_t h = 0; h < c; h += LANES) {
+        int64_t left = c - h;
+        vf from = v_load_part(zero + h, left), a = v_set(0), b = v_set(0);
+        for (int64_t r = first; r < last; r++) {
+            vf d = v_sub(v_load_part(zero + r * job->ldx + h, left), from);
+            a = v_add(a, d);
+            b = v_fma(d, d, b);
+        }
+        v_store_part(sum + h, a, left);
+        v_store_part(square + h, b, left);
+    }
+}
+
+/* Mean and gain of an image's channels. */
+static void group_statistics(const group_job *job, int64_t image)
+{
+    int64_t c = job->channels, wide = c / job->groups;
+    const float *zero = job->x + image * job->pixels * job->ldx;
+    for (int64_t g = 0; g < job->groups; g++) {
+        double mean = 0, variance = 0, n = (double)job->pixels;
+        for (int pass = 0; pass < 2; pass++)
+            for (int64_t h = g * wide; h < (g + 1) * wide; h++) {
+                double sum = 0, square = 0;
+                for (int64_t r = 0; r < job->runs; r++) {
+                    const float *at = job->sums + (image * job->runs + r) * 2 * c + h;
+                    sum += at[0];
+                    square += at[c];
+                }
+                double own = zero[h] + sum / n;
+                if (!pass)
+                    mean += own / (double)wide;
+                else /* around the channel's own mean, then its distance from the group's */
+                    variance += square / n - sum / n * (sum / n) + (own - mean) * (own - mean);
+            }
+        variance = variance > 0 ? variance / (double)wide : 0;
+        for (int64_t h = g * wide; h < (g + 1) * wide; h++) {
+            job->mean[image * c + h] = (float)mean;
+            job->gain[image * c + h] = (float)(job->w[h] / sqrt(variance + job->eps));
+        }
+    }
+}
+
+static void group_apply(void *arg, int64_t task, int thread)
+{
+    const group_job *job = arg;
+    (void)thread;
+    int64_t image = task / job->runs, first = task % job->runs * PIXELS, c = job->channels;
+    int64_t last = first + PIXELS < job->pixels ? first + PIXELS : job->pixels;
+    for (int64_t r = image * job->pixels + first; r < image * job->pixels + last; r++)
+        for (int64_t h = 0; h < c; h += LANES) {
+            int64_t left = c - h;
+            vf v = v_sub(v_load_part(job->x + r * job->ldx + h, left),
+                         v_load_part(job->mean + image * c + h, left));
+            v = v_fma(v, v_load_part(job->gain + image * c + h, left),
+                      v_load_part(job->b + h, left));
+            if (job->silu)
+                v = v_div(v, v_add(v_set(1), v_exp(v_sub(v_set(0), v))));
+            v_store_part(job->y + r * job->ldy + h, v, left);
+        }
+}
+
+tt_status LEVEL(group_norm)(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                            const float *w, const float *b, int64_t images, int64_t pixels,
+                            int64_t channels, int64_t groups, float eps, bool silu, tt_err *e)
+{
+    tt_status st = tt_cpu_group_norm_check(ldy, ldx, images, pixels, channels, groups, e);
+    if (st || !images)
+        return st;
+    int64_t runs = (pixels + PIXELS - 1) / PIXELS, n = images * channels;
+    group_job job = {y, x, w, b, ldy, ldx, images, pixels, channels, groups, runs, NULL, NULL,
+                     NULL, eps, silu};
+    void *scratch;
+    st = tt_cpu_scratch(&s->scratch, &scratch, (size_t)(n * (2 * runs + 2)) * sizeof(float), e);
+    if (st)
+        return tt_context(e, st, "group_norm");
+    job.sums = scratch;
+    job.mean = job.sums + n * 2 * runs;
+    job.gain = job.mean + n;
+    tt_pool_run(s->pool, images * runs, group_sums, &job);
+    for (int64_t i = 0; i < images; i++)
+        group_statistics(&job, i);
+    tt_pool_run(s->pool, images * runs, group_apply, &job);
+    return TT_OK;
+}
+
 /* --- rope --- */
 
 typedef struct {

@@ -57,6 +57,8 @@ typedef struct {
     void *quarters; /* Hopper: counters, then sums of quarters (gemm_hopper.cuh) */
     void *fp8; /* activations rounded to 8 bits and their row scales */
     size_t fp8_bytes;
+    void *groups; /* parts of group_norm's statistics */
+    size_t groups_bytes;
 
     cuda_graph *graph; /* of recent pass shapes */
     cuda_graph *current;
@@ -189,6 +191,12 @@ tt_op_head_key tt_cuda_head_key;
 tt_op_head_kl tt_cuda_head_kl;
 tt_op_head_mean tt_cuda_head_mean;
 tt_op_add_scaled tt_cuda_add_scaled;
+tt_op_gelu_erf tt_cuda_gelu_erf;
+tt_op_scatter tt_cuda_scatter;
+tt_op_conv3x3 tt_cuda_conv3x3;
+tt_op_group_norm tt_cuda_group_norm;
+tt_op_average_pool tt_cuda_average_pool;
+tt_op_nearest tt_cuda_nearest;
 tt_op_span_key tt_cuda_span_key;
 
 /* --- between the GEMM's files --- */

@@ -114,7 +114,7 @@ tt_status tt_cuda_memory(tt_stream *s, tt_memory *out, tt_err *e)
         st = cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &none), "memory",
                         e);
     /* These only grow, so what they are now is also their most. */
-    size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes;
+    size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes + c->groups_bytes;
     most = most > used ? most : used;
     *out = (tt_memory){.used = used + own, .peak = most + own, .total = c->total};
     return st;
@@ -386,6 +386,7 @@ void cuda_memory_close(cuda *c)
     cudaFree(c->split);
     cudaFree(c->quarters);
     cudaFree(c->fp8);
+    cudaFree(c->groups);
     cudaFree(c->args);
     cudaFreeHost(c->args_host);
     cudaFreeHost(c->results_host);

@@ -77,6 +77,17 @@ __global__ void gelu_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t di
     }
 }
 
+template <typename T>
+__global__ void gelu_erf_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x;
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        float v = get(x[r * ldx + i]);
+        put(&y[r * ldy + i], 0.5f * v * erfcf(-0.70710678f * v));
+    }
+}
+
 } // namespace
 
 extern "C" tt_status tt_cuda_rmsnorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float *w,
@@ -130,5 +141,17 @@ extern "C" tt_status tt_cuda_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt
     if (rows == 0)
         return TT_OK;
     BY_TYPE(launch(c, "gelu", gelu_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, dim));
+}
+
+extern "C" tt_status tt_cuda_gelu_erf(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                      int64_t ldx, int64_t rows, int64_t dim, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("gelu_erf", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "gelu_erf", gelu_erf_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                    (const T *)x, ldx, dim));
 }

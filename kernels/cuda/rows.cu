@@ -97,6 +97,22 @@ __global__ void gather_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const in
 }
 
 template <typename T>
+__global__ void scatter_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const int32_t *index,
+                             int64_t dim, bool wide)
+{
+    begin();
+    const T *in = x + blockIdx.x * ldx;
+    T *out = y + index[blockIdx.x] * ldy;
+    constexpr int N = pack<T>::N;
+    if (wide)
+        for (int64_t i = threadIdx.x * N; i < dim; i += blockDim.x * N)
+            store16(out + i, load16(in + i));
+    else
+        for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
+            out[i] = in[i];
+}
+
+template <typename T>
 __global__ void cfg_mix_rows(T *y, int64_t ldy, const T *u, int64_t ldu, const float *scale,
                              int64_t dim)
 {
@@ -192,6 +208,19 @@ extern "C" tt_status tt_cuda_gather(tt_stream *s, tt_act *y, int64_t ldy, const 
     if (rows == 0)
         return TT_OK;
     BY_TYPE(launch(c, "gather", gather_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (const T *)x, ldx, index, dim, wide<T>(y, ldy, x, ldx, dim)));
+}
+
+extern "C" tt_status tt_cuda_scatter(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                     int64_t ldx, const int32_t *index, int64_t rows, int64_t dim,
+                                     tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim)
+        return shape_error("scatter", rows, dim, ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "scatter", scatter_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                    (const T *)x, ldx, index, dim, wide<T>(y, ldy, x, ldx, dim)));
 }
 

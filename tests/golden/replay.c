@@ -51,6 +51,11 @@ static void mdlm(const char *dir, totals *t)
     tt_replay_mdlm(dir, t->glob, t->device, &t->passed, &t->failed);
 }
 
+static void enat(const char *dir, totals *t)
+{
+    tt_replay_enat(dir, t->glob, t->device, &t->passed, &t->failed);
+}
+
 static void container(const char *dir, totals *t)
 {
     (void)dir; /* its folders are replayed one by one */
@@ -69,6 +74,7 @@ static const struct {
     {"masked-diffusion/llada_moe", llada_moe},
     {"masked-diffusion/llada2_moe", llada2_moe},
     {"masked-diffusion/mdlm", mdlm},
+    {"enat", enat},
 };
 
 /* The family named by DIR/golden.json, or NULL. To be freed. */

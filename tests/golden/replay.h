@@ -19,5 +19,7 @@ int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *dev
                          int *failed);
 int tt_replay_mdlm(const char *dir, const char *case_glob, const char *device, int *passed,
                    int *failed);
+int tt_replay_enat(const char *dir, const char *case_glob, const char *device, int *passed,
+                   int *failed);
 
 #endif

@@ -8,6 +8,7 @@ replay=${B:-build/release}/tests/golden/replay
 
 supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
 supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
+supported="$supported enat"
 
 passed=0 failed=0
 run() { # NAME CASE FOLDER
@@ -29,6 +30,7 @@ run() { # NAME CASE FOLDER
 [ -x "$replay" ] || { echo "$replay is not built"; echo "0 passed, 1 failed"; exit 1; }
 mkdir -p build
 run text-tokenizers '*' "$folder/text-tokenizers"
+run enat '*' "$folder/enat"
 for family in llada dream guided mdlm llada_moe llada2_moe; do
     run masked-diffusion/$family '*' "$folder/masked-diffusion/$family"
 done

@@ -1,5 +1,5 @@
 /* Row-wise operations: rmsnorm (of rows and heads), gather, cfg_mix, swiglu, gelu, rope, adaln,
- * gate_add, add, add_scaled.
+ * gate_add, add, add_scaled, gelu_erf.
  *
  * What can go wrong: widths that are no multiple of a vector, strides with something else in the
  * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
@@ -98,6 +98,11 @@ static tt_status run_gelu(tt_stream *s, float *out, float *const in[3], int64_t 
 {
     return s->op.gelu(s, out, ld, in[0], ld, rows, width, e);
 }
+static tt_status run_gelu_erf(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                              int64_t rows, int64_t width, tt_err *e)
+{
+    return s->op.gelu_erf(s, out, ld, in[0], ld, rows, width, e);
+}
 /* Every row has its own modulation, so that a row alone has the same. */
 static tt_status run_adaln(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
                            int64_t width, tt_err *e)
@@ -143,7 +148,7 @@ static const operation operations[] = {
     {"gather", run_gather, 0},        {"rmsnorm_heads", run_rmsnorm_heads, 1e-6},
     {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
     {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
-    {"add_scaled", run_add_scaled, 1e-6},
+    {"add_scaled", run_add_scaled, 1e-6}, {"gelu_erf", run_gelu_erf, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -381,6 +386,22 @@ static void gelu_is_the_tanh_form_on(tt_stream *s, const char *name)
         assert_float_equal(y[i], 0.5 * v * (1 + tanh(u)), 2e-6);
     }
 }
+static void gelu_erf_is_the_exact_form_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    enum { N = 400 };
+    float x[N], y[N];
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i - N / 2) * 0.05f;
+    assert_int_equal(s->op.gelu_erf(s, y, N, x, N, 1, N, NULL), TT_OK);
+    for (int i = 0; i < N; i++)
+        assert_float_equal(y[i], x[i] * (0.5 + 0.5 * erf(x[i] / sqrt(2))), 2e-6);
+}
+static void gelu_erf_is_the_exact_form(void **state)
+{
+    (void)state;
+    test_each(gelu_erf_is_the_exact_form_on);
+}
 static void gelu_is_the_tanh_form(void **state)
 {
     (void)state;
@@ -478,6 +499,7 @@ int main(void)
         cmocka_unit_test(rope_table_holds_cosines_and_rope_turns_by_them),
         cmocka_unit_test(modulation_is_layer_norm_with_the_sequences_vectors),
         cmocka_unit_test(gelu_is_the_tanh_form),
+        cmocka_unit_test(gelu_erf_is_the_exact_form),
         cmocka_unit_test(shapes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests_name("rows", tests, NULL, NULL);
