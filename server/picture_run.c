@@ -25,15 +25,15 @@ size_t tt_picture_run_bytes(const tt_picture_run_spec *s)
 /* --- life --- */
 
 /* The tokens a making run begins from, in r->shown. */
-static void first_tokens(tt_picture_run *r)
+static tt_status first_tokens(tt_picture_run *r, tt_err *e)
 {
     const tt_picture_spec *p = r->spec.picture;
     int32_t mask = r->spec.generator->info.mask_id;
     for (int32_t i = 0; i < r->layout.tokens; i++)
         r->shown[i] = r->spec.id[i] < 0 ? mask : r->spec.id[i];
-    if (p->strength > 0)
-        tt_image_hide(r->shown, &r->layout, mask, p->mask, p->strength, r->spec.seed,
-                      r->spec.sample);
+    return p->strength > 0 ? tt_image_hide(r->shown, &r->layout, mask, p->mask, p->strength,
+                                           r->spec.seed, r->spec.sample, e)
+                           : TT_OK;
 }
 
 static tt_status open_seq(tt_picture_run *r, tt_err *e)
@@ -51,8 +51,8 @@ static tt_status open_seq(tt_picture_run *r, tt_err *e)
                             .seed = r->spec.seed,
                             .sample = r->spec.sample,
                             .arena = &r->life};
-    first_tokens(r);
-    return tt_image_begin(&r->seq, r->shown, e);
+    s = first_tokens(r, e);
+    return s ? s : tt_image_begin(&r->seq, r->shown, e);
 }
 
 /* After a step: the last picture, a preview that is due, or the next step. */

@@ -373,7 +373,7 @@ static const tt_work_def work_def = {
     .poll = work_poll,
     .answer = work_answer,
     .frames = work_frames,
-    .fail = work_fail,
+    .abandon = work_fail,
     .cancel = work_cancel,
     .record = work_record,
 };

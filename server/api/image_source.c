@@ -95,6 +95,18 @@ static void size_of(const tt_imaging *g, int32_t *width, int32_t *height)
     *height = g->model->image->codec->info.height;
 }
 
+/* Of the model's size; what cannot become that is the image's fault. */
+static tt_status fit(const tt_imaging *g, float *out, const uint8_t *rgb, const tt_picture *p,
+                     tt_err *e)
+{
+    tt_err why = {0};
+    const tt_codec_info *c = &g->model->image->codec->info;
+    tt_status s = tt_image_fit(out, c->width, c->height, rgb, p->width, p->height, &why);
+    if (s == TT_EINVAL)
+        return tt_fail_param(e, "image", "invalid_image", "'image': %s", why.text);
+    return s ? tt_fail(e, s, "%s", why.text) : TT_OK;
+}
+
 tt_status tt_source_fit(tt_imaging *g, const tt_picture *p, tt_err *e)
 {
     int32_t width, height;
@@ -112,7 +124,7 @@ tt_status tt_source_fit(tt_imaging *g, const tt_picture *p, tt_err *e)
             unsigned a = p->rgba[4 * i + 3], v = p->rgba[4 * i + (size_t)c];
             rgb[3 * i + (size_t)c] = (uint8_t)((v * a + 255 * (255 - a) + 127) / 255);
         }
-    tt_status s = tt_image_fit(g->source.pixels, width, height, rgb, p->width, p->height, e);
+    tt_status s = fit(g, g->source.pixels, rgb, p, e);
     free(rgb);
     if (!s)
         tt_image_to_bytes(g->source_rgb, g->source.pixels, numbers);
@@ -146,7 +158,7 @@ static tt_status fit_mask(const tt_imaging *g, const tt_picture *p, uint8_t *out
     for (size_t i = 0; !s && i < n; i++)
         memset(rgb + 3 * i, p->rgba[4 * i + 3] < 128 ? 255 : 0, 3);
     if (!s)
-        s = tt_image_fit(fitted, width, height, rgb, p->width, p->height, e);
+        s = fit(g, fitted, rgb, p, e);
     for (size_t i = 0; !s && i < pixels; i++)
         out[i] = fitted[3 * i] > 0.02f; /* what resampling leaves of an edge is no pixel of it */
     free(rgb);

@@ -29,7 +29,7 @@ typedef struct {
     bool (*poll)(tt_work *w);
     void (*answer)(tt_work *w, tt_reply *r);
     bool (*frames)(tt_work *w, int64_t now_ms, tt_buf *out, int64_t *again_ms);
-    void (*fail)(tt_work *w, const tt_err *e);
+    void (*abandon)(tt_work *w, const tt_err *e);
     void (*cancel)(tt_work *w);
     void (*record)(const tt_work *w, tt_request_record *r);
     void (*progress)(tt_work *w, tt_progress *p); /* NULL: cannot become a job of /v1/jobs */
@@ -70,7 +70,7 @@ static inline bool tt_work_frames(tt_work *w, int64_t now_ms, tt_buf *out, int64
 {
     return w->def->frames(w, now_ms, out, again_ms);
 }
-static inline void tt_work_fail(tt_work *w, const tt_err *e) { w->def->fail(w, e); }
+static inline void tt_work_fail(tt_work *w, const tt_err *e) { w->def->abandon(w, e); }
 static inline void tt_work_cancel(tt_work *w) { w->def->cancel(w); }
 static inline void tt_work_record(const tt_work *w, tt_request_record *r) { w->def->record(w, r); }
 
