@@ -53,7 +53,8 @@ export class Picture {
     if (event.type.endsWith('.completed')) {
       this.png = event.b64_json;
       this.name = Object.values(event.tutti?.labels ?? {}).join(', ') || this.name;
-      this.complete({ step: of, of, open: new Set(), bitmap });
+      const steps = Math.max(1, ...this.stepOf.filter(Number.isFinite)); // fewer when few were open
+      this.complete({ step: steps, of: steps, open: new Set(), bitmap });
     } else {
       this.frames.push({ step: event.tutti.step, of, open: this.openAfter(event.tutti.step), bitmap });
     }
@@ -78,7 +79,7 @@ export class Picture {
     this.frames = [];
     for (let step = 1; step <= last.step; step++) {
       const next = seen.find(f => f.step >= step);
-      this.frames.push({ ...next, step, open: this.openAfter(step) });
+      this.frames.push({ ...next, step, of: last.of, open: this.openAfter(step) });
     }
     this.open.clear();
     this.done = true;
