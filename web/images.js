@@ -53,6 +53,7 @@ async function ask(path, request, from) {
   showGallery();
   select(made[0]);
   $('say').textContent = 'Generating.';
+  if (innerWidth <= 860) $('stage').scrollIntoView();
   try {
     await api.stream(path, request, {
       signal: run.abort.signal,

@@ -155,7 +155,12 @@ export class PictureView {
     const open = frame ? frame.open : p.open;
     for (const place of open) this.hatch(g, this.cell(place), style.getPropertyValue('--hatch'));
     g.fillStyle = style.getPropertyValue('--paint');
-    for (const place of this.paint) g.fillRect(...this.cell(place));
+    g.strokeStyle = '#fff';
+    g.lineWidth = 2;
+    for (const [x, y, w, h] of [...this.paint].map(p => this.cell(p))) {
+      g.fillRect(x, y, w, h);
+      g.strokeRect(x + 1, y + 1, w - 2, h - 2);
+    }
   }
 
   /** A place whose token is not there yet: its guess behind bars. */
