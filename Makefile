@@ -78,7 +78,7 @@ install: all ## copy into $(DESTDIR)$(PREFIX)
 	$(if $(PLUGINS),install -m 644 $(PLUGINS) $(DESTDIR)$(PREFIX)/lib/tutti/)
 	set -e; for m in $(wildcard models/demo/*/); do \
 	    d=$(DESTDIR)$(PREFIX)/share/tutti/models/$$(basename $$m); \
-	    install -d $$d; install -m 644 $$m* $$d/; done
+	    (cd $$m && find . -type f) | while read -r f; do install -D -m 644 $$m$$f $$d/$$f; done; done
 	install -m 644 README.md LICENSE NOTICE $(DESTDIR)$(PREFIX)/share/doc/tutti/
 
 clean: ## remove build/

@@ -566,5 +566,6 @@ const tt_generator_def tt_generator_enat = {
     .fork = enat_fork,
     .drop = enat_drop,
     .step_bytes = tt_enat_step_bytes,
+    .work = tt_enat_work,
     .state_size = sizeof(tt_enat_state),
 };

@@ -60,5 +60,7 @@ static inline tt_act *tt_enat_at(const tt_enat *g, const tt_act *p, int64_t elem
 
 tt_status tt_enat_step(tt_generator *g, const tt_generator_call *call, int64_t calls, tt_err *e);
 size_t tt_enat_step_bytes(const tt_generator *g, int64_t calls);
+tt_status tt_enat_work(tt_generator *g, const tt_generator_call *call, int64_t calls,
+                       tt_generator_work *out, tt_err *e);
 
 #endif

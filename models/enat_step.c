@@ -533,7 +533,7 @@ static tt_status run_recorded(const run *r, tt_err *e)
     const int64_t key[] = {(int64_t)(intptr_t)g,
                            (int64_t)(intptr_t)g->space,
                            n->rows,
-                           (int64_t)(intptr_t)g->features,
+                           g->room, /* where the states are */
                            n->old,
                            n->fresh,
                            n->wants,
@@ -667,4 +667,38 @@ tt_status tt_enat_step(tt_generator *base, const tt_generator_call *call, int64_
     if (!st)
         hand_out(g, &n);
     return st;
+}
+
+/* --- what a step takes --- */
+
+/* Multiply-adds of a block: rows beside `context` rows that are not updated. */
+static double block_macs(const tt_enat *g, double context, double rows)
+{
+    double d = (double)g->width, row = d * (4 * d + 2 * (double)g->ff);
+    return context * 2 * d * d + rows * row + 2 * d * rows * (context + rows);
+}
+
+tt_status tt_enat_work(tt_generator *base, const tt_generator_call *call, int64_t calls,
+                       tt_generator_work *out, tt_err *e)
+{
+    tt_enat *g = (tt_enat *)base;
+    lists n = {0};
+    tt_status st = reserve_lanes(g, calls, &n, e);
+    if (st)
+        return st;
+    count_lanes(g, call, calls, &n);
+    double d = (double)g->width, ff = (double)g->ff, codes = base->info.layout.codes;
+    double encoders = (double)g->encoders, decoders = (double)(g->blocks - g->encoders);
+    for (int64_t j = 0; j < n.n_lanes; j++) {
+        const lane *l = &n.lanes[j];
+        double old = (double)l->old, fresh = (double)l->fresh, hidden = (double)l->hidden;
+        out->macs += old * 2 * d * ff + decoders * block_macs(g, old + fresh, hidden);
+        out->macs += fresh > 0 ? encoders * block_macs(g, old, fresh) : 0;
+    }
+    out->macs += (double)n.head_rows * d * d + (double)n.wants * d * codes;
+    double block = d * (6 * d + 2 * ff), weights = decoders * block + d * d + d * codes;
+    weights += n.fresh ? encoders * (block - (n.old ? 0 : 2 * d * d)) : 0;
+    weights += n.old ? 2 * d * ff : 0;
+    out->weight_bytes = weights * (g->compute == TT_COMPUTE_F32 ? 4 : 2);
+    return TT_OK;
 }

@@ -222,6 +222,13 @@ void tt_generator_drop(tt_generator_state *st)
     state_free(st);
 }
 
+tt_status tt_generator_work_of(tt_generator *g, const tt_generator_call *call, int64_t calls,
+                               tt_generator_work *out, tt_err *e)
+{
+    *out = (tt_generator_work){0};
+    return calls ? g->def->work(g, call, calls, out, e) : TT_OK;
+}
+
 size_t tt_generator_step_bytes(const tt_generator *g, int64_t calls)
 {
     return g->def->step_bytes(g, calls);

@@ -87,6 +87,12 @@ typedef struct {
     float *features;      /* out: tokens x width of the conditional branch, or NULL. For tests */
 } tt_generator_call;
 
+/* What a step cannot do without. */
+typedef struct {
+    double macs;         /* multiply-adds */
+    double weight_bytes; /* of matrices, each read once */
+} tt_generator_work;
+
 typedef struct {
     const char *family;
     const char *summary;
@@ -104,6 +110,8 @@ typedef struct {
     tt_status (*fork)(tt_generator_state *to, const tt_generator_state *from, tt_err *e);
     void (*drop)(tt_generator_state *st);
     size_t (*step_bytes)(const tt_generator *g, int64_t calls);
+    tt_status (*work)(tt_generator *g, const tt_generator_call *call, int64_t calls,
+                      tt_generator_work *out, tt_err *e);
     size_t state_size; /* of the family's state, which begins with a tt_generator_state; zeroed */
 } tt_generator_def;
 
@@ -147,6 +155,9 @@ tt_status tt_generator_commit(tt_generator_state *st, const int32_t *slot, const
 /* An independent copy, for search and best of n. */
 tt_status tt_generator_fork(tt_generator_state **out, const tt_generator_state *from, tt_err *e);
 void tt_generator_drop(tt_generator_state *st); /* NULL is fine */
+/* What the step of these calls would take, which then have not been run. */
+tt_status tt_generator_work_of(tt_generator *g, const tt_generator_call *call, int64_t calls,
+                               tt_generator_work *out, tt_err *e);
 /* Device memory beyond the states that a step of so many calls needs at most. */
 size_t tt_generator_step_bytes(const tt_generator *g, int64_t calls);
 

@@ -8,6 +8,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "models/generator.h"
 #include "server/bench/bench.h"
 #include "server/cmd.h"
 #include "server/job.h"
@@ -233,12 +234,8 @@ static int64_t most(const tt_bench_list *l)
 }
 
 /* Loads the model and tells what it is. */
-static tt_status load(tt_bench *b, const bench_args *a, tt_err *e)
+static tt_status load(tt_bench *b, const bench_args *a, const tt_model_place *place, tt_err *e)
 {
-    tt_model_place place;
-    tt_status s = find(a, &place, e);
-    if (s)
-        return s;
     int streams = (int)most(&a->sizes.streams);
     tt_engine_options o = {.device = a->engine.device,
                            .threads = a->engine.threads,
@@ -247,25 +244,27 @@ static tt_status load(tt_bench *b, const bench_args *a, tt_err *e)
                            .max_rows = a->sizes.max_rows,
                            .random_weights = a->shape != NULL};
     char text[256];
-    if ((s = tt_engine_open(&b->engine, &o, e)))
+    tt_status s = tt_engine_open(&b->engine, &o, e);
+    if (s)
         return s;
     tt_engine_describe(b->engine, text, sizeof text);
     int64_t begin = tt_now_ns();
-    s = tt_engine_add_model(b->engine, place.id, place.folder, a->engine.weights, show_progress, b,
-                            e);
+    s = tt_engine_add_model(b->engine, place->id, place->folder, a->engine.weights, show_progress,
+                            b, e);
     double seconds = (double)(tt_now_ns() - begin) * 1e-9;
     tt_bench_say(b, NULL);
     if (s)
         return s;
-    b->served = tt_engine_find(b->engine, place.id);
+    b->served = tt_engine_find(b->engine, place->id);
     b->model = tt_served_model(b->served);
+    b->stream = b->model->stream;
     const tt_model_info *i = &b->served->info;
     double bytes = (double)i->weight_bytes;
     fprintf(b->out,
             "device     %s\n"
             "model      %s%s: %s, %lld layers of width %lld, %.1f M parameters, %s\n"
             "loaded     %.1f MB in %.2f s",
-            text, place.id, a->shape ? ", random weights" : "", i->family, (long long)i->layers,
+            text, place->id, a->shape ? ", random weights" : "", i->family, (long long)i->layers,
             (long long)i->width, (double)i->parameters * 1e-6, i->compute, bytes * 1e-6, seconds);
     if (!a->shape) /* making numbers up is no speed of loading */
         fprintf(b->out, ", %.2f GB/s", bytes / seconds * 1e-9);
@@ -273,7 +272,7 @@ static tt_status load(tt_bench *b, const bench_args *a, tt_err *e)
     tt_json *w = &b->json;
     tt_json_text_member(w, "program", "tutti " TT_VERSION);
     tt_json_text_member(w, "device", text);
-    tt_json_text_member(w, "model", place.id);
+    tt_json_text_member(w, "model", place->id);
     tt_json_bool_member(w, "random_weights", a->shape != NULL);
     tt_json_int_member(w, "parameters", i->parameters);
     tt_json_text_member(w, "compute", i->compute);
@@ -323,9 +322,17 @@ static tt_status run(const bench_args *a, tt_err *e)
                   .json = {.out = &text},
                   .progress = !a->quiet && isatty(STDERR_FILENO)};
     tt_json_open(&b.json, '{');
-    tt_status s = load(&b, a, e);
-    if (!s)
-        s = measure(&b, a, e);
+    tt_model_place place;
+    tt_status s = find(a, &place, e);
+    if (!s && tt_generator_in(place.folder)) {
+        b.sizes = a->sizes;
+        s = tt_bench_images(&b, place.folder, a->engine.device, a->engine.threads,
+                            a->engine.weights, a->shape != NULL, e);
+    } else if (!s) {
+        s = load(&b, a, &place, e);
+        if (!s)
+            s = measure(&b, a, e);
+    }
     tt_bench_say(&b, NULL);
     tt_json_close(&b.json, '}');
     if (!s && a->json)

@@ -22,6 +22,8 @@ typedef struct {
     bool spatial;             /* a token owns a window of pixels: masks and edits by pixels work */
     bool prefix_decodable;    /* the first n tokens (whole levels) are an image too */
     int32_t latent;           /* numbers per token of tt_codec_embed */
+    double encode_macs, decode_macs; /* multiply-adds of convolutions, per image */
+    tt_compute products;             /* of decoding */
     int64_t parameters;
     size_t weight_bytes;
     const char *compute;      /* of decoding; encoding is always float32: codes must not flip */

@@ -37,6 +37,7 @@ typedef struct {
     tt_engine *engine;
     const tt_served *served;
     tt_model *model;
+    tt_stream *stream;
     tt_bench_sizes sizes;            /* fitted to the model */
     tt_ceilings ceilings;            /* all 0: the backend cannot tell */
     size_t loaded_bytes;             /* device memory once the model was loaded; 0: not known */
@@ -54,6 +55,12 @@ tt_status tt_bench_ceilings(tt_bench *b, tt_err *e);
 tt_status tt_bench_forwards(tt_bench *b, tt_err *e);
 tt_status tt_bench_generation(tt_bench *b, tt_err *e);
 void tt_bench_memory(tt_bench *b);
+
+/* Instead of them for a folder with an image generator and its codec: images made in a few steps
+ * with guidance, with and without reused features, and decoded; batches of b->sizes.batch at a
+ * time (1, 8, 64 unless given). It opens the device itself; random: without checkpoints. */
+tt_status tt_bench_images(tt_bench *b, const char *folder, const char *device, int threads,
+                          tt_weights_mode mode, bool random, tt_err *e);
 
 /* Takes note of the memory needed since the call before, of which key/value stores of `columns`
  * columns were a part. Returns what lay beyond them and the model, 0 when not known. */

@@ -75,7 +75,7 @@ static void print_flops(FILE *out, const char *type, double flops)
 
 tt_status tt_bench_ceilings(tt_bench *b, tt_err *e)
 {
-    tt_stream *s = b->model->stream;
+    tt_stream *s = b->stream;
     if (!s->op.ceilings) {
         fprintf(b->out, "ceilings   not known by this backend\n");
         return TT_OK;
@@ -131,7 +131,7 @@ tt_bench_floor tt_bench_least(const tt_bench *b, int64_t rows, int64_t wants, in
 
 size_t tt_bench_note_memory(tt_bench *b, int64_t columns)
 {
-    tt_stream *s = b->model->stream;
+    tt_stream *s = b->stream;
     tt_memory m;
     if (!s->op.memory || s->op.memory(s, &m, NULL))
         return 0;

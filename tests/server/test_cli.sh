@@ -223,6 +223,27 @@ expect 'bench: rows beyond the context' 1 '--rows is 513' $b --rows 513
 expect 'bench: cached beyond the context' 1 '--cached is 500' $b --cached 500
 expect 'bench: prompt beyond the context' 1 '--prompt is 400' $b --prompt 400 --tokens 113
 expect 'bench: no such shape' 1 'config.json' "$tutti" bench --shape "$dir/nowhere"
+mkdir -p "$dir/image/vqgan"
+cat >"$dir/image/config.json" <<'END'
+{"architectures": ["ENAT"], "input_size": 4, "hidden_size": 48, "num_heads": 3, "enc_dec": [2, 1],
+ "codebook_size": 30, "num_classes": 5}
+END
+shape='"ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "z_channels": 8'
+codec() { echo "{\"architectures\": [\"VQGAN\"], \"n_embed\": 30, \"ddconfig\": {$shape, \"resolution\": $1}}"; }
+codec 32 >"$dir/image/vqgan/config.json"
+expect 'bench: a codec of another grid' 1 'makes 16 tokens' "$tutti" bench --shape "$dir/image"
+codec 16 >"$dir/image/vqgan/config.json"
+expect 'bench: images' 0 '^  *3  *no  *[0-9]' "$tutti" bench --shape "$dir/image" --batch 1,3 \
+    --seconds 0 --device plain --json "$dir/figures"
+node - "$dir/figures" >"$out" 2>&1 <<'END' && ok || bad 'bench: images as JSON' "$(cat "$out")"
+const assert = require("assert");
+const f = JSON.parse(require("fs").readFileSync(process.argv[2]));
+assert.deepEqual(f.images.map((i) => [i.batch, i.feature_reuse]),
+    [[1, true], [1, false], [3, true], [3, false]]);
+for (const i of f.images)
+    assert(i.tokens_ms > 0 && i.pixels_ms > 0 && i.floor_ms > i.pixels_floor_ms, i.batch);
+assert(f.images[0].floor_ms < f.images[1].floor_ms);
+END
 expect 'bench: figures into nowhere' 1 'No such file' $b --only forwards --rows 1 --cached 0 --json "$dir/no/json"
 expect 'bench' 0 '^ceilings  *memory [0-9.]* GB/s, f32 [0-9.]* ' $b --rows 1,8 --block 8 --cached 24 \
     --batch 1,2 --streams 1,3 --prompt 8 --tokens 16 --tokens-per-step 4 --json "$dir/figures"

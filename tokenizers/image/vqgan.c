@@ -312,8 +312,37 @@ static tt_status bind_all(vqgan *v, tt_stream *s, const tt_weights *w, tt_weight
         return st;
     v->decoder.act = s->op.act_type ? s->op.act_type(s, b.compute) : TT_F32;
     st = bind_decoder(v, &b, counted, e);
+    v->base.info.products = b.compute;
     v->base.info.compute = tt_bind_text(w, counted ? other : sample, b.compute);
     return st ? st : bind_codes(v, &b, e);
+}
+
+/* Multiply-adds per pixel of a block. */
+static double block_macs(const block *k)
+{
+    double in = (double)k->in, out = (double)k->out;
+    return 9 * out * (in + out) + (k->shortcut ? out * out : 0);
+}
+
+static void count_macs(vqgan *v)
+{
+    tt_codec_info *info = &v->base.info;
+    double z = (double)v->z, coarse = (double)v->width[v->levels - 1];
+    double pixels = (double)info->width * info->height, tokens = info->layout.tokens;
+    info->encode_macs = pixels * 27 * (double)v->width[0] + tokens * coarse * z;
+    info->decode_macs = tokens * 9 * z * coarse + pixels * 27 * (double)v->width[0];
+    for (int64_t l = 0; l < v->levels; l++) {
+        double area = pixels / (double)((int64_t)1 << 2 * l), wide = (double)v->width[l];
+        for (int64_t i = 0; i < v->blocks; i++) {
+            info->encode_macs += area * block_macs(&v->encoder.level[l][i]);
+            info->decode_macs += area * block_macs(&v->decoder.level[l][i]);
+        }
+        info->decode_macs += l ? 4 * area * 9 * wide * wide : 0; /* enlarging */
+    }
+    for (int64_t i = 0; i < v->mids; i++) {
+        info->encode_macs += tokens * block_macs(&v->encoder.mid[i]);
+        info->decode_macs += tokens * block_macs(&v->decoder.mid[i]);
+    }
 }
 
 static tt_status vqgan_open(tt_codec **out, tt_stream *s, const tt_weights *w, tt_config *c,
@@ -333,6 +362,7 @@ static tt_status vqgan_open(tt_codec **out, tt_stream *s, const tt_weights *w, t
         vqgan_close(&v->base);
         return st;
     }
+    count_macs(v);
     v->base.info.parameters = tt_weights_elements(w);
     v->base.info.weight_bytes = tt_weights_bytes(w);
     *out = &v->base;
