@@ -12,10 +12,10 @@ void tt_base64_put(tt_buf *out, const void *bytes, size_t n)
     if (!tt_buf_reserve(out, (n + 2) / 3 * 4))
         return;
     for (; n; p += 3) {
-        uint32_t bits = (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) |
-                        (n > 2 ? p[2] : 0);
-        char four[4] = {sign[bits >> 18], sign[bits >> 12 & 63],
-                        n > 1 ? sign[bits >> 6 & 63] : '=', n > 2 ? sign[bits & 63] : '='};
+        uint32_t bits =
+            (uint32_t)p[0] << 16 | (n > 1 ? (uint32_t)p[1] << 8 : 0) | (n > 2 ? p[2] : 0);
+        char four[4] = {sign[bits >> 18], sign[bits >> 12 & 63], n > 1 ? sign[bits >> 6 & 63] : '=',
+                        n > 2 ? sign[bits & 63] : '='};
         tt_buf_add(out, four, 4);
         n -= n < 3 ? n : 3;
     }

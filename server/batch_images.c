@@ -34,18 +34,21 @@ typedef struct {
     int32_t classes;
     int64_t pieces, per_class_pieces, next;
     int64_t done, before; /* images: of this run, of those that it continues */
-    uint8_t *finished; /* per piece */
+    uint8_t *finished;    /* per piece */
     FILE *list;
-    tt_npz *npz;       /* NULL: a folder */
+    tt_npz *npz; /* NULL: a folder */
     tt_pool *pool;
     slot slot[WINDOW];
-    int32_t *id;       /* of a job's canvas: all open */
+    int32_t *id; /* of a job's canvas: all open */
     uint8_t *open;
 } batch;
 
 /* --- pieces --- */
 
-static int64_t first_of(const batch *b, int64_t piece) { return piece % b->per_class_pieces * PIECE; }
+static int64_t first_of(const batch *b, int64_t piece)
+{
+    return piece % b->per_class_pieces * PIECE;
+}
 
 static int32_t class_index(const batch *b, int64_t piece)
 {
@@ -135,10 +138,10 @@ static void describe(const batch *b, tt_buf *out)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
-    tt_buf_printf(out, "tutti-batch 1 model=%s digest=%s per_class=%lld seed=%lld with=%s classes=%s",
-                  b->l->served->id, b->l->served->digest, (long long)b->a->per_class,
-                  (long long)b->a->seed, b->a->with ? b->a->with : "",
-                  b->a->classes ? b->a->classes : "all");
+    tt_buf_printf(
+        out, "tutti-batch 1 model=%s digest=%s per_class=%lld seed=%lld with=%s classes=%s",
+        b->l->served->id, b->l->served->digest, (long long)b->a->per_class, (long long)b->a->seed,
+        b->a->with ? b->a->with : "", b->a->classes ? b->a->classes : "all");
     for (size_t i = 0; i < n; i++)
         if (tt_planner_reads(b->m->planner, &all[i]))
             tt_buf_printf(out, " %s=%.9g", all[i].name, tt_params_get(&b->params, &all[i]));
@@ -207,8 +210,10 @@ static tt_status open_output(batch *b, tt_err *e)
     if (there && archive && b->a->resume)
         return tt_fail(e, TT_EIO, "'%.120s' is complete", name);
     if (there && !b->a->resume && !b->a->force)
-        return tt_fail(e, TT_EIO, "output '%.100s' exists: --resume continues it, --force "
-                                  "replaces it", name);
+        return tt_fail(e, TT_EIO,
+                       "output '%.100s' exists: --resume continues it, --force "
+                       "replaces it",
+                       name);
     if (!archive && !there && mkdir(name, 0777))
         return tt_fail(e, TT_EIO, "'%.150s': %s", name, strerror(errno));
     tt_status s = open_list(b, &begun, e);
@@ -225,7 +230,8 @@ static tt_status start(batch *b, slot *at, int64_t piece, tt_err *e)
     tt_picture_spec picture = {.task = TT_PICTURE_MAKE, .condition = b->with};
     if (class >= 0)
         picture.condition.label[0] = class;
-    int64_t seed = b->a->seed + ((int64_t)(class < 0 ? 0 : class) << 20) + first_of(b, piece) / PIECE;
+    int64_t seed =
+        b->a->seed + ((int64_t)(class < 0 ? 0 : class) << 20) + first_of(b, piece) / PIECE;
     tt_job_spec spec = {.model = b->l->served,
                         .params = b->params,
                         .id = b->id,
@@ -264,7 +270,8 @@ typedef struct {
 } result;
 
 /* One file, complete or not there. */
-static tt_status write_png(const batch *b, int64_t piece, int32_t i, const uint8_t *pixels, tt_err *e)
+static tt_status write_png(const batch *b, int64_t piece, int32_t i, const uint8_t *pixels,
+                           tt_err *e)
 {
     const tt_codec_info *c = &b->m->codec->info;
     char path[4200], part[4210];
@@ -360,8 +367,8 @@ static void progress(const batch *b, int64_t start_ms, bool last)
     if (b->a->quiet || !isatty(STDERR_FILENO))
         return;
     fprintf(stderr, "\r\033[K%lld of %lld images, %3lld %%, %.1f a second%s", (long long)n,
-            (long long)all, (long long)(n * 100 / all),
-            seconds > 0 ? (double)b->done / seconds : 0, last ? "\n" : "");
+            (long long)all, (long long)(n * 100 / all), seconds > 0 ? (double)b->done / seconds : 0,
+            last ? "\n" : "");
 }
 
 static tt_status work(batch *b, tt_err *e)

@@ -165,8 +165,8 @@ static const struct argp generate_argp = {
     options,
     parse,
     NULL,
-    "Completes a prompt, answers a message or fills the holes of a text, and prints the text alone; "
-    "with an image model, writes PNG files."
+    "Completes a prompt, answers a message or fills the holes of a text, and prints the text. "
+    "With an image model it writes PNG files."
     "\vExamples:\n"
     "  tutti generate --prompt \"roman: 1994 =\" --seed 7\n"
     "  tutti generate --infill \"To be, [[4]] to be\" --show\n"

@@ -89,7 +89,8 @@ static void print_needs(const opened *o)
 {
     const tt_planner *p = tt_planner_for(o->generator->info.kind);
     printf("per image     %.2f MB while it is made, %.2f MB for its pixels\n",
-           (double)(o->generator->info.state_bytes + tt_generator_step_bytes(o->generator, 1)) / 1e6,
+           (double)(o->generator->info.state_bytes + tt_generator_step_bytes(o->generator, 1)) /
+               1e6,
            (double)tt_codec_bytes(o->codec, 1) / 1e6);
     printf("sampler       %s; parameters", p ? p->name : "none in this build");
     for (int i = 0; p && p->params[i]; i++)

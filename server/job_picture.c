@@ -25,8 +25,7 @@ static tt_status check_tokens(const tt_job_spec *s, tt_err *e)
     for (int32_t c = 0; c < s->columns; c++)
         if (!(make && s->open[c]) && (s->id[c] < 0 || s->id[c] >= l->codes))
             return tt_fail_param(e, "tokens", "invalid_value",
-                                 "token %d at place %d is not in 0..%d", s->id[c], c,
-                                 l->codes - 1);
+                                 "token %d at place %d is not in 0..%d", s->id[c], c, l->codes - 1);
     return TT_OK;
 }
 

@@ -28,8 +28,7 @@ static tt_status read_file(const char *path, tt_buf *out, bool *there, tt_err *e
     char piece[16384];
     *there = f != NULL;
     if (!f)
-        return errno == ENOENT ? TT_OK
-                               : tt_fail(e, TT_EIO, "'%.150s': %s", path, strerror(errno));
+        return errno == ENOENT ? TT_OK : tt_fail(e, TT_EIO, "'%.150s': %s", path, strerror(errno));
     for (size_t n; (n = fread(piece, 1, sizeof piece, f)) > 0 && out->size <= MAX_FILE;)
         tt_buf_add(out, piece, n);
     bool bad = ferror(f) || out->failed;
@@ -87,8 +86,7 @@ static tt_status read_groups(tt_labels *l, const tt_generator_info *info, tt_err
     const cJSON *m, *list = tt_json_get(l->tree, "groups");
     tt_status s = TT_OK;
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != info->groups)
-        return tt_fail(e, TT_EFORMAT, "'groups' must be %d groups, as the model has",
-                       info->groups);
+        return tt_fail(e, TT_EFORMAT, "'groups' must be %d groups, as the model has", info->groups);
     cJSON_ArrayForEach(m, list)
     {
         if (!s)
@@ -137,9 +135,15 @@ void tt_labels_close(tt_labels *l)
     free(l);
 }
 
-const char *tt_labels_group(const tt_labels *l, int32_t group) { return l->group[group]; }
+const char *tt_labels_group(const tt_labels *l, int32_t group)
+{
+    return l->group[group];
+}
 
-int32_t tt_labels_count(const tt_labels *l, int32_t group) { return l->count[group]; }
+int32_t tt_labels_count(const tt_labels *l, int32_t group)
+{
+    return l->count[group];
+}
 
 const char *tt_labels_name(const tt_labels *l, int32_t group, int32_t label)
 {
@@ -294,13 +298,13 @@ tt_status tt_labels_prompt(const tt_labels *l, const tt_generator_info *info, co
         return tt_fail_param(e, path, "unsupported_value",
                              "this model makes images of one kind; '%s' must be empty", path);
     if (!l)
-        return tt_fail_param(e, path, "invalid_value",
-                             "'%s' must be the number of a class, 0..%d", path,
-                             info->group[0] - 1);
+        return tt_fail_param(e, path, "invalid_value", "'%s' must be the number of a class, 0..%d",
+                             path, info->group[0] - 1);
     list_some(l, left, some, sizeof some);
     return tt_fail_param(e, path, "invalid_value",
                          "the model does not know '%.40s'; it knows %s, ...; "
-                         "GET /v1/images/labels lists all", left.at, some);
+                         "GET /v1/images/labels lists all",
+                         left.at, some);
 }
 
 void tt_labels_caption(const tt_labels *l, const tt_generator_info *info, const tt_condition *c,

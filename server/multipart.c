@@ -121,7 +121,8 @@ tt_status tt_multipart_read(tt_multipart *out, const char *content_type, const c
     bool last = false;
     out->parts = 0;
     if (!parameter(content_type, content_type + strlen(content_type), "boundary", boundary,
-                   MAX_BOUNDARY + 1) || !*boundary)
+                   MAX_BOUNDARY + 1) ||
+        !*boundary)
         return bad(e, "its Content-Type names no boundary of 1 to 70 characters");
     size_t n = strlen(mark + 2);
     if (bytes < n + 2 || memcmp(body, mark + 2, n))

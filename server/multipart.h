@@ -1,6 +1,6 @@
-/* multipart.h - bodies of type multipart/form-data (RFC 7578), read strictly: a part without a name,
- * a line that ends in other than CRLF, a missing closing boundary are errors. Nothing is copied: parts
- * lead into the body. */
+/* multipart.h - bodies of type multipart/form-data (RFC 7578), read strictly: a part without a
+ * name, a line that ends in other than CRLF, a missing closing boundary are errors. Nothing is
+ * copied: parts lead into the body. */
 #ifndef TT_MULTIPART_H
 #define TT_MULTIPART_H
 

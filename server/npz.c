@@ -14,7 +14,7 @@
 enum { MEMBERS = 2, HEAD = 128, NAME = 9, LOCAL = 30 + NAME + 20 };
 
 typedef struct {
-    char head[HEAD]; /* of the .npy */
+    char head[HEAD];   /* of the .npy */
     int64_t at, bytes; /* of the local header; of the member's content, head included */
     uint32_t crc;
 } member;
@@ -84,8 +84,8 @@ static char *joined(const char *a, const char *b)
     return s;
 }
 
-tt_status tt_npz_open(tt_npz **out, const char *path, int64_t images, int32_t height,
-                      int32_t width, bool resume, tt_err *e)
+tt_status tt_npz_open(tt_npz **out, const char *path, int64_t images, int32_t height, int32_t width,
+                      bool resume, tt_err *e)
 {
     *out = NULL;
     tt_npz *z = calloc(1, sizeof *z);

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t pixels_of(const tt_codec *c) { return (size_t)c->info.width * (size_t)c->info.height; }
+static size_t pixels_of(const tt_codec *c)
+{
+    return (size_t)c->info.width * (size_t)c->info.height;
+}
 
 static const tt_planner *planner_of(const tt_picture_run_spec *s)
 {
@@ -129,8 +132,8 @@ void tt_picture_run_plan(tt_picture_run *r)
     r->plan = (tt_image_plan){.arena = &r->step};
     tt_status s = TT_OK;
     if (!r->state)
-        s = tt_generator_begin(&r->state, r->spec.generator, &r->spec.picture->condition,
-                               r->seq.id, &r->error);
+        s = tt_generator_begin(&r->state, r->spec.generator, &r->spec.picture->condition, r->seq.id,
+                               &r->error);
     if (!s)
         s = tt_image_plan_step(&r->seq, &r->plan, &r->error);
     if (s)

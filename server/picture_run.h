@@ -27,15 +27,19 @@ typedef struct {
     double strength;        /* MAKE: above 0, hide this share of the slots before beginning */
 } tt_picture_spec;
 
-typedef enum { TT_PICTURE_PASS_ENCODE, TT_PICTURE_PASS_STEP, TT_PICTURE_PASS_DECODE,
-               TT_PICTURE_PASSES } tt_picture_pass;
+typedef enum {
+    TT_PICTURE_PASS_ENCODE,
+    TT_PICTURE_PASS_STEP,
+    TT_PICTURE_PASS_DECODE,
+    TT_PICTURE_PASSES
+} tt_picture_pass;
 
 typedef struct {
     tt_generator *generator; /* MAKE; its layout is the codec's */
     tt_codec *codec;
     const tt_picture_spec *picture; /* it and what follows must outlive the run */
     const tt_params *params;
-    const int32_t *id;      /* tokens; -1 where hidden. Not read by ENCODE */
+    const int32_t *id; /* tokens; -1 where hidden. Not read by ENCODE */
     uint64_t seed;
     uint32_t sample;
 } tt_picture_run_spec;
@@ -49,10 +53,10 @@ typedef struct {
     tt_image_plan plan;
     tt_picture_pass pass; /* the one it waits for */
     bool planned, done;
-    int32_t previews; /* made so far */
-    int32_t *shown;   /* tokens to be decoded next, or that were encoded */
-    uint8_t *picture; /* height x width x 3, once pictures > 0 */
-    int32_t pictures; /* decoded so far */
+    int32_t previews;     /* made so far */
+    int32_t *shown;       /* tokens to be decoded next, or that were encoded */
+    uint8_t *picture;     /* height x width x 3, once pictures > 0 */
+    int32_t pictures;     /* decoded so far */
     int32_t picture_step; /* after which the last one was taken */
     int32_t nfe;          /* generator's passes taken part in */
     tt_status failed;

@@ -189,7 +189,10 @@ static void write_bytes(png_structp png, png_bytep from, size_t n)
         png_error(png, "no memory");
 }
 
-static void flush_bytes(png_structp png) { (void)png; }
+static void flush_bytes(png_structp png)
+{
+    (void)png;
+}
 
 static bool write_all(writer *w)
 {
@@ -224,8 +227,8 @@ static void set_texts(writer *w, const tt_png_text *text)
 {
     for (int i = 0; i < w->texts; i++)
         w->text[i] = (png_text){
-            .compression = is_ascii(text[i].text) ? PNG_TEXT_COMPRESSION_NONE
-                                                  : PNG_ITXT_COMPRESSION_NONE,
+            .compression =
+                is_ascii(text[i].text) ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE,
             .key = (char *)(uintptr_t)text[i].key,
             .text = (char *)(uintptr_t)text[i].text,
             .text_length = strlen(text[i].text),
@@ -240,8 +243,14 @@ tt_status tt_png_encode(tt_buf *out, const uint8_t *pixels, int32_t width, int32
     if (width < 1 || height < 1 || (channels != 3 && channels != 4) || texts < 0 || texts > MOST)
         return tt_fail(e, TT_EINVAL, "png: %d x %d pixels of %d channels, %d texts", width, height,
                        channels, texts);
-    writer w = {.out = out, .pixels = pixels, .width = width, .height = height,
-                .channels = channels, .level = level, .text = record, .texts = texts};
+    writer w = {.out = out,
+                .pixels = pixels,
+                .width = width,
+                .height = height,
+                .channels = channels,
+                .level = level,
+                .text = record,
+                .texts = texts};
     set_texts(&w, text);
     w.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, w.reason, on_error, on_warning);
     w.info = w.png ? png_create_info_struct(w.png) : NULL;

@@ -1,8 +1,8 @@
 /* api.h - the REST interface without the network: what a route is, what it gets and gives.
  *
  * A route either answers at once (`answer`), or describes work (`endpoint`, see gen.h, or `image`,
- * see images.h) whose answer comes later or in pieces. Nothing here knows sockets: server/http feeds it, tests
- * and the batch command call it directly. */
+ * see images.h) whose answer comes later or in pieces. Nothing here knows sockets: server/http
+ * feeds it, tests and the batch command call it directly. */
 #ifndef TT_API_H
 #define TT_API_H
 

@@ -262,7 +262,8 @@ static const tt_field extension[] = {
     READ("k_query", RR | SC, INT, 1, 32, "vectors of the query, default k"),
     READ("k_passage", RR | SC, INT, 1, 32, "vectors of each document, default k"),
 
-    READ("class_id", MK, INT, 0, INT32, "number of a label of the first group, instead of a prompt"),
+    READ("class_id", MK, INT, 0, INT32,
+         "number of a label of the first group, instead of a prompt"),
     READ("labels", MK, OBJECT, 0, 0,
          "labels by group: {\"concept\": name or number, \"style\": ...}, instead of a prompt"),
     READ("strength", VA, NUMBER, 0, 1, "share of the tokens made anew, default 0.6"),

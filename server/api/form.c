@@ -15,7 +15,10 @@ static bool wants(const tt_field *list, unsigned endpoint, const char *name, tt_
 }
 
 /* Depth of a member: 0 in the body, 1 in `tutti`, 2 further in. */
-static const tt_field *table(int depth) { return depth ? tt_extension_fields() : tt_fields(); }
+static const tt_field *table(int depth)
+{
+    return depth ? tt_extension_fields() : tt_fields();
+}
 
 static bool wants_number(int depth, unsigned endpoint, const char *name)
 {
@@ -51,7 +54,8 @@ static cJSON *typed(const char *text, int depth, unsigned endpoint, const char *
         cJSON_Delete(v);
         v = NULL;
     }
-    if (!v && wants_bool(depth, endpoint, name) && (!strcmp(text, "true") || !strcmp(text, "false")))
+    if (!v && wants_bool(depth, endpoint, name) &&
+        (!strcmp(text, "true") || !strcmp(text, "false")))
         v = cJSON_CreateBool(*text == 't');
     return v ? v : cJSON_CreateString(text);
 }
@@ -92,7 +96,8 @@ static bool put_field(cJSON *tree, char *name, const char *text, unsigned endpoi
         return false;
     for (char *open; (open = strchr(name, '[')); name = open + 1, depth++) {
         char *close = strchr(open, ']');
-        if (open == name || depth == 2 || !close || close == open + 1 || (close[1] && close[1] != '['))
+        if (open == name || depth == 2 || !close || close == open + 1 ||
+            (close[1] && close[1] != '['))
             return false;
         *open = '\0';
         to = inside(to, name);
@@ -150,8 +155,7 @@ static tt_status check_files(const tt_form *f, unsigned endpoint, tt_err *e)
     return TT_OK;
 }
 
-tt_status tt_form_read(tt_form *out, const tt_body *body, unsigned endpoint, bool strict,
-                       tt_err *e)
+tt_status tt_form_read(tt_form *out, const tt_body *body, unsigned endpoint, bool strict, tt_err *e)
 {
     *out = (tt_form){.tree = NULL};
     tt_status s;

@@ -25,7 +25,7 @@ typedef struct {
     int unit;
     int32_t sample;
     tt_view view;
-    bool closed;          /* streams: its last event was sent */
+    bool closed; /* streams: its last event was sent */
     int32_t told_pictures;
     int32_t told_step;
 } tt_shot;
@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
     tt_picture_spec picture;
     int32_t samples;
-    int32_t *id;   /* tokens; not read where open */
+    int32_t *id; /* tokens; not read where open */
     uint8_t *open;
     float *pixels; /* picture.pixels */
     tt_job *job;   /* NULL until submitted */
@@ -63,9 +63,9 @@ struct tt_imaging {
     char quality[12];
 
     /* the image a request begins with, and which of its tokens are made anew */
-    tt_unit source;   /* its encoding; no pixels: there is none */
+    tt_unit source; /* its encoding; no pixels: there is none */
     uint8_t *source_rgb;
-    uint8_t *remade;  /* a byte per token */
+    uint8_t *remade; /* a byte per token */
     int32_t remade_tokens;
 
     tt_unit *unit;

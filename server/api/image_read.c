@@ -9,7 +9,10 @@
 #include "server/api/image_parts.h"
 #include "server/png.h"
 
-static const cJSON *tutti(const tt_form *f) { return tt_json_get(f->tree, "tutti"); }
+static const cJSON *tutti(const tt_form *f)
+{
+    return tt_json_get(f->tree, "tutti");
+}
 
 /* --- what to show --- */
 
@@ -31,7 +34,8 @@ static tt_status read_label(tt_imaging *g, const cJSON *m, tt_err *e)
         if (g->condition.label[k] < 0)
             return tt_fail_param(e, path.text, "invalid_value",
                                  "group '%.40s' has no label '%.60s'; GET /v1/images/labels lists "
-                                 "all", m->string, m->valuestring);
+                                 "all",
+                                 m->string, m->valuestring);
         return TT_OK;
     }
     tt_status s = tt_json_int(m, path.text, 0, info->group[k] - 1, &number, e);
@@ -114,7 +118,8 @@ static tt_status read_quality(tt_imaging *g, const tt_form *f, tt_err *e)
     if (i == sizeof known / sizeof *known)
         return tt_fail_param(e, "quality", "invalid_value",
                              "'quality' is '%.40s', must be one of auto, low, medium, high, xhigh, "
-                             "max, standard, hd", name);
+                             "max, standard, hd",
+                             name);
     snprintf(g->quality, sizeof g->quality, "%s", name);
     if (tt_params_given(&g->params, "steps"))
         return TT_OK;
@@ -168,7 +173,8 @@ static tt_status read_stream(tt_imaging *g, const tt_form *f, tt_err *e)
     if (mode && !g->delta)
         return tt_fail_param(e, "tutti.stream_mode", "invalid_value",
                              "'tutti.stream_mode' is '%.40s'; images stream partial pictures, and "
-                             "with 'delta' their tokens", mode);
+                             "with 'delta' their tokens",
+                             mode);
     if (partial && !g->stream)
         return tt_fail_param(e, "partial_images", "invalid_value",
                              "'partial_images' needs 'stream' to be true");
@@ -281,7 +287,8 @@ static tt_status read_edit(tt_imaging *g, const tt_form *f, tt_picture *p, tt_pi
     if (!s)
         s = tt_source_picture(f, "mask", 0, mask, &masked, e);
     if (!s && masked && tt_json_get(tutti(f), "outpaint"))
-        s = tt_fail_param(e, "mask", "invalid_value", "'mask' and 'tutti.outpaint' exclude each other");
+        s = tt_fail_param(e, "mask", "invalid_value",
+                          "'mask' and 'tutti.outpaint' exclude each other");
     if (!s)
         s = tt_source_outpaint(f, p, e);
     if (!s)

@@ -12,9 +12,11 @@
 
 static tt_status no_text(const char *path, tt_err *e)
 {
-    return tt_fail_param(e, path, "invalid_value",
-                         "'%s' must be a PNG file of a form, or a string or {\"image_url\": string} "
-                         "that holds one in base64 or as a data URL", path);
+    return tt_fail_param(
+        e, path, "invalid_value",
+        "'%s' must be a PNG file of a form, or a string or {\"image_url\": string} "
+        "that holds one in base64 or as a data URL",
+        path);
 }
 
 /* The text of an image in JSON: itself, or in an object as newer interfaces have it. */
@@ -40,7 +42,8 @@ static tt_status decode_text(const char *text, const char *path, tt_picture *out
 {
     tt_buf file = {0};
     const char *comma = strncmp(text, "data:", 5) ? NULL : strchr(text, ',');
-    if (!strncmp(text, "data:", 5) && (!comma || comma - text < 7 || strncmp(comma - 7, ";base64", 7)))
+    if (!strncmp(text, "data:", 5) &&
+        (!comma || comma - text < 7 || strncmp(comma - 7, ";base64", 7)))
         return no_text(path, e);
     text = comma ? comma + 1 : text;
     tt_status s = TT_OK;
@@ -208,7 +211,8 @@ tt_status tt_source_mask(tt_imaging *g, const tt_form *f, const tt_picture *p,
     if (!c->spatial)
         return tt_fail_param(e, "model", "unsupported_value",
                              "tokens of model '%s' have no place in the image: it cannot be edited "
-                             "by a mask", g->model->id);
+                             "by a mask",
+                             g->model->id);
     if (mask && (mask->width != p->width || mask->height != p->height))
         return tt_fail_param(e, "mask", "invalid_value",
                              "'mask' has %d x %d pixels, the image %d x %d", mask->width,
@@ -226,7 +230,8 @@ tt_status tt_source_mask(tt_imaging *g, const tt_form *f, const tt_picture *p,
     if (!s && !g->remade_tokens)
         s = tt_fail_param(e, path, "invalid_value",
                           "'%s' has no transparent place (alpha below 128) that covers a token; "
-                          "what is transparent is made anew", path);
+                          "what is transparent is made anew",
+                          path);
     return s;
 }
 
@@ -269,7 +274,8 @@ tt_status tt_source_outpaint(const tt_form *f, tt_picture *p, tt_err *e)
     if (w > TT_PNG_MAX_SIDE || h > TT_PNG_MAX_SIDE)
         return tt_fail_param(e, "image", "invalid_value",
                              "with its new surroundings 'image' has %d x %d pixels, at most %d a "
-                             "side are possible", w, h, TT_PNG_MAX_SIDE);
+                             "side are possible",
+                             w, h, TT_PNG_MAX_SIDE);
     tt_picture big = {.width = w, .height = h, .transparent = true};
     big.rgba = calloc((size_t)w * (size_t)h, 4);
     if (!big.rgba)

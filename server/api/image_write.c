@@ -9,7 +9,10 @@
 #include "server/base64.h"
 #include "server/png.h"
 
-static const tt_codec_info *codec_of(const tt_imaging *g) { return &g->model->image->codec->info; }
+static const tt_codec_info *codec_of(const tt_imaging *g)
+{
+    return &g->model->image->codec->info;
+}
 
 /* --- pictures --- */
 
@@ -30,8 +33,7 @@ static void paste(const tt_imaging *g, uint8_t *rgb)
 static void describe(const tt_imaging *g, const tt_shot *s, char *text, size_t size)
 {
     tt_buf caption = {0};
-    tt_labels_caption(g->model->image->labels, g->model->image->generator, &g->condition,
-                      &caption);
+    tt_labels_caption(g->model->image->labels, g->model->image->generator, &g->condition, &caption);
     snprintf(text, size, "model=%s prompt=\"%.200s\" seed=%lld sample=%d steps=%d cfg_scale=%g",
              g->model->id, tt_buf_text(&caption), (long long)g->seed, s->sample, g->params.steps,
              g->params.cfg_scale);

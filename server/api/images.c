@@ -12,15 +12,16 @@
 
 static const tt_work_def work_def;
 
-const tt_image_endpoint tt_image_generations = {
-    .on = TT_ON_IMAGES, .id_prefix = "img-", .event = "image_generation",
-    .read = tt_imaging_read_generations};
+const tt_image_endpoint tt_image_generations = {.on = TT_ON_IMAGES,
+                                                .id_prefix = "img-",
+                                                .event = "image_generation",
+                                                .read = tt_imaging_read_generations};
 const tt_image_endpoint tt_image_edits = {
-    .on = TT_ON_EDITS, .id_prefix = "img-", .event = "image_edit",
-    .read = tt_imaging_read_edits};
-const tt_image_endpoint tt_image_variations = {
-    .on = TT_ON_VARIATIONS, .id_prefix = "img-", .event = "image_variation",
-    .read = tt_imaging_read_variations};
+    .on = TT_ON_EDITS, .id_prefix = "img-", .event = "image_edit", .read = tt_imaging_read_edits};
+const tt_image_endpoint tt_image_variations = {.on = TT_ON_VARIATIONS,
+                                               .id_prefix = "img-",
+                                               .event = "image_variation",
+                                               .read = tt_imaging_read_variations};
 const tt_image_endpoint tt_image_tokenize = {
     .on = TT_ON_IMAGE_TOKENS, .id_prefix = "imgtok-", .read = tt_imaging_read_tokenize};
 const tt_image_endpoint tt_image_detokenize = {
@@ -154,8 +155,8 @@ static void imaging_free(tt_work *w)
  * OpenAI's own. */
 static void name_the_field(tt_err *e)
 {
-    bool inner = tt_param_find(e->param) || !strcmp(e->param, "class_id") ||
-                 !strcmp(e->param, "strength");
+    bool inner =
+        tt_param_find(e->param) || !strcmp(e->param, "class_id") || !strcmp(e->param, "strength");
     if (e->status != TT_EINVAL || !inner)
         return;
     char name[sizeof e->param];
@@ -251,7 +252,10 @@ void tt_imaging_fail(tt_imaging *g, const tt_err *e)
     tt_work_cancel(&g->work);
 }
 
-static void imaging_fail(tt_work *w, const tt_err *e) { tt_imaging_fail((tt_imaging *)w, e); }
+static void imaging_fail(tt_work *w, const tt_err *e)
+{
+    tt_imaging_fail((tt_imaging *)w, e);
+}
 
 /* --- following the jobs --- */
 
@@ -320,9 +324,15 @@ static bool imaging_poll(tt_work *w)
 
 /* --- the rest of what work can do --- */
 
-static bool imaging_streams(const tt_work *w) { return ((const tt_imaging *)w)->stream; }
+static bool imaging_streams(const tt_work *w)
+{
+    return ((const tt_imaging *)w)->stream;
+}
 
-static void imaging_answer(tt_work *w, tt_reply *r) { tt_imaging_answer((tt_imaging *)w, r); }
+static void imaging_answer(tt_work *w, tt_reply *r)
+{
+    tt_imaging_answer((tt_imaging *)w, r);
+}
 
 static bool imaging_frames(tt_work *w, int64_t now_ms, tt_buf *out, int64_t *again_ms)
 {

@@ -16,10 +16,10 @@ typedef struct entry {
     tt_jobs *table;
     char id[32];
     int64_t created, created_ms, ended_ms; /* ended_ms: 0 while it runs */
-    tt_work *work;      /* NULL once it has ended */
-    bool woken, busy;   /* busy: the table's thread uses the work, nobody else may */
-    bool cancelled;     /* asked for */
-    bool dropped;       /* deleted: is freed when it has ended */
+    tt_work *work;                         /* NULL once it has ended */
+    bool woken, busy; /* busy: the table's thread uses the work, nobody else may */
+    bool cancelled;   /* asked for */
+    bool dropped;     /* deleted: is freed when it has ended */
     tt_progress progress;
     tt_reply reply; /* of ended ones: status and body */
 } entry;

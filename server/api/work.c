@@ -11,8 +11,8 @@ tt_status tt_work_read(tt_work **out, tt_api *api, const tt_route *route, const 
     if (route->image)
         return tt_imaging_read(out, api, route->image, body, e);
     tt_gen *g;
-    tt_status s = tt_gen_read(&g, api, route->endpoint, body->data, body->bytes, body->arrived_ns,
-                              e);
+    tt_status s =
+        tt_gen_read(&g, api, route->endpoint, body->data, body->bytes, body->arrived_ns, e);
     *out = s ? NULL : tt_gen_work(g);
     return s;
 }

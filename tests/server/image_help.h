@@ -51,8 +51,9 @@ static inline void make_image_folder(void)
                " \"hidden_size\": 32, \"num_heads\": 2, \"enc_dec\": [2, 1], \"mlp_ratio\": 4.0,"
                " \"codebook_size\": 32, \"num_classes\": 5, \"label_groups\": [3, 2],"
                " \"codec\": \"vqgan\"}");
-    write_text("generation_config.json",
-               "{\"steps\": 6, \"cfg_scale\": 1.5, \"temperature\": 1, \"order_temperature\": 1.5}");
+    write_text(
+        "generation_config.json",
+        "{\"steps\": 6, \"cfg_scale\": 1.5, \"temperature\": 1, \"order_temperature\": 1.5}");
     write_text("labels.json",
                "{\"groups\": [{\"name\": \"concept\", \"labels\": [\"red apple\", \"Tree\","
                " \"whale, blue\"]}, {\"name\": \"style\", \"labels\": [\"flat\", \"round\"]}]}");
@@ -65,8 +66,8 @@ static inline void make_image_folder(void)
 
 static inline void remove_image_folder(void)
 {
-    static const char *const names[] = {"config.json", "generation_config.json", "labels.json",
-                                        "vqgan/config.json", "vqgan", ""};
+    static const char *const names[] = {
+        "config.json", "generation_config.json", "labels.json", "vqgan/config.json", "vqgan", ""};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s", image_folder, names[i]);
@@ -79,7 +80,8 @@ static inline int open_api(void **state)
 {
     (void)state;
     tt_err e = {0};
-    tt_engine_options o = {.device = "plain", .threads = 1, .random_weights = true, .max_queue = 64};
+    tt_engine_options o = {
+        .device = "plain", .threads = 1, .random_weights = true, .max_queue = 64};
     tt_log_set_level(TT_LOG_ERROR);
     make_image_folder();
     api = (tt_api){.version = "test", .max_samples = 64};
@@ -111,7 +113,10 @@ static inline int close_api(void **state)
     return s.bytes_used ? -1 : 0;
 }
 
-static inline void nap_ms(int ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL); }
+static inline void nap_ms(int ms)
+{
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
+}
 
 /* --- requests --- */
 

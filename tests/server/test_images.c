@@ -31,7 +31,10 @@ static tt_buf base64_of(tt_buf file)
     return text;
 }
 
-static bool middle(int x, int y) { return x >= 9 && x < 20 && y >= 12 && y < 16; }
+static bool middle(int x, int y)
+{
+    return x >= 9 && x < 20 && y >= 12 && y < 16;
+}
 
 static void add_part(tt_buf *b, const char *name, const char *file, const void *data, size_t n)
 {
@@ -112,12 +115,15 @@ static void the_same_request_gives_the_same_bytes_in_any_company(void **state)
         char text[300];
         tt_reply r = {0};
         if (i % 3 == 2)
-            snprintf(text, sizeof text, "{\"model\": \"text\", \"prompt\": [%d, 4], \"max_tokens\": "
-                                        "40, \"seed\": 1}", 3 + i);
+            snprintf(text, sizeof text,
+                     "{\"model\": \"text\", \"prompt\": [%d, 4], \"max_tokens\": "
+                     "40, \"seed\": 1}",
+                     3 + i);
         else
             snprintf(text, sizeof text,
                      "{\"model\": \"pic\", \"prompt\": \"red apple\", \"seed\": %d, \"n\": %d, "
-                     "\"tutti\": {\"steps\": %d, \"cfg_scale\": %d}}", i, i + 1, 3 + i, i % 2);
+                     "\"tutti\": {\"steps\": %d, \"cfg_scale\": %d}}",
+                     i, i + 1, 3 + i, i % 2);
         const char *path = i % 3 == 2 ? "/v1/completions" : "/v1/images/generations";
         if (start_work(&other[i], path, NULL, text, strlen(text), &r))
             fail_msg("%s", tt_buf_text(&r.body));
@@ -171,8 +177,8 @@ static void prompts_mean_labels(void **state)
     refuses(path, "{\"prompt\": \"3\"}", "prompt", "does not know '3'");
     refuses(path, "{}", "prompt", "missing");
     refuses(path, "{\"prompt\": \"\", \"tutti\": {\"class_id\": 3}}", "tutti.class_id", "0..2");
-    refuses(path, "{\"prompt\": \"\", \"tutti\": {\"labels\": {\"mood\": 1}}}",
-            "tutti.labels.mood", "no labels of a group");
+    refuses(path, "{\"prompt\": \"\", \"tutti\": {\"labels\": {\"mood\": 1}}}", "tutti.labels.mood",
+            "no labels of a group");
     refuses(path, "{\"prompt\": \"\", \"tutti\": {\"labels\": {\"style\": \"x\"}}}",
             "tutti.labels.style", "no label 'x'");
 }
@@ -182,7 +188,8 @@ static void what_cannot_be_given_is_refused_by_name(void **state)
     (void)state;
     const char *path = "/v1/images/generations";
     refuses(path, "{\"prompt\": \"\", \"size\": \"1024x1024\"}", "size", "32x32 or auto");
-    refuses(path, "{\"prompt\": \"\", \"response_format\": \"url\"}", "response_format", "b64_json");
+    refuses(path, "{\"prompt\": \"\", \"response_format\": \"url\"}", "response_format",
+            "b64_json");
     refuses(path, "{\"prompt\": \"\", \"output_format\": \"webp\"}", "output_format", "png");
     refuses(path, "{\"prompt\": \"\", \"background\": \"transparent\"}", "background", "opaque");
     refuses(path, "{\"prompt\": \"\", \"quality\": \"best\"}", "quality", "one of auto");
@@ -277,10 +284,12 @@ static void an_edit_changes_only_what_is_under_the_mask(void **state)
 
     /* the same as JSON gives the same bytes */
     tt_buf a = base64_of(image), m = base64_of(mask), json = {0};
-    tt_buf_printf(&json, "{\"images\": [{\"image_url\": \"data:image/png;base64,%s\"}], \"mask\": "
-                         "\"%s\", \"prompt\": \"tree\", \"seed\": 3, \"tutti\": {\"steps\": 4, "
-                         "\"temperature\": 5, \"return_tokens\": true, \"labels\": {\"style\": "
-                         "\"round\"}}}", tt_buf_text(&a), tt_buf_text(&m));
+    tt_buf_printf(&json,
+                  "{\"images\": [{\"image_url\": \"data:image/png;base64,%s\"}], \"mask\": "
+                  "\"%s\", \"prompt\": \"tree\", \"seed\": 3, \"tutti\": {\"steps\": 4, "
+                  "\"temperature\": 5, \"return_tokens\": true, \"labels\": {\"style\": "
+                  "\"round\"}}}",
+                  tt_buf_text(&a), tt_buf_text(&m));
     cJSON *same = ask("/v1/images/edits", tt_buf_text(&json));
     assert_string_equal(at(edit, "data.0.b64_json")->valuestring,
                         at(same, "data.0.b64_json")->valuestring);
@@ -294,7 +303,10 @@ static void an_edit_changes_only_what_is_under_the_mask(void **state)
     tt_buf_free(&form);
 }
 
-static bool corner(int x, int y) { return x < 9 && y < 4; }
+static bool corner(int x, int y)
+{
+    return x < 9 && y < 4;
+}
 
 static int anew(const char *options)
 {
@@ -312,12 +324,13 @@ static int anew(const char *options)
 static void masks_become_tokens_by_their_rule(void **state)
 {
     (void)state;
-    assert_int_equal(anew("\"mask_rule\": \"any\""), 3);      /* 4 + 4 + 1 pixels wide */
+    assert_int_equal(anew("\"mask_rule\": \"any\""), 3); /* 4 + 4 + 1 pixels wide */
     assert_int_equal(anew("\"mask_rule\": \"majority\""), 2);
     assert_int_equal(anew("\"mask_rule\": \"all\""), 2);
     assert_int_equal(anew("\"mask_grow\": true"), 8); /* and neighbours: 4 wide, 2 high */
-    assert_true(anew("\"outpaint\": {\"left\": 0.25, \"top\": 0.25, \"right\": 0.25, \"bottom\": 0.25}")
-                >= TOKENS * 3 / 4);
+    assert_true(
+        anew("\"outpaint\": {\"left\": 0.25, \"top\": 0.25, \"right\": 0.25, \"bottom\": 0.25}") >=
+        TOKENS * 3 / 4);
 }
 
 static void edits_that_cannot_work_are_refused(void **state)
@@ -367,8 +380,10 @@ static void a_variation_keeps_what_strength_leaves(void **state)
     int32_t old[TOKENS], new[TOKENS];
     tokens_at(before, "data.0.tokens", old);
     tt_buf_clear(&b);
-    tt_buf_printf(&b, "{\"image\": \"%s\", \"seed\": 2, \"n\": 2, \"tutti\": {\"strength\": 0.25, "
-                      "\"return_tokens\": true}}", tt_buf_text(&image));
+    tt_buf_printf(&b,
+                  "{\"image\": \"%s\", \"seed\": 2, \"n\": 2, \"tutti\": {\"strength\": 0.25, "
+                  "\"return_tokens\": true}}",
+                  tt_buf_text(&image));
     cJSON *t = ask("/v1/images/variations", tt_buf_text(&b));
     for (int k = 0; k < 2; k++) {
         char path[40];
@@ -466,8 +481,9 @@ static void a_stream_tells_tokens_pictures_and_the_end(void **state)
     int32_t told[TOKENS], tokens[TOKENS];
     tt_buf raw = {0};
     memset(told, -1, sizeof told);
-    const char *body = "{\"prompt\": \"tree\", \"seed\": 4, \"stream\": true, \"partial_images\": 2,"
-                       " \"tutti\": {\"stream_mode\": \"delta\", \"return_tokens\": true}}";
+    const char *body =
+        "{\"prompt\": \"tree\", \"seed\": 4, \"stream\": true, \"partial_images\": 2,"
+        " \"tutti\": {\"stream_mode\": \"delta\", \"return_tokens\": true}}";
     int n = follow(body, seen, 64, told, &raw);
     assert_string_equal(seen[n - 1], "image_generation.completed");
     int partial = 0, steps = 0;
@@ -531,8 +547,10 @@ static void a_job_is_followed_and_fetched(void **state)
     assert_int_equal(status, 200);
     cJSON_Delete(call("GET", path, &status));
     assert_int_equal(status, 404);
-    refuses("/v1/images/generations", "{\"prompt\": \"\", \"stream\": true, \"tutti\": {\"async\": "
-                                      "true}}", "tutti.async", "does not stream");
+    refuses("/v1/images/generations",
+            "{\"prompt\": \"\", \"stream\": true, \"tutti\": {\"async\": "
+            "true}}",
+            "tutti.async", "does not stream");
 }
 
 static void a_cancelled_job_frees_its_memory_at_once(void **state)
@@ -542,7 +560,8 @@ static void a_cancelled_job_frees_its_memory_at_once(void **state)
     char path[64], cancel[80];
     tt_engine_stats s;
     cJSON_Delete(start_job("{\"prompt\": \"tree\", \"n\": 64, \"tutti\": {\"async\": true, "
-                           "\"steps\": 64, \"cfg_scale\": 2}}", path));
+                           "\"steps\": 64, \"cfg_scale\": 2}}",
+                           path));
     snprintf(cancel, sizeof cancel, "%s/cancel", path);
     do
         tt_engine_get_stats(api.engine, &s);
@@ -581,11 +600,15 @@ static void make_job(tt_job **out, const char *model, bool image, int32_t steps)
     static int32_t id[81];
     static uint8_t open[81];
     tt_err e = {0};
-    tt_picture_spec picture = {.task = TT_PICTURE_MAKE, .condition = {{-1, -1, -1, -1}},
-                               .tokens_only = true};
+    tt_picture_spec picture = {
+        .task = TT_PICTURE_MAKE, .condition = {{-1, -1, -1, -1}}, .tokens_only = true};
     memset(open, 1, sizeof open);
-    tt_job_spec spec = {.model = tt_engine_find(api.engine, model), .id = id, .open = open,
-                        .columns = image ? TOKENS : 81, .samples = 1, .seed = 1,
+    tt_job_spec spec = {.model = tt_engine_find(api.engine, model),
+                        .id = id,
+                        .open = open,
+                        .columns = image ? TOKENS : 81,
+                        .samples = 1,
+                        .seed = 1,
                         .picture = image ? &picture : NULL};
     spec.params = spec.model->defaults;
     spec.params.steps = image ? steps : spec.params.steps;

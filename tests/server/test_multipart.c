@@ -82,7 +82,8 @@ static void forms_that_are_none_are_refused(void **state)
     refuses(TYPE, "--xYz\r\n", "headers do not end");
     refuses(TYPE, "--xYz\r\n\r\ndata\r\n--xYz--", "no name");
     refuses(TYPE, "--xYz\r\nContent-Disposition: form-data\r\n\r\nx\r\n--xYz--", "no name");
-    refuses(TYPE, "--xYz\r\nContent-Disposition: form-data; name=\"a\r\n\r\nx\r\n--xYz--", "no name");
+    refuses(TYPE, "--xYz\r\nContent-Disposition: form-data; name=\"a\r\n\r\nx\r\n--xYz--",
+            "no name");
     refuses(TYPE, "--xYz\r\nContent-Disposition: form-data; name=a\r\n\r\nx", "closing boundary");
     refuses(TYPE, "--xYz\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--xYz", "something");
     refuses(TYPE,
@@ -145,8 +146,8 @@ static void base64_goes_there_and_back(void **state)
         tt_buf_free(&text);
         tt_buf_free(&back);
     }
-    static const char *const bad[] = {"A", "AA=", "A===", "AAAAA", "AA\nA", "AA-_", "AB==", "=AAA",
-                                      "AA==AA=="};
+    static const char *const bad[] = {"A",    "AA=",  "A===", "AAAAA",   "AA\nA",
+                                      "AA-_", "AB==", "=AAA", "AA==AA=="};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tt_buf out = {0};
         if (tt_base64_take(&out, bad[i], strlen(bad[i])))

@@ -28,9 +28,10 @@ static void append(png_structp png, png_bytep from, size_t n)
 
 static int samples(int type)
 {
-    return type == PNG_COLOR_TYPE_RGB ? 3 : type == PNG_COLOR_TYPE_RGB_ALPHA ? 4
-           : type == PNG_COLOR_TYPE_GRAY_ALPHA                               ? 2
-                                                                             : 1;
+    return type == PNG_COLOR_TYPE_RGB          ? 3
+           : type == PNG_COLOR_TYPE_RGB_ALPHA  ? 4
+           : type == PNG_COLOR_TYPE_GRAY_ALPHA ? 2
+                                               : 1;
 }
 
 /* Sample values grow along the row and from row to row. */
@@ -185,13 +186,13 @@ static void every_form_becomes_the_same_rgba(void **state)
         int depth, type;
         bool key;
     } forms[] = {
-        {1, PNG_COLOR_TYPE_GRAY, false},     {2, PNG_COLOR_TYPE_GRAY, true},
-        {4, PNG_COLOR_TYPE_GRAY, false},     {8, PNG_COLOR_TYPE_GRAY, true},
-        {16, PNG_COLOR_TYPE_GRAY, false},    {8, PNG_COLOR_TYPE_GRAY_ALPHA, false},
+        {1, PNG_COLOR_TYPE_GRAY, false},        {2, PNG_COLOR_TYPE_GRAY, true},
+        {4, PNG_COLOR_TYPE_GRAY, false},        {8, PNG_COLOR_TYPE_GRAY, true},
+        {16, PNG_COLOR_TYPE_GRAY, false},       {8, PNG_COLOR_TYPE_GRAY_ALPHA, false},
         {16, PNG_COLOR_TYPE_GRAY_ALPHA, false}, {1, PNG_COLOR_TYPE_PALETTE, false},
-        {2, PNG_COLOR_TYPE_PALETTE, true},   {4, PNG_COLOR_TYPE_PALETTE, false},
-        {8, PNG_COLOR_TYPE_PALETTE, true},   {8, PNG_COLOR_TYPE_RGB, false},
-        {16, PNG_COLOR_TYPE_RGB, false},     {8, PNG_COLOR_TYPE_RGB_ALPHA, false},
+        {2, PNG_COLOR_TYPE_PALETTE, true},      {4, PNG_COLOR_TYPE_PALETTE, false},
+        {8, PNG_COLOR_TYPE_PALETTE, true},      {8, PNG_COLOR_TYPE_RGB, false},
+        {16, PNG_COLOR_TYPE_RGB, false},        {8, PNG_COLOR_TYPE_RGB_ALPHA, false},
         {16, PNG_COLOR_TYPE_RGB_ALPHA, false},
     };
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
@@ -234,9 +235,8 @@ static void a_bomb_is_refused_by_its_size(void **state)
         uint32_t w, h;
         const char *says;
     } bad[] = {
-        {65, 1, "65 x 1 pixels, at most 64 x 64"},   {1, 65, "1 x 65"},
-        {1000000, 1000000, "1000000"},               {0x7FFFFFFF, 0x7FFFFFFF, "IHDR"},
-        {0, 5, "IHDR"},                              {0xFFFFFFFF, 1, "IHDR"},
+        {65, 1, "65 x 1 pixels, at most 64 x 64"}, {1, 65, "1 x 65"}, {1000000, 1000000, "1000000"},
+        {0x7FFFFFFF, 0x7FFFFFFF, "IHDR"},          {0, 5, "IHDR"},    {0xFFFFFFFF, 1, "IHDR"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tt_buf b = {0};
