@@ -155,13 +155,6 @@ static tt_status sample_arrays(tt_view *v, const tt_job_spec *s)
     v->id = calloc(n, sizeof *v->id);
     v->step = calloc(n, sizeof *v->step);
     v->logprob = calloc(n, sizeof *v->logprob);
-    if (s->picture) {
-        const tt_codec_info *c = &s->model->image->codec->info;
-        v->picture_bytes = (size_t)c->width * (size_t)c->height * 3;
-        v->picture = calloc(1, v->picture_bytes);
-        if (!v->picture)
-            return TT_ENOMEM;
-    }
     v->top = s->n_top ? calloc(n * (size_t)s->n_top, sizeof *v->top) : NULL;
     if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top))
         return TT_ENOMEM;
@@ -345,6 +338,8 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, i
     j->spec.open = j->open;
     int32_t at_once = s.samples < max_running ? s.samples : max_running;
     j->bytes = (size_t)at_once * sample_bytes(j);
+    if (s.picture) /* finished samples keep theirs until the job is released */
+        j->bytes += (size_t)s.samples * tt_job_picture_bytes(j);
     *out = j;
     return TT_OK;
 }

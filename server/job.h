@@ -69,7 +69,10 @@ void tt_job_wake(tt_job *j);
 tt_status tt_job_check_picture(const tt_job_spec *s, tt_err *e);
 /* Copies s->picture into the job. TT_ENOMEM. */
 tt_status tt_job_copy_picture(tt_job *j, const tt_job_spec *s);
+size_t tt_job_picture_bytes(const tt_job *j); /* of one published picture */
 tt_picture_run_spec tt_job_picture_spec(const tt_job *j, int32_t i);
+/* Room for the sample's pictures, which queued jobs have none for. TT_ENOMEM. */
+tt_status tt_job_picture_room(tt_job *j, int32_t i, tt_err *e);
 void tt_job_publish_picture(tt_job *j, int32_t i, const tt_picture_run *r);
 
 /* What is behind a served entry (engine.c): a text model, or a generator and a codec. */

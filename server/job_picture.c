@@ -103,6 +103,25 @@ tt_picture_run_spec tt_job_picture_spec(const tt_job *j, int32_t i)
                                  .sample = (uint32_t)i};
 }
 
+size_t tt_job_picture_bytes(const tt_job *j)
+{
+    const tt_codec_info *c = &j->spec.model->image->codec->info;
+    return (size_t)c->width * (size_t)c->height * 3;
+}
+
+tt_status tt_job_picture_room(tt_job *j, int32_t i, tt_err *e)
+{
+    tt_view *v = &j->sample[i].seen;
+    uint8_t *picture = calloc(1, tt_job_picture_bytes(j));
+    if (!picture)
+        return tt_fail(e, TT_ENOMEM, "no memory for a picture");
+    pthread_mutex_lock(&j->lock);
+    v->picture = picture;
+    v->picture_bytes = tt_job_picture_bytes(j);
+    pthread_mutex_unlock(&j->lock);
+    return TT_OK;
+}
+
 static void publish_tokens(tt_view *v, const tt_picture_run *r)
 {
     const tt_image_seq *q = &r->seq;

@@ -32,7 +32,7 @@ struct tt_scheduler {
 
     /* The thread's own. */
     active **list;
-    int running;
+    int running, room;
     tt_run **pick;
     tt_picture_run **pictures;
     active **picked;
@@ -160,11 +160,12 @@ static tt_finish overdue(const tt_job *j, int64_t now)
     return TT_FINISH_NONE;
 }
 
-static tt_status open_run(active *a, const tt_job *j, int32_t i, tt_err *e)
+static tt_status open_run(active *a, tt_job *j, int32_t i, tt_err *e)
 {
     if (j->spec.picture) {
         tt_picture_run_spec picture = tt_job_picture_spec(j, i);
-        return tt_picture_run_open(&a->picture, &picture, e);
+        tt_status s = tt_job_picture_room(j, i, e);
+        return s ? s : tt_picture_run_open(&a->picture, &picture, e);
     }
     tt_run_spec spec = tt_job_run_spec(j, i);
     return tt_run_open(&a->run, &spec, e);
@@ -202,22 +203,54 @@ static tt_job *take_overdue(tt_scheduler *s, int64_t now, tt_finish *why)
     return NULL;
 }
 
-/* Of the most urgent jobs the one with the fewest samples in the batch: a job of many samples
- * leaves room for those behind it. */
+/* True when the model's sequences are as many as a step may have. Models do not take each other's
+ * places: what is made of one waits for its own kind alone. */
+static bool is_full(const tt_scheduler *s, const tt_served *model)
+{
+    int n = 0;
+    for (int i = 0; i < s->running; i++)
+        n += s->list[i]->job->spec.model == model;
+    return n >= s->o.max_running;
+}
+
+/* Of the most urgent jobs that find a place the one with the fewest samples in the batch: a job of
+ * many samples leaves room for those behind it. */
 static tt_job *next_in_line(const tt_scheduler *s)
 {
-    tt_job *best = s->queue;
-    for (tt_job *j = s->queue; j && j->spec.priority == s->queue->spec.priority; j = j->next)
-        if (j->running < best->running)
+    tt_job *best = NULL;
+    const tt_served *known = NULL; /* the model of `full`: neighbours are often alike */
+    bool full = false;
+    for (tt_job *j = s->queue; j; j = j->next) {
+        if (best && j->spec.priority != best->spec.priority)
+            break;
+        if (j->spec.model != known) {
+            known = j->spec.model;
+            full = is_full(s, known);
+        }
+        if (!full && (!best || j->running < best->running))
             best = j;
+    }
     return best;
+}
+
+/* Room for one more in the list. */
+static bool grow(tt_scheduler *s)
+{
+    if (s->running < s->room)
+        return true;
+    active **more = realloc(s->list, (size_t)s->room * 2 * sizeof(active *));
+    if (!more)
+        return false;
+    s->list = more;
+    s->room *= 2;
+    return true;
 }
 
 /* The next sample to start, or NULL when the batch, memory or the queue is at its end. */
 static tt_job *take_next(tt_scheduler *s, int32_t *sample)
 {
     tt_job *j = next_in_line(s);
-    if (!j || s->running >= s->o.max_running)
+    if (!j || !grow(s))
         return NULL;
     if (!j->started_ns) {
         if (s->stats.bytes_used + (int64_t)j->bytes > (int64_t)s->o.max_bytes)
@@ -382,7 +415,7 @@ static int64_t choose(tt_scheduler *s)
         tt_share_waits(&s->share, s->list[i]->job->spec.model);
     const void *model = tt_share_next(&s->share);
     for (active *a = oldest(s, NULL, model); a && n < most; a = oldest(s, s->picked[0], NULL)) {
-        if (n && rows + rows_of(a) > s->o.max_rows)
+        if (n == s->o.max_running || (n && rows + rows_of(a) > s->o.max_rows))
             break;
         rows += rows_of(a);
         a->turn = s->turn;
@@ -565,6 +598,7 @@ tt_status tt_scheduler_open(tt_scheduler **out, const tt_scheduler_options *o, t
     s->o = *o;
     s->stats.bytes_limit = (int64_t)o->max_bytes;
     size_t n = (size_t)o->max_running;
+    s->room = o->max_running;
     s->list = calloc(n, sizeof *s->list);
     s->pick = calloc(n, sizeof *s->pick);
     s->pictures = calloc(n, sizeof *s->pictures);

@@ -11,7 +11,10 @@
 #include "kernels/base/log.h"
 #include "server/api/jobs.h"
 
-enum { INLINE_BODY = 64 * 1024 }; /* longer bodies are read by a worker */
+enum {
+    INLINE_BODY = 64 * 1024, /* longer bodies are read by a worker */
+    MAX_UPLOADS = 32,        /* bodies of the largest size held at the same time */
+};
 
 static const char *header(const tt_exchange *x, const char *name)
 {
@@ -73,12 +76,19 @@ tt_exchange *tt_exchange_open(tt_server *s, struct MHD_Connection *c, const char
     return x;
 }
 
+static void free_body(tt_exchange *x)
+{
+    atomic_fetch_sub(&x->server->held, x->held);
+    x->held = 0;
+    tt_buf_free(&x->body);
+}
+
 void tt_exchange_release(tt_exchange *x)
 {
     if (atomic_fetch_sub(&x->references, 1) > 1)
         return;
+    free_body(x);
     pthread_mutex_destroy(&x->lock);
-    tt_buf_free(&x->body);
     tt_buf_free(&x->out);
     tt_buf_free(&x->reply.body);
     free(x->tail);
@@ -182,15 +192,38 @@ enum MHD_Result tt_exchange_headers(tt_exchange *x, const char *path)
     return MHD_YES;
 }
 
+static void overloaded(tt_exchange *x, const char *by)
+{
+    tt_reply_fail(&x->reply, 503, "server_error", "overloaded", NULL, "too many %s", by);
+    x->reply.retry_after_ms = 1000;
+}
+
+/* Pictures of all requests together have a limit, too. */
+static bool no_room(tt_exchange *x, size_t bytes)
+{
+    if (!(x->route->flags & TT_ROUTE_UPLOAD))
+        return false;
+    x->held += bytes;
+    size_t all = atomic_fetch_add(&x->server->held, bytes) + bytes;
+    if (all <= MAX_UPLOADS * x->server->o.max_upload)
+        return false;
+    overloaded(x, "pictures are being sent");
+    return true;
+}
+
 enum MHD_Result tt_exchange_body(tt_exchange *x, const char *data, size_t bytes)
 {
     x->received += bytes;
     if (!x->drop && too_large(x, x->received)) {
         x->drop = true;
-        tt_buf_free(&x->body);
+        free_body(x);
     }
     if (x->received > 2 * max_body(x) + INLINE_BODY)
         return MHD_NO; /* enough swallowed: a chunked upload without end */
+    if (!x->drop && no_room(x, bytes)) {
+        x->drop = true;
+        free_body(x);
+    }
     if (!x->drop)
         tt_buf_add(&x->body, data, bytes);
     return x->body.failed ? MHD_NO : MHD_YES;
@@ -263,7 +296,7 @@ static void prepare(tt_exchange *x)
     tt_body body = {.type = x->content_type, .data = tt_buf_text(&x->body),
                     .bytes = x->body.size, .arrived_ns = x->arrived_ns};
     tt_status s = tt_work_read(&w, x->server->api, x->route, &body, &e);
-    tt_buf_free(&x->body);
+    free_body(x);
     if (!s && w->detached) {
         tt_jobs_take(x->server->api->jobs, w, &x->reply);
         return;
@@ -319,13 +352,6 @@ static void on_worker(void *arg)
     tt_exchange_release(x);
 }
 
-static void overloaded(tt_exchange *x)
-{
-    tt_reply_fail(&x->reply, 503, "server_error", "overloaded", NULL,
-                  "too many long requests are waiting to be read");
-    x->reply.retry_after_ms = 1000;
-}
-
 /* False when no worker has time. */
 static bool hand_over(tt_exchange *x, tt_exchange_phase phase)
 {
@@ -355,7 +381,7 @@ static bool begin_work(tt_exchange *x)
     }
     if (hand_over(x, TT_X_WORKING))
         return true;
-    overloaded(x);
+    overloaded(x, "long requests are waiting to be read");
     return false;
 }
 

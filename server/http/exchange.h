@@ -24,6 +24,7 @@ struct tt_server {
     tt_workers *workers;
     atomic_int active;  /* generation requests in flight */
     atomic_int parked;  /* suspended connections */
+    atomic_size_t held; /* bytes of bodies that have pictures */
     atomic_bool closing;
 };
 
@@ -49,6 +50,7 @@ typedef struct {
     int64_t arrived_ns;
     tt_buf body;
     size_t received; /* bytes of body, also those dropped */
+    size_t held;     /* of them, those counted in server->held */
     bool drop;       /* the answer is known: the body is swallowed */
     tt_exchange_phase phase;
     tt_reply reply;

@@ -24,7 +24,7 @@
 #include "server/json_read.h"
 #include "server/png.h"
 
-enum { SIDE = 32, GRID = 8, TOKENS = GRID * GRID, WINDOW = SIDE / GRID, CODES = 32 };
+enum { SIDE = 32, GRID = 8, TOKENS = GRID * GRID, WINDOW = SIDE / GRID, CODES = 32, RUNNING = 8 };
 
 static char image_folder[64];
 static tt_api api;
@@ -81,7 +81,8 @@ static inline int open_api(void **state)
     (void)state;
     tt_err e = {0};
     tt_engine_options o = {
-        .device = "plain", .threads = 1, .random_weights = true, .max_queue = 64};
+        .device = "plain", .threads = 1, .random_weights = true, .max_queue = 64,
+                           .max_running = RUNNING};
     tt_log_set_level(TT_LOG_ERROR);
     make_image_folder();
     api = (tt_api){.version = "test", .max_samples = 64};
