@@ -20,7 +20,7 @@ static const tt_param table[] = {
 #undef ENTRY
 };
 enum { COUNT = sizeof table / sizeof *table };
-_Static_assert(COUNT <= 64, "tt_params.given has a bit per parameter");
+_Static_assert(COUNT <= 128, "tt_params.given has a bit per parameter");
 
 const tt_param *tt_param_all(size_t *n)
 {
@@ -71,7 +71,7 @@ tt_status tt_params_set(tt_params *p, const tt_param *param, double v, tt_err *e
         return tt_fail_param(e, param->name, "invalid_value", "'%s' is %g, must be an integer",
                              param->name, v);
     store(p, param, v);
-    p->given |= (uint64_t)1 << (param - table);
+    p->given[(param - table) / 64] |= (uint64_t)1 << (param - table) % 64;
     return TT_OK;
 }
 
@@ -107,9 +107,14 @@ tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *te
     return tt_params_set(p, param, v, e);
 }
 
+bool tt_params_given_at(const tt_params *p, size_t i)
+{
+    return p->given[i / 64] >> i % 64 & 1;
+}
+
 bool tt_params_given(const tt_params *p, const char *name)
 {
-    return p->given >> (tt_param_find(name) - table) & 1;
+    return tt_params_given_at(p, (size_t)(tt_param_find(name) - table));
 }
 
 double tt_params_get(const tt_params *p, const tt_param *param)

@@ -152,7 +152,7 @@ typedef struct {
 #define TT_PARAM_MEMBER(member, type, ...) TT_PARAM_CTYPE_##type member;
     TT_PARAMS(TT_PARAM_MEMBER)
 #undef TT_PARAM_MEMBER
-    uint64_t given; /* bit i: entry i of the table was set explicitly */
+    uint64_t given[2]; /* bit i: entry i of the table was set explicitly; see tt_params_given_at */
 } tt_params;
 
 typedef struct {
@@ -173,7 +173,8 @@ void tt_params_default(tt_params *p);
 tt_status tt_params_set(tt_params *p, const tt_param *param, double v, tt_err *e);
 /* From text: "0.5", "true", "random". */
 tt_status tt_params_set_text(tt_params *p, const tt_param *param, const char *text, tt_err *e);
-/* True when it was set explicitly; name must exist. */
+/* True when entry i of the table, or the one of this name, which must exist, was set explicitly. */
+bool tt_params_given_at(const tt_params *p, size_t i);
 bool tt_params_given(const tt_params *p, const char *name);
 double tt_params_get(const tt_params *p, const tt_param *param);
 

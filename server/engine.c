@@ -233,7 +233,8 @@ static tt_status read_defaults(served *m, tt_err *e)
     const tt_param *p = tt_param_all(&n);
     for (size_t i = 0; i < n && !s; i++)
         s = read_default(&m->pub.defaults, &p[i], c, e);
-    m->pub.defaults.given = 0; /* defaults that a sampler does not read are no mistake */
+    /* Defaults that a sampler does not read are no mistake. */
+    memset(m->pub.defaults.given, 0, sizeof m->pub.defaults.given);
     tt_config_ignore(c, other);
     tt_buf unread = {0};
     if (!s && !(s = tt_config_status(c, e)) && tt_config_unread(c, &unread))

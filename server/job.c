@@ -133,7 +133,7 @@ static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
     size_t count;
     const tt_param *all = tt_param_all(&count);
     for (size_t i = 0; i < count; i++)
-        if (s->params.given >> i & 1 && !tt_sampler_reads(s->sampler, &all[i]))
+        if (tt_params_given_at(&s->params, i) && !tt_sampler_reads(s->sampler, &all[i]))
             return tt_fail_param(e, all[i].name, "unsupported_parameter",
                                  "sampler '%s' does not read '%s'", s->sampler->name, all[i].name);
     if (s->guide) {

@@ -101,7 +101,7 @@ static tt_status check_unread(const tt_gen *g, const cJSON *body, tt_err *e)
     size_t n;
     const tt_param *all = tt_param_all(&n);
     for (size_t i = 0; i < n; i++) {
-        bool given = g->params.given >> i & 1;
+        bool given = tt_params_given_at(&g->params, i);
         if (!given || tt_sampler_reads(g->sampler, &all[i]))
             continue;
         const cJSON *node;
@@ -117,11 +117,10 @@ static tt_status check_unread(const tt_gen *g, const cJSON *body, tt_err *e)
 static tt_status read_params(tt_gen *g, const cJSON *body, tt_err *e)
 {
     g->params = g->model->defaults;
-    g->params.given = 0;
+    memset(g->params.given, 0, sizeof g->params.given);
     tt_status s = tt_params_read(body, &g->params, e);
     if (!s)
         s = check_unread(g, body, e);
-    g->params.given |= g->model->defaults.given;
     return s;
 }
 

@@ -515,7 +515,7 @@ static void parameters_are_checked(void **state)
     tt_params p;
     tt_err e;
     tt_params_default(&p);
-    assert_true(p.threshold == 0.9 && p.top_p == 1 && !p.given);
+    assert_true(p.threshold == 0.9 && p.top_p == 1 && !p.given[0] && !p.given[1]);
     assert_int_equal(tt_params_set(&p, tt_param_find("steps"), 2.5, &e), TT_EINVAL);
     assert_int_equal(tt_params_set(&p, tt_param_find("steps"), -1, &e), TT_EINVAL);
     assert_int_equal(tt_params_set(&p, tt_param_find("top_p"), NAN, &e), TT_EINVAL);
