@@ -359,6 +359,20 @@ typedef tt_status tt_op_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const t
 typedef tt_status tt_op_gelu_erf(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                                  int64_t rows, int64_t dim, tt_err *e);
 
+/* y = gelu(x W^T + bias), gelu as above in its tanh form; y: rows x n. w not GLU. Agreement: as
+ * `linear`. */
+typedef tt_status tt_op_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                    int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e);
+
+/* Where one residual branch ends and the next begins: x[r] += gate[m] * a[r], then y[r] as `adaln`
+ * makes it of x[r]; m = index[r]. gate, shift, scale: rows of dim, stride ld. y may be a. The bits
+ * are those of gate_add and adaln. */
+typedef tt_status tt_op_gate_adaln(tt_stream *s, tt_act *y, int64_t ldy, tt_act *x, int64_t ldx,
+                                   const tt_act *a, int64_t lda, const float *w, const tt_act *gate,
+                                   const tt_act *shift, const tt_act *scale, int64_t ld,
+                                   const int32_t *index, int64_t rows, int64_t dim, float eps,
+                                   tt_err *e);
+
 /* y[index[r]] = x[r]; no index twice. The other rows of y stay. */
 typedef tt_status tt_op_scatter(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                                 const int32_t *index, int64_t rows, int64_t dim, tt_err *e);
@@ -414,6 +428,8 @@ typedef tt_status tt_op_nearest(tt_stream *s, int32_t *id, float *distance, cons
     X(head_mean)       \
     X(add_scaled)      \
     X(gelu_erf)        \
+    X(linear_gelu)     \
+    X(gate_adaln)      \
     X(scatter)         \
     X(conv3x3)         \
     X(group_norm)      \

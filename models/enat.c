@@ -316,7 +316,9 @@ static tt_status check_device(tt_stream *s, tt_err *e)
     if (!st)
         st = TT_BIND_NEED(s, gate_add, e);
     if (!st)
-        st = TT_BIND_NEED(s, gelu, e);
+        st = TT_BIND_NEED(s, gate_adaln, e);
+    if (!st)
+        st = TT_BIND_NEED(s, linear_gelu, e);
     if (!st)
         st = TT_BIND_NEED(s, gelu_erf, e);
     return st ? st : TT_BIND_NEED(s, scatter, e);

@@ -23,6 +23,7 @@ typedef struct {
     int64_t old, fresh, hidden;             /* rows */
     int64_t old_at, fresh_at, hidden_at;    /* the first of them in its region */
     int64_t encoder_at, decoder_at;         /* the lane's first key in encoder and decoder blocks */
+    int64_t want_at;                        /* the first of its call's wants */
 } lane;
 
 /* Host lists of a step. What stands from old_row on is uploaded in one piece. */
@@ -141,13 +142,11 @@ static void count_lanes(const tt_enat *g, const tt_generator_call *call, int64_t
         for (int branch = 0; branch < 1 + needs_second(&call[i]); branch++) {
             lane *l = &n->lanes[n->n_lanes++];
             *l = (lane){.call = &call[i], .state = (tt_enat_state *)call[i].state,
-                        .branch = branch};
+                        .branch = branch, .want_at = n->wants};
             count(g, l, n);
+            n->wants += branch ? 0 : call[i].wants;
+            n->guided |= call[i].wants && call[i].cfg_scale != 0;
         }
-    for (int64_t i = 0; i < calls; i++) {
-        n->wants += call[i].wants;
-        n->guided |= call[i].wants && call[i].cfg_scale != 0;
-    }
     n->head_rows = n->guided ? 2 * n->wants : n->wants;
 }
 
@@ -235,26 +234,30 @@ static void list_head(const tt_enat *g, const lane *l, const lists *n, int32_t *
     }
 }
 
-static void list_all(const tt_enat *g, lists *n)
+typedef struct {
+    const tt_enat *g;
+    lists *n;
+} list_job;
+
+static void list_lane(void *arg, int64_t j, int thread)
 {
-    int64_t want = 0;
-    for (int64_t j = 0; j < n->n_lanes; j++) {
-        const lane *l = &n->lanes[j];
-        int64_t number[3] = {0, 0, 0};
-        for (int64_t i = 0; i < g->tokens; i++)
-            list_token(g, l, i, number, n);
-        if (l->branch)
-            continue;
-        /* Rows without guidance are mixed with themselves, which leaves their bits alone. */
-        const lane *other = j + 1 < n->n_lanes && l[1].branch ? l + 1 : l;
-        list_head(g, l, n, n->head_row + want);
-        if (n->guided)
-            list_head(g, other, n, n->head_row + n->wants + want);
-        for (int32_t i = 0; i < l->call->wants; i++) {
-            n->cfg[want + i] = other == l ? 0 : l->call->cfg_scale;
-            n->draw[want + i] = l->call->draw[i];
-        }
-        want += l->call->wants;
+    const tt_enat *g = ((list_job *)arg)->g;
+    lists *n = ((list_job *)arg)->n;
+    const lane *l = &n->lanes[j];
+    int64_t number[3] = {0, 0, 0}, want = l->want_at;
+    (void)thread;
+    for (int64_t i = 0; i < g->tokens; i++)
+        list_token(g, l, i, number, n);
+    if (l->branch)
+        return;
+    /* Rows without guidance are mixed with themselves, which leaves their bits alone. */
+    const lane *other = j + 1 < n->n_lanes && l[1].branch ? l + 1 : l;
+    list_head(g, l, n, n->head_row + want);
+    if (n->guided)
+        list_head(g, other, n, n->head_row + n->wants + want);
+    for (int32_t i = 0; i < l->call->wants; i++) {
+        n->cfg[want + i] = other == l ? 0 : l->call->cfg_scale;
+        n->draw[want + i] = l->call->draw[i];
     }
 }
 
@@ -321,6 +324,21 @@ static tt_status gated(const run *r, int64_t b, int gate, const tt_act *y, int64
                              r->modulation + first, rows, d, e);
 }
 
+/* The same and then y = LN(x) (1 + scale) + shift, by vectors `shift` and `shift` + 1 of block
+ * next, in place of y. */
+static tt_status gated_modulated(const run *r, int64_t b, int gate, int64_t next, int shift,
+                                 tt_act *y, int64_t first, int64_t rows, tt_err *e)
+{
+    const tt_enat *g = r->g;
+    int64_t d = g->width, at = (next * TT_ENAT_VECTORS + shift) * d;
+    return r->s->op.gate_adaln(r->s, y, d, tt_enat_at(g, r->v.x, first * d), d, y, d, g->ones,
+                               tt_enat_at(g, g->modulations, (b * TT_ENAT_VECTORS + gate) * d),
+                               tt_enat_at(g, g->modulations, at),
+                               tt_enat_at(g, g->modulations, at + d),
+                               g->blocks * TT_ENAT_VECTORS * d, r->modulation + first, rows, d,
+                               1e-6f, e);
+}
+
 /* y = down(gelu(up x)), or y += that. y may be x. */
 static tt_status mlp(const run *r, const tt_matrix *up, const tt_matrix *down, tt_act *y,
                      const tt_act *x, int64_t rows, bool add, tt_err *e)
@@ -330,9 +348,7 @@ static tt_status mlp(const run *r, const tt_matrix *up, const tt_matrix *down, t
     tt_status st = TT_OK;
     for (int64_t at = 0; at < rows && !st; at += chunk) {
         int64_t n = rows - at < chunk ? rows - at : chunk;
-        st = s->op.linear(s, r->v.mlp, ff, tt_enat_at(r->g, x, at * d), d, n, up, false, e);
-        if (!st)
-            st = s->op.gelu(s, r->v.mlp, ff, r->v.mlp, ff, n, ff, e);
+        st = s->op.linear_gelu(s, r->v.mlp, ff, tt_enat_at(r->g, x, at * d), d, n, up, e);
         if (!st)
             st = s->op.linear(s, tt_enat_at(r->g, y, at * d), d, r->v.mlp, ff, n, down, add, e);
     }
@@ -370,9 +386,10 @@ static tt_status attend(const run *r, bool encoder, tt_err *e)
     return st;
 }
 
-/* Block b updates `rows` rows behind the `context` rows in front of them. */
+/* Block b updates `rows` rows behind the `context` rows in front of them. The updated rows come
+ * normalised for it; they leave normalised for the next block unless this is the last. */
 static tt_status run_block(const run *r, int64_t b, int64_t context, int64_t rows, bool encoder,
-                           tt_err *e)
+                           bool last, tt_err *e)
 {
     const tt_enat *g = r->g;
     const tt_enat_block *k = &g->block[b];
@@ -386,8 +403,6 @@ static tt_status run_block(const run *r, int64_t b, int64_t context, int64_t row
     if (!st)
         st = s->op.scatter(s, r->v.kv, 2 * d, r->v.wide, 2 * d, place, context, 2 * d, e);
     if (!st)
-        st = modulated(r, b, SHIFT, context, rows, e);
-    if (!st)
         st = s->op.linear(s, r->v.wide, 3 * d, h, d, rows, k->own, false, e);
     if (!st)
         st = s->op.scatter(s, r->v.kv, 2 * d, tt_enat_at(g, r->v.wide, d), 3 * d, place + context,
@@ -397,12 +412,22 @@ static tt_status run_block(const run *r, int64_t b, int64_t context, int64_t row
     if (!st)
         st = s->op.linear(s, h, d, r->v.att, d, rows, k->out, false, e);
     if (!st)
-        st = gated(r, b, GATE, h, context, rows, e);
-    if (!st)
-        st = modulated(r, b, SHIFT2, context, rows, e);
+        st = gated_modulated(r, b, GATE, b, SHIFT2, h, context, rows, e);
     if (!st)
         st = mlp(r, k->up, k->down, h, h, rows, false, e);
-    return st ? st : gated(r, b, GATE2, h, context, rows, e);
+    if (st)
+        return st;
+    return last ? gated(r, b, GATE2, h, context, rows, e)
+                : gated_modulated(r, b, GATE2, b + 1, SHIFT, h, context, rows, e);
+}
+
+static tt_status run_blocks(const run *r, int64_t first, int64_t end, int64_t context, int64_t rows,
+                            bool encoder, tt_err *e)
+{
+    tt_status st = rows && first < end ? modulated(r, first, SHIFT, context, rows, e) : TT_OK;
+    for (int64_t b = first; b < end && rows && !st; b++)
+        st = run_block(r, b, context, rows, encoder, b == end - 1, e);
+    return st;
 }
 
 /* Rows as they enter the blocks. */
@@ -471,10 +496,10 @@ static tt_status run_body(const run *r, tt_err *e)
     tt_status st = r->s->op.upload(r->s, r->v.ints, n->old_row, (size_t)n->ints * 4, e);
     if (!st)
         st = enter(r, e);
-    for (int64_t b = 0; b < g->encoders && n->fresh && !st; b++)
-        st = run_block(r, b, n->old, n->fresh, true, e);
-    for (int64_t b = g->encoders; b < g->blocks && n->hidden && !st; b++)
-        st = run_block(r, b, known, n->hidden, false, e);
+    if (!st)
+        st = run_blocks(r, 0, g->encoders, n->old, n->fresh, true, e);
+    if (!st)
+        st = run_blocks(r, g->encoders, g->blocks, known, n->hidden, false, e);
     if (!st)
         st = r->s->op.scatter(r->s, g->features, d, r->v.x, d, r->keep_row, known, d, e);
     return st ? st : run_head(r, e);
@@ -590,7 +615,7 @@ static tt_status save_features(const run *r, tt_err *e)
 
 static void hand_out(const tt_enat *g, const lists *n)
 {
-    int64_t want = 0, codes = g->base.info.layout.codes;
+    int64_t codes = g->base.info.layout.codes;
     for (int64_t j = 0; j < n->n_lanes; j++) {
         const lane *l = &n->lanes[j];
         for (int64_t i = 0; i < g->tokens; i++)
@@ -600,10 +625,10 @@ static void hand_out(const tt_enat *g, const lists *n)
             continue;
         size_t m = (size_t)l->call->wants;
         if (m)
-            memcpy(l->call->stats, n->stats + want, m * sizeof *n->stats);
+            memcpy(l->call->stats, n->stats + l->want_at, m * sizeof *n->stats);
         if (m && l->call->logits)
-            memcpy(l->call->logits, n->logits + want * codes, m * (size_t)codes * sizeof(float));
-        want += l->call->wants;
+            memcpy(l->call->logits, n->logits + l->want_at * codes,
+                   m * (size_t)codes * sizeof(float));
     }
 }
 
@@ -657,7 +682,7 @@ tt_status tt_enat_step(tt_generator *base, const tt_generator_call *call, int64_
         st = reserve_space(g, &n, &r.v, e);
     if (st)
         return st;
-    list_all(g, &n);
+    tt_pool_run(base->stream->pool, n.n_lanes, list_lane, &(list_job){g, &n});
     bind_ints(&r);
     st = run_recorded(&r, e);
     if (!st)

@@ -117,3 +117,13 @@ tt_status tt_cpu_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int6
             ((float *)y)[r * ldy + i] += ((const float *)x)[r * ldx + i];
     return TT_OK;
 }
+
+/* By the table's own product and activation. */
+tt_status tt_cpu_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                             int64_t rows, const tt_matrix *w, tt_err *e)
+{
+    int64_t n;
+    s->op.matrix_size(w, &n, NULL, NULL);
+    tt_status st = s->op.linear(s, y, ldy, x, ldx, rows, w, false, e);
+    return st ? st : s->op.gelu(s, y, ldy, y, ldy, rows, n, e);
+}

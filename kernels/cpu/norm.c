@@ -122,3 +122,15 @@ tt_status tt_cpu_gate_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
     tt_cpu_over_rows(s, rows, dim, gate_rows, &job);
     return TT_OK;
 }
+
+tt_status tt_cpu_gate_adaln(tt_stream *s, tt_act *y, int64_t ldy, tt_act *x, int64_t ldx,
+                            const tt_act *a, int64_t lda, const float *w, const tt_act *gate,
+                            const tt_act *shift, const tt_act *scale, int64_t ld,
+                            const int32_t *index, int64_t rows, int64_t dim, float eps, tt_err *e)
+{
+    if (tt_cpu_bad_shape(rows, dim, ldx) || ldy < dim || lda < dim || ld < dim)
+        return tt_cpu_shape_error("gate_adaln", rows, dim, ld < dim ? ld : ldx < ldy ? ldx : ldy,
+                                  e);
+    tt_status st = tt_cpu_gate_add(s, x, ldx, a, lda, gate, ld, index, rows, dim, e);
+    return st ? st : tt_cpu_adaln(s, y, ldy, x, ldx, w, shift, scale, ld, index, rows, dim, eps, e);
+}

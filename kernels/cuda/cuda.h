@@ -192,6 +192,8 @@ tt_op_head_kl tt_cuda_head_kl;
 tt_op_head_mean tt_cuda_head_mean;
 tt_op_add_scaled tt_cuda_add_scaled;
 tt_op_gelu_erf tt_cuda_gelu_erf;
+tt_op_linear_gelu tt_cuda_linear_gelu;
+tt_op_gate_adaln tt_cuda_gate_adaln;
 tt_op_scatter tt_cuda_scatter;
 tt_op_conv3x3 tt_cuda_conv3x3;
 tt_op_group_norm tt_cuda_group_norm;
@@ -210,6 +212,7 @@ typedef struct {
     const tt_matrix *w;
     bool add;       /* y += */
     bool glu;       /* y = silu(even runs) * odd runs */
+    bool gelu;      /* of the sum with its bias */
     bool narrow;    /* x and y are bfloat16 though the weights are float32 */
     bool wide;      /* y is float32 whatever the activations are (logits) */
     const void *x8; /* e4m3 activations and their scales instead of x */

@@ -43,6 +43,13 @@ __device__ inline float rounded(const bf16 *, float x)
     return __bfloat162float(__float2bfloat16_rn(x));
 }
 
+/* GELU in its tanh form: x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+__device__ inline float gelu_tanh(float x)
+{
+    float u = 0.79788456f * fmaf(0.044715f * x * x, x, x);
+    return x / (1.0f + __expf(-2.0f * u));
+}
+
 /* 16 bytes as elements. */
 template <typename T> struct pack {
     static constexpr int N = 16 / sizeof(T);

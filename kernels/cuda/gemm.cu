@@ -19,7 +19,7 @@ struct simple {
     int64_t rows, n, k, kp; /* n: outputs */
     int64_t ldx, ldy;
     const float *scale, *bias;
-    bool add;
+    bool add, gelu;
     const cuda_card *const *card; /* as in cuda_gemm; columns: tiles side by side */
     const int32_t *begin;
     int groups, columns;
@@ -37,7 +37,8 @@ __device__ float finish(const simple &p, float sum, int64_t row)
 {
     if (p.scale)
         sum *= p.scale[row];
-    return p.bias ? sum + p.bias[row] : sum;
+    sum = p.bias ? sum + p.bias[row] : sum;
+    return p.gelu ? gelu_tanh(sum) : sum;
 }
 
 template <typename T, typename W, typename Y, bool GLU, bool GROUPED>
@@ -100,7 +101,7 @@ tt_status run_simple(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     const tt_matrix *m = g->w;
     simple p = {g->rows, g->glu ? m->n / 2 : m->n, m->k, m->kp, g->ldx, g->ldy, m->scale, m->bias,
-                g->add,  g->card, g->begin, g->groups, (int)blocks(g->w->n, kTile)};
+                g->add, g->gelu, g->card, g->begin, g->groups, (int)blocks(g->w->n, kTile)};
     dim3 grid(blocks(p.n, kTile), blocks(p.rows, kTile));
     auto kernel = g->glu    ? simple_gemm<T, W, Y, true, false>
                   : g->card ? simple_gemm<T, W, Y, false, true>
@@ -208,6 +209,22 @@ extern "C" tt_status tt_cuda_linear(tt_stream *s, tt_act *y, int64_t ldy, const 
     g.narrow = s->act == TT_BF16;
     g.add = add;
     tt_status st = check("linear", s, &g, w->n, e);
+    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+}
+
+extern "C" tt_status tt_cuda_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
+                                         int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e)
+{
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w;
+    g.narrow = s->act == TT_BF16;
+    g.gelu = true;
+    tt_status st = check("linear_gelu", s, &g, w->n, e);
     return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
 }
 

@@ -37,7 +37,7 @@ struct hopper_args {
     int64_t ldy;
     int64_t width; /* columns of y */
     const float *scale, *bias, *x_scale;
-    bool add, vector; /* vector: y takes 16-byte accesses */
+    bool add, gelu, vector; /* vector: y takes 16-byte accesses */
     float *part;      /* of ONE_QUARTER: sums of the quarters, and how many are done */
     uint32_t *done;
     head_tile_args head;
@@ -129,7 +129,8 @@ __device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *m
 
 /* --- epilogues --- */
 
-/* Scales and bias of the thread's columns. n0: first column of the tile in the weight. */
+/* Scales, bias and activation of the thread's columns. n0: first column of the tile in the weight.
+ */
 template <int TN>
 __device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int n0)
 {
@@ -141,7 +142,7 @@ __device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int
         if (a.x_scale && row < a.rows)
             by[h] = a.x_scale[row];
     }
-    if (!a.scale && !a.bias && !a.x_scale)
+    if (!a.scale && !a.bias && !a.x_scale && !a.gelu)
         return;
 #pragma unroll
     for (int g = 0; g < TN / 8; g++)
@@ -153,6 +154,10 @@ __device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int
             d[4 * g + c] = d[4 * g + c] * by[0] * s + b;
             d[4 * g + 2 + c] = d[4 * g + 2 + c] * by[1] * s + b;
         }
+    if (a.gelu)
+#pragma unroll
+        for (int i = 0; i < TN / 2; i++)
+            d[i] = gelu_tanh(d[i]);
 }
 
 /* 32 columns of one row: v[2 j + c] is column 8 j + 2 (lane % 4) + c. */
@@ -489,6 +494,7 @@ inline hopper_args arguments(const cuda_gemm *g)
     a.bias = m->bias;
     a.x_scale = g->x8_scale;
     a.add = g->add;
+    a.gelu = g->gelu;
     a.vector = aligned16(g->y) && g->ldy % 8 == 0 && a.width % 8 == 0;
     return a;
 }

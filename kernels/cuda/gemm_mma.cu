@@ -12,7 +12,7 @@ constexpr int kStage = (kM + kN) * kK; /* elements */
 struct args {
     int64_t rows, n, k, kp, ldx, ldy, width;
     const float *scale, *bias;
-    bool add;
+    bool add, gelu;
     const cuda_card *const *card; /* as in cuda_gemm; columns: tiles side by side */
     const int32_t *begin;
     int groups, columns;
@@ -73,7 +73,8 @@ __device__ float finish(const args &p, float v, int64_t col)
 {
     if (p.scale)
         v *= p.scale[col];
-    return p.bias ? v + p.bias[col] : v;
+    v = p.bias ? v + p.bias[col] : v;
+    return p.gelu ? gelu_tanh(v) : v;
 }
 
 template <typename Y> __device__ void store(Y *y, const args &p, int64_t row, int64_t col, float v)
@@ -146,7 +147,8 @@ template <typename Y, bool GLU, bool GROUPED> tt_status run(cuda *c, const cuda_
     const tt_matrix *m = g->w;
     constexpr size_t bytes = sizeof(bf16) * kStage * kStages;
     args p = {g->rows, cuda_matrix_rows(m), m->k, m->kp, g->ldx, g->ldy, GLU ? m->n / 2 : m->n,
-              m->scale, m->bias, g->add, g->card, g->begin, g->groups, (int)blocks(m->n, kN)};
+              m->scale, m->bias, g->add, g->gelu, g->card, g->begin, g->groups,
+              (int)blocks(m->n, kN)};
     static uint64_t allowed;
     tt_status st = allow_shared(c, &allowed, gemm<Y, GLU, GROUPED>, bytes, "linear", e);
     if (st)

@@ -66,6 +66,34 @@ __global__ void gate_add_rows(T *y, int64_t ldy, const T *x, int64_t ldx, const 
         put(&y[r * ldy + i], fmaf(get(g[i]), get(x[r * ldx + i]), get(y[r * ldy + i])));
 }
 
+/* gate_add, then adaln of its rounded result: the bits of both. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    gate_adaln_rows(T *y, int64_t ldy, T *x, int64_t ldx, const T *a, int64_t lda, const float *w,
+                    const T *gate, modulation<T> m, int64_t dim, float eps)
+{
+    begin();
+    int64_t r = blockIdx.x, from = (int64_t)m.index[r] * m.ld;
+    const T *shift = m.shift + from, *scale = m.scale + from, *g = gate + from, *add = a + r * lda;
+    T *in = x + r * ldx;
+    float sum = 0, squares = 0;
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
+        float v = rounded(in, fmaf(get(g[i]), get(add[i]), get(in[i])));
+        put(&in[i], v);
+        sum += v;
+    }
+    float mean = block_sum(sum) / (float)dim;
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads) { /* each thread what it wrote itself */
+        float off = get(in[i]) - mean;
+        squares = fmaf(off, off, squares);
+    }
+    float inv = rsqrtf(block_sum(squares) / (float)dim + eps);
+    for (int64_t i = threadIdx.x; i < dim; i += kThreads) {
+        float normal = (get(in[i]) - mean) * inv * w[i];
+        put(&y[r * ldy + i], fmaf(normal, 1.0f + get(scale[i]), get(shift[i])));
+    }
+}
+
 template <typename T>
 __global__ void gelu_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
 {
@@ -130,6 +158,22 @@ extern "C" tt_status tt_cuda_gate_add(tt_stream *s, tt_act *y, int64_t ldy, cons
         return TT_OK;
     BY_TYPE(launch(c, "gate_add", gate_add_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
                    (const T *)x, ldx, (const T *)gate, ldg, index, dim));
+}
+
+extern "C" tt_status tt_cuda_gate_adaln(tt_stream *s, tt_act *y, int64_t ldy, tt_act *x,
+                                        int64_t ldx, const tt_act *a, int64_t lda, const float *w,
+                                        const tt_act *gate, const tt_act *shift,
+                                        const tt_act *scale, int64_t ld, const int32_t *index,
+                                        int64_t rows, int64_t dim, float eps, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim || lda < dim || ld < dim)
+        return shape_error("gate_adaln", rows, dim, ld < dim ? ld : ldx < ldy ? ldx : ldy, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "gate_adaln", gate_adaln_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
+                   (T *)x, ldx, (const T *)a, lda, w, (const T *)gate,
+                   modulation<T>{(const T *)shift, (const T *)scale, ld, index}, dim, eps));
 }
 
 extern "C" tt_status tt_cuda_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

@@ -49,7 +49,7 @@ size_t tt_image_seq_bytes(const tt_planner *p, int32_t tokens)
 
 size_t tt_image_step_bytes(int32_t tokens)
 {
-    return (size_t)tokens * (sizeof(tt_draw) + 4 * 4) + LISTS * ALIGN;
+    return (size_t)tokens * (sizeof(tt_draw) + 5 * 4) + LISTS * ALIGN;
 }
 
 tt_status tt_image_begin(tt_image_seq *q, const int32_t *id, tt_err *e)

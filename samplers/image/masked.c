@@ -1,6 +1,6 @@
 /* masked.c - planner of masked images: some hidden tokens come to stand at every step, until none
  * is left (MaskGIT, arXiv 2202.04200). Which ones is the order's business. */
-#include <stdlib.h>
+#include <math.h>
 
 #include "samplers/image/plan.h"
 
@@ -67,17 +67,38 @@ typedef struct {
     int32_t want;
 } candidate;
 
-static int by_sureness(const void *a, const void *b)
+static bool before(candidate a, candidate b)
 {
-    const candidate *x = a, *y = b;
-    return x->sure != y->sure ? (x->sure > y->sure) - (x->sure < y->sure)
-                              : (x->want > y->want) - (x->want < y->want);
+    return a.sure != b.sure ? a.sure < b.sure : a.want < b.want;
 }
 
-static int by_want(const void *a, const void *b)
+/* The k-th of n candidates from the least sure on, counted from 0; ties from left (Hoare's
+ * selection). list is left in another order. */
+static candidate select_nth(candidate *list, int32_t n, int32_t k)
 {
-    const candidate *x = a, *y = b;
-    return (x->want > y->want) - (x->want < y->want);
+    int32_t low = 0, high = n - 1;
+    while (low < high) {
+        candidate pivot = list[low + (high - low) / 2];
+        int32_t i = low, j = high;
+        while (i <= j) {
+            while (before(list[i], pivot))
+                i++;
+            while (before(pivot, list[j]))
+                j--;
+            if (i <= j) {
+                candidate c = list[i];
+                list[i++] = list[j];
+                list[j--] = c;
+            }
+        }
+        if (k <= j)
+            high = j;
+        else if (k >= i)
+            low = i;
+        else
+            break;
+    }
+    return list[k];
 }
 
 static tt_status masked_apply(tt_image_seq *q, void *state, const tt_image_plan *plan,
@@ -86,7 +107,8 @@ static tt_status masked_apply(tt_image_seq *q, void *state, const tt_image_plan 
     const masked *m = state;
     int32_t hide = m->rank ? 0 : remain(q, m);
     candidate *list = TT_TAKE(plan->arena, plan->wants, candidate);
-    if (!list)
+    float *sure = TT_TAKE(plan->arena, plan->wants, float);
+    if (!list || !sure)
         return tt_fail(e, TT_ENOMEM, "no memory for a step of %d tokens", plan->wants);
     double left = 1 - (double)(q->step + 1) / q->steps;
     double noise = left > 0 ? q->params->order_temperature * left : 0;
@@ -94,14 +116,18 @@ static tt_status masked_apply(tt_image_seq *q, void *state, const tt_image_plan 
         list[i] = (candidate){stats[i].logprob, i};
         if (noise > 0)
             list[i].sure += (float)(noise * tt_image_noise(q, plan->slot[i]));
+        sure[i] = list[i].sure;
     }
-    qsort(list, (size_t)plan->wants, sizeof *list, by_sureness);
     /* The least sure stay hidden, and are asked for again. */
-    for (int32_t i = 0; i < hide; i++)
-        q->guess[plan->slot[list[i].want]] = stats[list[i].want].argmax;
-    qsort(list + hide, (size_t)(plan->wants - hide), sizeof *list, by_want);
-    for (int32_t i = hide; i < plan->wants; i++)
-        tt_image_put(q, plan, stats, list[i].want);
+    candidate first = {-INFINITY, -1};
+    if (hide > 0 && hide < plan->wants)
+        first = select_nth(list, plan->wants, hide);
+    for (int32_t i = 0; i < plan->wants; i++) {
+        if (hide == plan->wants || before((candidate){sure[i], i}, first))
+            q->guess[plan->slot[i]] = stats[i].argmax;
+        else
+            tt_image_put(q, plan, stats, i);
+    }
     return TT_OK;
 }
 

@@ -24,7 +24,8 @@ typedef struct {
     tt_config *config[2];
     tt_params params;
     int64_t batch;
-    tt_arena arena, step_arena; /* of all images */
+    tt_arena *arena, *step_arena; /* per image */
+    tt_err *why;                  /* per image */
     tt_image_seq *seq;
     tt_image_plan *plan;
     tt_generator_state **state;
@@ -79,8 +80,13 @@ static void close_batch(run *r)
 {
     for (int64_t i = 0; r->state && i < r->batch; i++)
         tt_generator_drop(r->state[i]);
-    tt_arena_close(&r->arena);
-    tt_arena_close(&r->step_arena);
+    for (int64_t i = 0; r->arena && r->step_arena && i < r->batch; i++) {
+        tt_arena_close(&r->arena[i]);
+        tt_arena_close(&r->step_arena[i]);
+    }
+    free(r->arena);
+    free(r->step_arena);
+    free(r->why);
     free(r->seq);
     free(r->plan);
     free(r->state);
@@ -104,11 +110,18 @@ static tt_status open_batch(run *r, int64_t batch, tt_err *e)
     r->stats = calloc(n * tokens, sizeof *r->stats);
     r->id = calloc(n * tokens, sizeof *r->id);
     r->pixels = calloc(n * numbers, sizeof *r->pixels);
-    tt_status st = tt_arena_open(&r->arena, n * tt_image_seq_bytes(p, (int32_t)tokens), e);
-    if (!st)
-        st = tt_arena_open(&r->step_arena, n * tt_image_step_bytes((int32_t)tokens), e);
-    if (!st && (!r->seq || !r->plan || !r->state || !r->call || !r->stats || !r->id || !r->pixels))
-        st = tt_fail(e, TT_ENOMEM, "no memory for %lld images", (long long)batch);
+    r->arena = calloc(n, sizeof *r->arena);
+    r->step_arena = calloc(n, sizeof *r->step_arena);
+    r->why = calloc(n, sizeof *r->why);
+    if (!r->seq || !r->plan || !r->state || !r->call || !r->stats || !r->id || !r->pixels ||
+        !r->arena || !r->step_arena || !r->why)
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld images", (long long)batch);
+    tt_status st = TT_OK;
+    for (size_t i = 0; i < n && !st; i++) {
+        st = tt_arena_open(&r->arena[i], tt_image_seq_bytes(p, (int32_t)tokens), e);
+        if (!st)
+            st = tt_arena_open(&r->step_arena[i], tt_image_step_bytes((int32_t)tokens), e);
+    }
     return st;
 }
 
@@ -118,14 +131,14 @@ static tt_status begin(run *r, tt_err *e)
 {
     const tt_generator_info *info = &r->g->info;
     tt_status st = TT_OK;
-    tt_arena_rewind(&r->arena, 0);
     for (int64_t i = 0; i < r->batch && !st; i++) {
+        tt_arena_rewind(&r->arena[i], 0);
         tt_condition c = {{-1, -1, -1, -1}};
         for (int32_t k = 0; k < info->groups; k++)
             c.label[k] = (int32_t)(i * 7919 % info->group[k]);
         r->seq[i] = (tt_image_seq){.planner = tt_planner_for(info->kind), .params = &r->params,
                                    .layout = info->layout, .mask_id = info->mask_id,
-                                   .seed = (uint64_t)i, .arena = &r->arena};
+                                   .seed = (uint64_t)i, .arena = &r->arena[i]};
         st = tt_image_begin(&r->seq[i], NULL, e);
         if (!st)
             st = tt_generator_begin(&r->state[i], r->g, &c, NULL, e);
@@ -133,34 +146,41 @@ static tt_status begin(run *r, tt_err *e)
     return st;
 }
 
-static tt_status plan_step(run *r, tt_err *e)
+static void plan_image(void *arg, int64_t i, int thread)
 {
-    tt_status st = TT_OK;
-    tt_row_stats *stats = r->stats;
-    tt_arena_rewind(&r->step_arena, 0);
-    for (int64_t i = 0; i < r->batch && !st; i++) {
-        tt_image_plan *p = &r->plan[i];
-        *p = (tt_image_plan){.arena = &r->step_arena};
-        st = tt_image_plan_step(&r->seq[i], p, e);
-        r->call[i] = (tt_generator_call){.state = r->state[i], .cfg_scale = p->cfg_scale,
-                                         .guided = p->guided, .reuse = p->reuse,
-                                         .wants = p->wants, .slot = p->slot, .draw = p->draw,
-                                         .stats = stats};
-        stats += p->wants;
-    }
-    return st;
+    run *r = arg;
+    tt_image_plan *p = &r->plan[i];
+    (void)thread;
+    tt_arena_rewind(&r->step_arena[i], 0);
+    *p = (tt_image_plan){.arena = &r->step_arena[i]};
+    r->why[i].status = tt_image_plan_step(&r->seq[i], p, &r->why[i]);
+    r->call[i] = (tt_generator_call){.state = r->state[i], .cfg_scale = p->cfg_scale,
+                                     .guided = p->guided, .reuse = p->reuse, .wants = p->wants,
+                                     .slot = p->slot, .draw = p->draw,
+                                     .stats = r->stats + i * r->g->info.layout.tokens};
 }
 
-static tt_status apply_step(run *r, tt_err *e)
+static void apply_image(void *arg, int64_t i, int thread)
 {
-    tt_status st = TT_OK;
-    for (int64_t i = 0; i < r->batch && !st; i++) {
-        tt_image_seq *q = &r->seq[i];
-        st = tt_image_apply(q, &r->plan[i], r->call[i].stats, e);
-        for (int32_t k = 0; k < q->commits && !st; k++)
-            st = tt_generator_commit(r->state[i], &q->commit[k], &q->id[q->commit[k]], 1, e);
-    }
-    return st;
+    run *r = arg;
+    tt_image_seq *q = &r->seq[i];
+    (void)thread;
+    tt_status st = tt_image_apply(q, &r->plan[i], r->call[i].stats, &r->why[i]);
+    for (int32_t k = 0; k < q->commits && !st; k++)
+        st = tt_generator_commit(r->state[i], &q->commit[k], &q->id[q->commit[k]], 1, &r->why[i]);
+    r->why[i].status = st;
+}
+
+/* The same of every image, on all host threads. */
+static tt_status each_image(run *r, void (*fn)(void *arg, int64_t i, int thread), tt_err *e)
+{
+    tt_pool_run(r->b->stream->pool, r->batch, fn, r);
+    for (int64_t i = 0; i < r->batch; i++)
+        if (r->why[i].status) {
+            *e = r->why[i];
+            return e->status;
+        }
+    return TT_OK;
 }
 
 static double peak(const tt_bench *b, tt_compute products)
@@ -191,13 +211,13 @@ static tt_status make(run *r, outcome *o, bool floors, tt_err *e)
     int64_t start = tt_now_ns();
     tt_status st = begin(r, e);
     while (!st && !tt_image_done(&r->seq[0])) {
-        st = plan_step(r, e);
+        st = each_image(r, plan_image, e);
         if (!st && floors)
             st = add_floor(r, &o->floor_tokens, e);
         if (!st)
             st = tt_generator_step(r->g, r->call, r->batch, e);
         if (!st)
-            st = apply_step(r, e);
+            st = each_image(r, apply_image, e);
     }
     o->tokens = (double)(tt_now_ns() - start) * 1e-9;
     int64_t tokens = r->g->info.layout.tokens;

@@ -1,5 +1,6 @@
 /* Operations on images of the CUDA plug-in, against the twins and against themselves: convolution,
- * GroupNorm, pooling, vector quantisation, scatter, exact GELU.
+ * GroupNorm, pooling, vector quantisation, scatter, exact GELU, products with GELU, residuals with
+ * the next norm.
  *
  * What can go wrong: tiles that end inside an image, a tap over an image's border, channels that
  * are no multiple of 8, fewer outputs than a tile, statistics put together in another order when
@@ -249,6 +250,94 @@ static void scatter_and_gelu_agree_with_the_twin(void **state)
     BOTH_TYPES(each_scatter());
 }
 
+/* --- what the generator's blocks are made of --- */
+
+static void gelu_of_product(int64_t rows, int64_t n, int64_t k, tt_dtype stored)
+{
+    float *x = test_rows(rows, k, k, 1), *y = test_rows(rows, n, n, 1);
+    float *bias = test_rows(1, n, n, 1);
+    tt_weight w = weight_of(stored, n, k);
+    tt_matrix *on_gpu = open_on(gpu, &w, 1, bias, compute_of(), TT_MATRIX_LINEAR);
+    tt_matrix *on_twin = open_on(twin, &w, 1, bias, compute_of(), TT_MATRIX_LINEAR);
+    void *dx = acts(x, rows * k), *dy = acts(y, rows * n), *alone = acts(y, n);
+    char what[80];
+    tt_err e = {0};
+    snprintf(what, sizeof what, "%s gelu of %lld x %lld x %lld", kind(), (long long)rows,
+             (long long)n, (long long)k);
+    test_ok(twin->op.linear_gelu(twin, y, n, x, k, rows, on_twin, &e), &e);
+    test_ok(gpu->op.linear_gelu(gpu, dy, n, dx, k, rows, on_gpu, &e), &e);
+    test_ok(gpu->op.linear_gelu(gpu, alone, n, at(dx, (rows - 1) * k), k, 1, on_gpu, &e), &e);
+    float *have = floats(dy, rows * n), *one = floats(alone, n);
+    test_close(what, have, y, rows, n, n, gpu->act == TT_F32 ? 1e-5 : 2e-2);
+    test_same_bits(what, have + (rows - 1) * n, one, n);
+    gpu->op.matrix_close(gpu, on_gpu);
+    twin->op.matrix_close(twin, on_twin);
+    DROP(dx, dy, alone);
+    free_weight(&w);
+    free(x);
+    free(y);
+    free(bias);
+    free(have);
+    free(one);
+}
+static void each_gelu_of_product(void)
+{
+    gelu_of_product(3, 7, 5, TT_F32);
+    gelu_of_product(70, 192, 48, TT_BF16);
+    gelu_of_product(300, 4096, 1024, TT_BF16);
+    gelu_of_product(33, 1024, 4096, TT_BF16); /* sums of quarters */
+    gelu_of_product(130, 200, 61, TT_I8);
+}
+static void gelu_of_a_product_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    BOTH_TYPES(each_gelu_of_product());
+}
+
+static void gate_adaln_of(int64_t dim, int64_t ld)
+{
+    enum { ROWS = 5, MODS = 3 };
+    static const int32_t index[ROWS] = {2, 0, 1, 2, 0};
+    int64_t n = ROWS * ld;
+    float *x = test_rows(ROWS, dim, ld, 2), *a = test_rows(ROWS, dim, ld, 1);
+    float *mod = test_rows(MODS, 3 * dim, 3 * dim, 1), *w = test_rows(1, dim, dim, 1);
+    void *dx = acts(x, n), *da = acts(a, n), *dm = acts(mod, MODS * 3 * dim);
+    void *sx = acts(x, n), *sy = acts(a, n), *dw = to_device(w, (size_t)dim * 4);
+    void *di = to_device(index, sizeof index);
+    tt_err e = {0};
+    test_ok(gpu->op.gate_add(gpu, sx, ld, da, ld, dm, 3 * dim, di, ROWS, dim, &e), &e);
+    test_ok(gpu->op.adaln(gpu, sy, ld, sx, ld, dw, at(dm, dim), at(dm, 2 * dim), 3 * dim, di, ROWS,
+                          dim, 1e-6f, &e), &e);
+    test_ok(gpu->op.gate_adaln(gpu, da, ld, dx, ld, da, ld, dw, dm, at(dm, dim), at(dm, 2 * dim),
+                               3 * dim, di, ROWS, dim, 1e-6f, &e), &e);
+    float *have = floats(da, n), *want = floats(sy, n), *have_x = floats(dx, n);
+    float *want_x = floats(sx, n);
+    for (int r = 0; r < ROWS; r++) {
+        test_same_bits("gate_adaln", have + r * ld, want + r * ld, dim);
+        test_same_bits("gate_adaln's sum", have_x + r * ld, want_x + r * ld, dim);
+    }
+    DROP(dx, da, dm, sx, sy, dw, di);
+    free(x);
+    free(a);
+    free(mod);
+    free(w);
+    free(have);
+    free(want);
+    free(have_x);
+    free(want_x);
+}
+static void each_gate_adaln(void)
+{
+    gate_adaln_of(7, 9);
+    gate_adaln_of(300, 304);
+    gate_adaln_of(1024, 1024);
+}
+static void gate_adaln_is_gate_add_and_adaln(void **state)
+{
+    (void)state;
+    BOTH_TYPES(each_gate_adaln());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +346,8 @@ int main(void)
         cmocka_unit_test(pooling_agrees_with_the_twin),
         cmocka_unit_test(nearest_agrees_with_the_twin),
         cmocka_unit_test(scatter_and_gelu_agree_with_the_twin),
+        cmocka_unit_test(gelu_of_a_product_agrees_with_the_twin),
+        cmocka_unit_test(gate_adaln_is_gate_add_and_adaln),
     };
     return cmocka_run_group_tests(tests, open_streams, close_streams);
 }

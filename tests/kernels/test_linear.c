@@ -129,6 +129,37 @@ static void every_version_agrees_with_the_twin(void **state)
     test_each(agrees_on);
 }
 
+static void gelu_of_a_product_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 5, N = 19, K = 33, LDX = 35, LDY = 21 };
+    float *x = test_rows(ROWS, K, LDX, 1), *w = test_rows(N, K, K, 0.3f);
+    float *bias = test_rows(1, N, N, 1), *y = test_blank(ROWS, LDY);
+    tt_weight weight = test_weight(w, TT_F32, N, K);
+    tt_matrix *m;
+    tt_err e = {0};
+    test_ok(s->op.matrix_open(s, &m, &weight, 1, bias, TT_COMPUTE_F32, TT_MATRIX_LINEAR, &e), &e);
+    test_ok(s->op.linear_gelu(s, y, LDY, x, LDX, ROWS, m, &e), &e);
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < N; j++) {
+            double v = bias[j];
+            for (int i = 0; i < K; i++)
+                v += (double)x[r * LDX + i] * w[j * K + i];
+            v *= 0.5 * (1 + tanh(sqrt(2 / 3.14159265358979) * (v + 0.044715 * v * v * v)));
+            assert_float_equal(y[r * LDY + j], v, 1e-5);
+        }
+    test_padding_untouched(name, y, ROWS, N, LDY);
+    s->op.matrix_close(s, m);
+    free(x);
+    free(w);
+    free(bias);
+    free(y);
+}
+static void gelu_of_a_product(void **state)
+{
+    (void)state;
+    test_each(gelu_of_a_product_on);
+}
+
 static void stacked_parts_are_one_matrix_on(tt_stream *s, const char *name)
 {
     enum { K = 37 };
@@ -346,6 +377,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_by_hand),
         cmocka_unit_test(every_version_agrees_with_the_twin),
+        cmocka_unit_test(gelu_of_a_product),
         cmocka_unit_test(stacked_parts_are_one_matrix),
         cmocka_unit_test(a_row_is_the_same_in_any_batch),
         cmocka_unit_test(thread_count_changes_no_bit),

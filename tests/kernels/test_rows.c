@@ -1,5 +1,5 @@
 /* Row-wise operations: rmsnorm (of rows and heads), gather, cfg_mix, swiglu, gelu, rope, adaln,
- * gate_add, add, add_scaled, gelu_erf.
+ * gate_add, add, add_scaled, gelu_erf, gate_adaln.
  *
  * What can go wrong: widths that are no multiple of a vector, strides with something else in the
  * padding, numbers whose squares or exponentials leave float32, in-place use, a row that changes
@@ -126,6 +126,24 @@ static tt_status run_gate_add(tt_stream *s, float *out, float *const in[3], int6
     return s->op.gate_add(s, out, ld, in[1], ld, in[2], ld, index, rows, width, e);
 }
 
+/* Residual in[0], added in[1], gate, shift and scale in[2] in turns. */
+static tt_status run_gate_adaln(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                                int64_t rows, int64_t width, tt_err *e)
+{
+    float w[1024], *x = malloc((size_t)(rows * ld + 1) * sizeof *x);
+    int32_t index[256];
+    for (int i = 0; i < 1024; i++)
+        w[i] = 0.5f + (float)(i % 7);
+    for (int i = 0; i < 256; i++)
+        index[i] = i;
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(x + r * ld, in[0] + r * ld, (size_t)width * sizeof *x);
+    tt_status st = s->op.gate_adaln(s, out, ld, x, ld, in[1], ld, w, in[2], in[1], in[2], ld, index,
+                                    rows, width, 1e-5f, e);
+    free(x);
+    return st;
+}
+
 /* Half of the rows have scale 0: their addend, which is not to be read, is NaN. */
 static tt_status run_add_scaled(tt_stream *s, float *out, float *const in[3], int64_t ld,
                                 int64_t rows, int64_t width, tt_err *e)
@@ -149,6 +167,7 @@ static const operation operations[] = {
     {"gelu", run_gelu, 1e-6},         {"adaln", run_adaln, 1e-6},
     {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
     {"add_scaled", run_add_scaled, 1e-6}, {"gelu_erf", run_gelu_erf, 1e-6},
+    {"gate_adaln", run_gate_adaln, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -386,6 +405,41 @@ static void gelu_is_the_tanh_form_on(tt_stream *s, const char *name)
         assert_float_equal(y[i], 0.5 * v * (1 + tanh(u)), 2e-6);
     }
 }
+/* Against gate_add and adaln, bit for bit, in place of what is added. */
+static void gate_adaln_is_both_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 5, DIM = 37, LD = 40, MODS = 3 };
+    static const int32_t index[ROWS] = {2, 0, 1, 2, 0};
+    float *x = test_rows(ROWS, DIM, LD, 2), *a = test_rows(ROWS, DIM, LD, 1);
+    float *mod = test_rows(MODS, 3 * DIM, 3 * DIM, 1), *w = test_rows(1, DIM, DIM, 1);
+    float *one_x = test_blank(ROWS, LD), *one_y = test_blank(ROWS, LD);
+    tt_err e = {0};
+    for (int r = 0; r < ROWS; r++)
+        memcpy(one_x + r * LD, x + r * LD, DIM * sizeof *x);
+    test_ok(s->op.gate_add(s, one_x, LD, a, LD, mod, 3 * DIM, index, ROWS, DIM, &e), &e);
+    test_ok(s->op.adaln(s, one_y, LD, one_x, LD, w, mod + DIM, mod + 2 * DIM, 3 * DIM, index, ROWS,
+                        DIM, 1e-6f, &e), &e);
+    test_ok(s->op.gate_adaln(s, a, LD, x, LD, a, LD, w, mod, mod + DIM, mod + 2 * DIM, 3 * DIM,
+                             index, ROWS, DIM, 1e-6f, &e), &e);
+    for (int r = 0; r < ROWS; r++) {
+        test_same_bits(name, x + r * LD, one_x + r * LD, DIM);
+        test_same_bits(name, a + r * LD, one_y + r * LD, DIM);
+    }
+    assert_int_equal(s->op.gate_adaln(s, a, LD, x, LD, a, DIM - 1, w, mod, mod, mod, LD, index,
+                                      ROWS, DIM, 1e-6f, &e), TT_EINVAL);
+    free(x);
+    free(a);
+    free(mod);
+    free(w);
+    free(one_x);
+    free(one_y);
+}
+static void gate_adaln_is_gate_add_and_adaln(void **state)
+{
+    (void)state;
+    test_each(gate_adaln_is_both_on);
+}
+
 static void gelu_erf_is_the_exact_form_on(tt_stream *s, const char *name)
 {
     (void)name;
@@ -500,6 +554,7 @@ int main(void)
         cmocka_unit_test(modulation_is_layer_norm_with_the_sequences_vectors),
         cmocka_unit_test(gelu_is_the_tanh_form),
         cmocka_unit_test(gelu_erf_is_the_exact_form),
+        cmocka_unit_test(gate_adaln_is_gate_add_and_adaln),
         cmocka_unit_test(shapes_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests_name("rows", tests, NULL, NULL);

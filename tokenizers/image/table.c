@@ -107,6 +107,19 @@ tt_status tt_codec_encode(tt_codec *c, int32_t *id, float *latent, tt_code_dista
     return st ? st : c->def->encode(c, id, latent, distance, pixels, images, e);
 }
 
+typedef struct {
+    float *pixels;
+    int64_t line; /* numbers of a line */
+} clamp_job;
+
+static void clamp_line(void *arg, int64_t i, int thread)
+{
+    const clamp_job *job = arg;
+    (void)thread;
+    for (float *p = job->pixels + i * job->line, *end = p + job->line; p < end; p++)
+        *p = *p > 0 ? *p < 1 ? *p : 1 : 0; /* NaN becomes 0 */
+}
+
 tt_status tt_codec_decode(tt_codec *c, float *pixels, const int32_t *id, const int32_t *keep,
                           int64_t images, tt_err *e)
 {
@@ -117,9 +130,9 @@ tt_status tt_codec_decode(tt_codec *c, float *pixels, const int32_t *id, const i
         st = check_keep(c, keep[i], e);
     if (!st)
         st = c->def->decode(c, pixels, id, keep, images, e);
-    int64_t n = st ? 0 : images * c->info.height * c->info.width * 3;
-    for (int64_t i = 0; i < n; i++)
-        pixels[i] = pixels[i] > 0 ? pixels[i] < 1 ? pixels[i] : 1 : 0;
+    clamp_job job = {pixels, 3 * (int64_t)c->info.width};
+    if (!st)
+        tt_pool_run(c->stream->pool, images * c->info.height, clamp_line, &job);
     return st;
 }
 

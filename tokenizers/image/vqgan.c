@@ -603,11 +603,19 @@ static tt_status vqgan_encode(tt_codec *c, int32_t *id, float *latent, tt_code_d
     return st;
 }
 
-/* bfloat16 to float32. */
-static void widen(float *out, const uint16_t *half, int64_t n)
+typedef struct {
+    float *out;
+    const uint16_t *in; /* bfloat16 */
+    int64_t n, run;
+} widen_job;
+
+static void widen_run(void *arg, int64_t i, int thread)
 {
-    for (int64_t i = 0; i < n; i++)
-        out[i] = tt_bf16_to_f32(half[i]);
+    const widen_job *job = arg;
+    (void)thread;
+    int64_t end = (i + 1) * job->run < job->n ? (i + 1) * job->run : job->n;
+    for (int64_t k = i * job->run; k < end; k++)
+        job->out[k] = tt_bf16_to_f32(job->in[k]);
 }
 
 static tt_status decode_turn(vqgan *v, float *pixels, const int32_t *id, int64_t images, tt_err *e)
@@ -632,8 +640,9 @@ static tt_status decode_turn(vqgan *v, float *pixels, const int32_t *id, int64_t
                             (size_t)numbers * tt_dtype_size(v->decoder.act), e);
     if (!st)
         st = s->op.sync(s, e);
+    widen_job job = {pixels, half, numbers, 1 << 14};
     if (!st && narrow)
-        widen(pixels, half, numbers);
+        tt_pool_run(s->pool, (numbers + job.run - 1) / job.run, widen_run, &job);
     free(half);
     return st;
 }
