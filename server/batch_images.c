@@ -66,7 +66,7 @@ static int32_t images_of(const batch *b, int64_t piece)
 static tt_status set_params(batch *b, tt_err *e)
 {
     b->params = b->l->served->defaults;
-    b->params.given = 0;
+    memset(b->params.given, 0, sizeof b->params.given);
     for (int i = 0; i < b->a->sets; i++) {
         const char *set = b->a->set[i], *equals = strchr(set, '=');
         char name[64];

@@ -35,7 +35,7 @@ static tt_status check_params(const tt_job_spec *s, tt_err *e)
     const tt_param *all = tt_param_all(&count);
     const tt_planner *p = s->model->image->planner;
     for (size_t i = 0; i < count; i++)
-        if (s->params.given >> i & 1 && !tt_planner_reads(p, &all[i]))
+        if (tt_params_given_at(&s->params, i) && !tt_planner_reads(p, &all[i]))
             return tt_fail_param(e, all[i].name, "unsupported_parameter",
                                  "image model '%s' does not read '%s'", s->model->id, all[i].name);
     return TT_OK;

@@ -91,7 +91,7 @@ static tt_status check_unread(const tt_imaging *g, const tt_form *f, tt_err *e)
     size_t n;
     const tt_param *all = tt_param_all(&n);
     for (size_t i = 0; i < n; i++) {
-        if (!(g->params.given >> i & 1) || tt_planner_reads(g->model->image->planner, &all[i]))
+        if (!tt_params_given_at(&g->params, i) || tt_planner_reads(g->model->image->planner, &all[i]))
             continue;
         const cJSON *node;
         tt_json_path path = {0};
@@ -132,7 +132,7 @@ static tt_status read_quality(tt_imaging *g, const tt_form *f, tt_err *e)
 static tt_status read_params(tt_imaging *g, const tt_form *f, tt_err *e)
 {
     g->params = g->model->defaults;
-    g->params.given = 0;
+    memset(g->params.given, 0, sizeof g->params.given);
     tt_status s = tt_params_read(f->tree, &g->params, e);
     if (!s)
         s = check_unread(g, f, e);
