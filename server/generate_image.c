@@ -116,6 +116,9 @@ tt_status tt_generate_image(tt_local *l, const tt_generate_args *a, const tt_buf
     tt_work *w = NULL;
     tt_reply reply = {0};
     uint64_t seen = 0;
+    if (a->chat || a->infill || a->show)
+        return tt_fail(e, TT_EINVAL, "--chat, --infill and --show are for texts; '%s' makes images",
+                       l->served->id);
     tt_status s = tt_work_read(&w, &l->api, tt_route_find("POST", path, &tail, allow), &whole, e);
     if (!s)
         s = tt_work_submit(w, tt_local_wake, l, NULL, e);
