@@ -33,7 +33,7 @@ BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out tests/bench/bench_%,$(wildcard
 REPLAY  := $(if $(wildcard tests/golden/*.c),$(B)/tests/golden/replay)
 REPLAY_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/golden/*.c))
 LIBS    := -lcjson -lpcre2-8 -lutf8proc -lxxhash -ldl -lpthread -lm
-SRVLIBS := -lmicrohttpd -lpng
+SRVLIBS := -lmicrohttpd -lpng -lz
 
 NVCC    ?= $(firstword $(wildcard $(or $(CUDA_HOME),/usr/local/cuda)/bin/nvcc) \
              $(shell command -v nvcc 2>/dev/null))

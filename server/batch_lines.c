@@ -34,7 +34,7 @@ static tt_status find_route(const cJSON *line, const tt_route **out, tt_err *e)
     if (s)
         return s;
     *out = tt_route_find(method, url, &tail, allow);
-    if (*out && (*out)->endpoint)
+    if (*out && !(*out)->answer)
         return TT_OK;
     return tt_fail_param(e, "url", "invalid_url",
                          "'%.20s %.60s' cannot be asked in a batch; endpoints that generate or "

@@ -11,6 +11,7 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "server/batch_images.h"
 #include "server/batch_lines.h"
 #include "server/cmd.h"
 #include "server/local.h"
@@ -20,9 +21,12 @@ typedef struct {
     const char *model, *guide, *input, *output;
     int window;
     bool resume, force, quiet;
+    tt_batch_images_args images; /* per_class > 0: images, and no input */
 } batch_args;
 
-enum { KEY_GUIDE = 0x300, KEY_RESUME, KEY_FORCE, KEY_WINDOW };
+enum {
+    KEY_GUIDE = 0x300, KEY_RESUME, KEY_FORCE, KEY_WINDOW, KEY_PER_CLASS, KEY_CLASSES, KEY_WITH
+};
 
 static const struct argp_option options[] = {
     {"model", 'm', "MODEL", 0, "id of a model that comes with the program, or a folder", 1},
@@ -32,14 +36,23 @@ static const struct argp_option options[] = {
     {"resume", KEY_RESUME, NULL, 0, "continue an output file: answered requests are left out", 2},
     {"force", KEY_FORCE, NULL, 0, "replace an output file", 2},
     {"window", KEY_WINDOW, "N", 0, "requests worked on at the same time (128)", 2},
+    {"per-class", KEY_PER_CLASS, "N", 0,
+     "instead of an input: so many images of each class of an image model, as PNG files of the "
+     "folder --output, or as one NumPy archive if its name ends in .npz", 3},
+    {"classes", KEY_CLASSES, "LIST", 0, "names, numbers, ranges of them: 0-9,red apple; all", 3},
+    {"with", KEY_WITH, "LABELS", 0, "labels of other groups that go with every class", 3},
+    {"seed", 's', "N", 0, "of those images; 0", 3},
+    {"set", 'S', "NAME=VALUE", 0, "a parameter of their sampler; may be repeated", 3},
     {"quiet", 'q', NULL, 0, "no progress", 2},
     {0},
 };
 
 static error_t end_of_options(const batch_args *a, struct argp_state *state)
 {
-    if (!a->input || !a->output)
-        argp_error(state, "give -i INPUT and -o OUTPUT");
+    if (!a->output || !a->input == !a->images.per_class)
+        argp_error(state, "give -o OUTPUT and either -i INPUT or --per-class N");
+    if (a->images.per_class && !strcmp(a->output, "-"))
+        argp_error(state, "images go to a folder or an archive");
     if (a->resume && a->force)
         argp_error(state, "--resume and --force exclude each other");
     if (a->resume && !strcmp(a->output, "-"))
@@ -75,6 +88,23 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_FORCE:
         a->force = true;
         return 0;
+    case KEY_PER_CLASS:
+        a->images.per_class = tt_option_int(state, "per-class", arg, 1, 1 << 20);
+        return 0;
+    case KEY_CLASSES:
+        a->images.classes = arg;
+        return 0;
+    case KEY_WITH:
+        a->images.with = arg;
+        return 0;
+    case 's':
+        a->images.seed = tt_option_int(state, "seed", arg, 0, TT_JSON_MAX_INT >> 1);
+        return 0;
+    case 'S':
+        if (a->images.sets == TT_BATCH_SETS)
+            argp_error(state, "--set is given more than %d times", TT_BATCH_SETS);
+        a->images.set[a->images.sets++] = arg;
+        return 0;
     case KEY_WINDOW:
         a->window = (int)tt_option_int(state, "window", arg, 1, 4096);
         return 0;
@@ -95,8 +125,10 @@ static const struct argp batch_argp = {
     NULL,
     "Answers a file of requests in OpenAI's batch format. The order of the answers is not that of "
     "the requests; custom_id tells which is which. A line that cannot be answered becomes an "
-    "answer with an error."
-    "\vExample: tutti batch -m tutti-text -i requests.jsonl -o answers.jsonl",
+    "answer with an error. Or makes images of each class, for evaluation."
+    "\vExamples:\n"
+    "  tutti batch -m tutti-text -i requests.jsonl -o answers.jsonl\n"
+    "  tutti batch -m tutti-image --per-class 50 -o samples.npz --resume",
     children,
     NULL,
     NULL};
@@ -105,7 +137,7 @@ static const struct argp batch_argp = {
 
 typedef struct {
     tt_batch_line line;
-    tt_gen *gen; /* NULL: the slot is free */
+    tt_work *work; /* NULL: the slot is free */
 } slot;
 
 typedef struct {
@@ -259,7 +291,7 @@ static tt_status read_next(batch *b, tt_err *e)
 static slot *free_slot(batch *b)
 {
     for (int i = 0; i < b->window; i++)
-        if (!b->slot[i].gen)
+        if (!b->slot[i].work)
             return &b->slot[i];
     return NULL;
 }
@@ -268,14 +300,15 @@ static slot *free_slot(batch *b)
 static tt_status start_held(batch *b, bool *full, tt_err *e)
 {
     tt_err why = {0};
-    tt_gen *g = NULL;
-    tt_status s = tt_gen_read(&g, &b->local.api, b->held.route->endpoint, b->held.body,
-                              strlen(b->held.body), tt_now_ns(), &why);
+    tt_work *w = NULL;
+    tt_body body = {.data = b->held.body, .bytes = strlen(b->held.body),
+                    .arrived_ns = tt_now_ns()};
+    tt_status s = tt_work_read(&w, &b->local.api, b->held.route, &body, &why);
     if (!s)
-        s = tt_gen_submit(g, tt_local_wake, &b->local, NULL, &why);
+        s = tt_work_submit(w, tt_local_wake, &b->local, NULL, &why);
     *full = s == TT_EBUSY && b->busy > 0;
     if (s)
-        tt_gen_free(g);
+        tt_work_free(w);
     if (*full)
         return TT_OK;
     if (s) {
@@ -283,7 +316,7 @@ static tt_status start_held(batch *b, bool *full, tt_err *e)
         tt_reply_error(&r, &why);
         return put_reply(b, &b->held, &r, e);
     }
-    *free_slot(b) = (slot){.line = b->held, .gen = g};
+    *free_slot(b) = (slot){.line = b->held, .work = w};
     b->held = (tt_batch_line){0};
     b->busy++;
     return TT_OK;
@@ -303,12 +336,12 @@ static tt_status harvest(batch *b, tt_err *e)
     tt_status s = TT_OK;
     for (int i = 0; !s && i < b->window; i++) {
         slot *at = &b->slot[i];
-        if (!at->gen || !tt_gen_poll(at->gen))
+        if (!at->work || !tt_work_poll(at->work))
             continue;
         tt_reply r = {0};
-        tt_gen_answer(at->gen, &r);
-        tt_gen_free(at->gen);
-        at->gen = NULL;
+        tt_work_answer(at->work, &r);
+        tt_work_free(at->work);
+        at->work = NULL;
         b->busy--;
         s = put_reply(b, &at->line, &r, e);
     }
@@ -380,7 +413,7 @@ static tt_status open_all(batch *b, tt_err *e)
 static void close_all(batch *b)
 {
     for (int i = 0; b->slot && i < b->window; i++) {
-        tt_gen_free(b->slot[i].gen);
+        tt_work_free(b->slot[i].work);
         tt_batch_line_free(&b->slot[i].line);
     }
     tt_batch_line_free(&b->held);
@@ -426,6 +459,24 @@ static tt_status run(const batch_args *a, int64_t *bad, tt_err *e)
     return s ? s : closed;
 }
 
+static tt_status run_images(batch_args *a, tt_err *e)
+{
+    tt_model_place place;
+    tt_local local;
+    a->images.output = a->output;
+    a->images.resume = a->resume;
+    a->images.force = a->force;
+    a->images.quiet = a->quiet;
+    tt_status s = tt_option_model(a->model, &place, e);
+    if (s)
+        return s;
+    s = tt_local_open(&local, &place, NULL, &a->engine, e);
+    if (!s)
+        s = tt_batch_images(&local, &a->images, e);
+    tt_local_close(&local);
+    return s;
+}
+
 int tt_cmd_batch(int argc, char **argv)
 {
     tt_err err = {0};
@@ -436,7 +487,7 @@ int tt_cmd_batch(int argc, char **argv)
         argp_parse(&batch_argp, argc, argv, 0, NULL, &a);
     tt_log_set_level(TT_LOG_WARN);
     if (!s)
-        s = run(&a, &bad, &err);
+        s = a.images.per_class ? run_images(&a, &err) : run(&a, &bad, &err);
     if (s)
         fprintf(stderr, "tutti batch: %s\n", err.text);
     return s || bad ? 1 : 0;

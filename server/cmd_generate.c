@@ -12,7 +12,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/utf8.h"
 #include "server/cmd.h"
-#include "server/generate_body.h"
+#include "server/generate_image.h"
 #include "server/local.h"
 #include "server/show.h"
 
@@ -20,8 +20,10 @@ enum {
     KEY_CHAT = 0x200,
     KEY_ECHO,
     KEY_GUIDE,
+    KEY_IMAGE,
     KEY_INFILL,
     KEY_JSON,
+    KEY_MASK,
     KEY_REGEX,
     KEY_SAMPLER,
     KEY_SCHEMA,
@@ -33,12 +35,18 @@ enum {
 
 static const struct argp_option options[] = {
     {"model", 'm', "MODEL", 0, "id of a model that comes with the program, or a folder", 1},
-    {"prompt", 'p', "TEXT", 0, "text to continue, or the message with --chat; - reads stdin", 1},
+    {"prompt", 'p', "TEXT", 0,
+     "text to continue, the message with --chat, or what an image model shall show; - reads stdin",
+     1},
     {"infill", KEY_INFILL, "TEXT", 0,
      "text with holes to fill: [[8]] stands for eight tokens, [[2-8]] for two to eight, [[yes|no]] "
      "for one of these texts; - reads stdin", 1},
     {"chat", KEY_CHAT, NULL, 0, "the prompt is a user's message in the model's chat format", 1},
     {"system", KEY_SYSTEM, "TEXT", 0, "system message for --chat", 1},
+    {"output", 'o', "FILE", 0, "where an image goes; default image.png, - is stdout", 1},
+    {"image", KEY_IMAGE, "FILE", 0, "a PNG of which a part is made anew: where it, or --mask, is "
+     "transparent", 1},
+    {"mask", KEY_MASK, "FILE", 0, "a PNG of the same size", 1},
     {"max-tokens", 't', "N", 0, "tokens of the answer's canvas", 2},
     {"seed", 's', "N", 0, "same seed, same text; random when not given", 2},
     {"sampler", KEY_SAMPLER, "NAME", 0, "see `tutti inspect --list`", 2},
@@ -57,8 +65,10 @@ static const struct argp_option options[] = {
 
 static error_t end_of_options(const tt_generate_args *a, struct argp_state *state)
 {
-    if (!a->prompt && !a->infill)
+    if (!a->prompt && !a->infill && !a->image)
         argp_error(state, "give --prompt TEXT or --infill TEXT");
+    if (a->mask && !a->image)
+        argp_error(state, "--mask needs --image");
     if (a->prompt && a->infill)
         argp_error(state, "--prompt and --infill exclude each other");
     if (a->infill && a->chat)
@@ -94,6 +104,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'p':
         a->prompt = arg;
+        return 0;
+    case 'o':
+        a->output = arg;
+        return 0;
+    case KEY_IMAGE:
+        a->image = arg;
+        return 0;
+    case KEY_MASK:
+        a->mask = arg;
         return 0;
     case KEY_INFILL:
         a->infill = arg;
@@ -158,7 +177,8 @@ static const struct argp generate_argp = {
     options,
     parse,
     NULL,
-    "Completes a prompt, answers a message or fills the holes of a text, and prints the text alone."
+    "Completes a prompt, answers a message or fills the holes of a text, and prints the text. "
+    "With an image model it writes PNG files."
     "\vExamples:\n"
     "  tutti generate --prompt \"roman: 1994 =\" --seed 7\n"
     "  tutti generate --infill \"To be, [[4]] to be\" --show\n"
@@ -348,6 +368,9 @@ static const tt_endpoint *endpoint(const tt_generate_args *a)
 static tt_status answer(tt_local *l, const tt_generate_args *a, const tt_buf *body, tt_err *e)
 {
     tt_gen *g = NULL;
+    if (a->output || a->image)
+        return tt_fail(e, TT_EINVAL, "--output and --image are for image models; '%s' is none",
+                       l->served->id);
     tt_status s =
         tt_gen_read(&g, &l->api, endpoint(a), tt_buf_text(body), body->size, tt_now_ns(), e);
     if (!s)
@@ -372,7 +395,8 @@ static tt_status generate(const tt_generate_args *a, tt_err *e)
         tt_local local;
         s = tt_local_open(&local, &place, a->guide ? &guide : NULL, &a->engine, e);
         if (!s)
-            s = answer(&local, a, &body, e);
+            s = local.served->image ? tt_generate_image(&local, a, &body, e)
+                                    : answer(&local, a, &body, e);
         tt_local_close(&local);
     }
     tt_buf_free(&body);
@@ -403,7 +427,7 @@ static tt_status check_utf8(const char *option, const char *text, tt_err *e)
 static tt_status prepare(tt_generate_args *a, tt_err *e)
 {
     const char **text = a->infill ? &a->infill : &a->prompt;
-    if (!strcmp(*text, "-")) {
+    if (*text && !strcmp(*text, "-")) {
         tt_status s = read_stdin(a, e);
         if (s)
             return s;

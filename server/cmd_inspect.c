@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "kernels/base/log.h"
-#include "models/model.h"
+#include "models/generator.h"
 #include "samplers/sampler.h"
 #include "server/cmd.h"
 #include "server/defaults.h"
+#include "server/inspect_image.h"
 #include "server/mask.h"
 #include "server/models_dir.h"
 #include "tokenizers/text.h"
@@ -265,7 +266,7 @@ static void print_samplers(const opened *o)
     printf("\n");
 }
 
-static void print_tensors(const tt_weights *w)
+void tt_print_tensors(const tt_weights *w)
 {
     printf("tensors\n");
     tt_tensor t;
@@ -278,12 +279,24 @@ static void print_tensors(const tt_weights *w)
     }
 }
 
+static int inspect_image(const inspect_args *a, const tt_model_place *place)
+{
+    tt_err err = {0};
+    printf("model         %s\nfolder        %s\n", place->id, place->folder);
+    if (!tt_inspect_image(place->folder, a->tensors, &err))
+        return 0;
+    fprintf(stderr, "tutti inspect: %s\n", err.text);
+    return 1;
+}
+
 static int inspect(const inspect_args *a)
 {
     tt_err err = {0};
     tt_model_place place;
     opened o = {0};
     tt_status s = tt_models_dir_find(a->model, &place, &err);
+    if (!s && tt_generator_in(place.folder))
+        return inspect_image(a, &place);
     if (!s)
         s = open_all(&o, place.folder, &err);
     if (s) {
@@ -297,7 +310,7 @@ static int inspect(const inspect_args *a)
     print_text(&o);
     print_samplers(&o);
     if (a->tensors)
-        print_tensors(o.weights);
+        tt_print_tensors(o.weights);
     close_all(&o);
     return 0;
 }
@@ -310,6 +323,7 @@ int tt_cmd_inspect(int argc, char **argv)
     if (a.list) {
         list_families();
         list_samplers();
+        tt_list_images();
         list_params();
         list_chats();
     }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "kernels/base/log.h"
+#include "server/api/jobs.h"
 #include "server/cmd.h"
 #include "server/http/server.h"
 #include "server/options.h"
@@ -26,14 +27,15 @@ typedef struct {
     int models;
     const char *key[MAX_LIST + 1], *cors[MAX_LIST + 1]; /* NULL-terminated */
     int keys, origins;
-    int drain_seconds;
+    int drain_seconds, max_jobs;
     bool strict, own_metrics_only;
 } serve_args;
 
 enum {
     KEY_MODEL = 0x200, KEY_HOST, KEY_PORT, KEY_API_KEY, KEY_API_KEY_FILE, KEY_CORS, KEY_STRICT,
     KEY_OPEN_METRICS, KEY_OWN_METRICS, KEY_MAX_QUEUE, KEY_MAX_RUNNING, KEY_MAX_ROWS, KEY_MAX_BODY,
-    KEY_MAX_CONNECTIONS, KEY_WORKERS, KEY_IDLE, KEY_DRAIN, KEY_HEARTBEAT,
+    KEY_MAX_UPLOAD, KEY_MAX_JOBS, KEY_MAX_CONNECTIONS, KEY_WORKERS, KEY_IDLE, KEY_DRAIN,
+    KEY_HEARTBEAT,
 };
 
 static const struct argp_option options[] = {
@@ -55,6 +57,10 @@ static const struct argp_option options[] = {
     {"max-running", KEY_MAX_RUNNING, "N", 0, "sequences in one step; default 64", 5},
     {"max-rows", KEY_MAX_ROWS, "N", 0, "token rows in one forward pass; default 4096", 5},
     {"max-body", KEY_MAX_BODY, "BYTES", 0, "largest request body; default 4194304", 5},
+    {"max-upload", KEY_MAX_UPLOAD, "BYTES", 0,
+     "the same where bodies hold pictures; default 29360128", 5},
+    {"max-jobs", KEY_MAX_JOBS, "N", 0, "requests made as jobs, finished ones included; default 256",
+     5},
     {"max-connections", KEY_MAX_CONNECTIONS, "N", 0, "default 4096", 5},
     {"workers", KEY_WORKERS, "N", 0, "threads that read long requests; default 2", 5},
     {"idle-seconds", KEY_IDLE, "N", 0, "close a connection on which nothing moves; default 60", 6},
@@ -90,6 +96,12 @@ static error_t parse_number(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_MAX_BODY:
         a->server.max_body = (size_t)tt_option_int(state, "max-body", arg, 1, 1 << 30);
+        return 0;
+    case KEY_MAX_UPLOAD:
+        a->server.max_upload = (size_t)tt_option_int(state, "max-upload", arg, 1, 1 << 30);
+        return 0;
+    case KEY_MAX_JOBS:
+        a->max_jobs = (int)tt_option_int(state, "max-jobs", arg, 1, 100000);
         return 0;
     case KEY_MAX_CONNECTIONS:
         a->server.max_connections = (int)tt_option_int(state, "max-connections", arg, 1, 1 << 20);
@@ -188,10 +200,12 @@ typedef struct {
 static void print_example(const tt_api *api, const char *url)
 {
     const tt_served *m = tt_engine_model(api->engine, 0);
+    const char *path = m->image ? "images/generations" : "completions";
+    const char *rest = m->image ? "\"prompt\": \"\"" : "\"prompt\": \"The \", \"max_tokens\": 24";
     printf("ready: open %s in a browser, or\n\n"
-           "  curl %sv1/completions -H 'Content-Type: application/json'%s \\\n"
-           "    -d '{\"model\": \"%s\", \"prompt\": \"The \", \"max_tokens\": 24}'\n\n",
-           url, url, api->keys_needed ? " -H 'Authorization: Bearer KEY'" : "", m->id);
+           "  curl %sv1/%s -H 'Content-Type: application/json'%s \\\n"
+           "    -d '{\"model\": \"%s\", %s}'\n\n",
+           url, url, path, api->keys_needed ? " -H 'Authorization: Bearer KEY'" : "", m->id, rest);
     fflush(stdout);
 }
 
@@ -252,13 +266,18 @@ static void wait_for_end(const sigset_t *set, tt_server *s)
     } while (got != SIGTERM && got != SIGINT);
 }
 
+static int unfinished(const tt_api *api, tt_server *s)
+{
+    return tt_server_active(s) + tt_jobs_active(api->jobs);
+}
+
 /* Lets running requests finish, until none is left, time is up, or a second signal comes. */
 static void drain(const sigset_t *set, tt_api *api, tt_server *s, int seconds)
 {
     atomic_store(&api->state, TT_API_DRAINING);
-    tt_log(TT_LOG_INFO, "drain", "active=%d seconds=%d", tt_server_active(s), seconds);
+    tt_log(TT_LOG_INFO, "drain", "active=%d seconds=%d", unfinished(api, s), seconds);
     struct timespec tick = {.tv_nsec = 20 * 1000000};
-    for (int64_t i = 0; i < (int64_t)seconds * 50 && tt_server_active(s); i++) {
+    for (int64_t i = 0; i < (int64_t)seconds * 50 && unfinished(api, s); i++) {
         int got = sigtimedwait(set, NULL, &tick);
         if (got == SIGTERM || got == SIGINT)
             return;
@@ -308,8 +327,12 @@ static tt_status run(serve_args *a, const sigset_t *set, tt_err *e)
         s = tt_metrics_open(&api.metrics, !a->own_metrics_only, e);
     if (!s)
         s = tt_engine_open(&api.engine, &a->limits, e);
+    tt_jobs_options jobs = {.metrics = api.metrics, .max_jobs = a->max_jobs};
+    if (!s)
+        s = tt_jobs_open(&api.jobs, &jobs, e);
     if (!s)
         s = serve(a, set, &api, place, places, e);
+    tt_jobs_close(api.jobs);
     tt_engine_close(api.engine);
     tt_metrics_close(api.metrics);
     free(place);

@@ -45,12 +45,8 @@ static tt_status check_unread(tt_config *c, const char *folder, tt_err *e)
     return s;
 }
 
-tt_status tt_defaults_read(const char *folder, const tt_model_info *info,
-                           const tt_sampler **sampler, tt_params *out, tt_err *e)
+static void of_family(const tt_model_info *info, const tt_sampler **sampler, tt_params *out)
 {
-    char path[4096];
-    tt_config *c;
-    tt_params_default(out);
     out->block_length = info->block_length;
     out->temperature = info->temperature;
     if (info->recurrence)
@@ -58,13 +54,24 @@ tt_status tt_defaults_read(const char *folder, const tt_model_info *info,
     if (info->stopping_threshold > 0)
         out->stopping_threshold = info->stopping_threshold;
     *sampler = tt_sampler_find(info->sampler ? info->sampler : "low_confidence");
+}
+
+tt_status tt_defaults_read(const char *folder, const tt_model_info *info,
+                           const tt_sampler **sampler, tt_params *out, tt_err *e)
+{
+    char path[4096];
+    tt_config *c;
+    tt_params_default(out);
+    *sampler = NULL;
+    if (info)
+        of_family(info, sampler, out);
     snprintf(path, sizeof path, "%s/generation_config.json", folder);
     if (access(path, F_OK))
         return TT_OK;
     tt_status s = tt_config_open_file(&c, folder, "generation_config.json", e);
     if (s)
         return s;
-    s = read_sampler(sampler, c, e);
+    s = info ? read_sampler(sampler, c, e) : TT_OK;
     size_t n;
     const tt_param *p = tt_param_all(&n);
     for (size_t i = 0; i < n && !s; i++)

@@ -7,7 +7,8 @@
 
 /* What the family sets, and over it generation_config.json of the folder, which may name any
  * sampling parameter and `sampler`. None counts as given: what a sampler does not read is no
- * mistake. TT_EFORMAT or TT_EUNSUP naming the key. */
+ * mistake. info: of a text model; NULL for an image model, which has no sampler to name. TT_EFORMAT
+ * or TT_EUNSUP naming the key. */
 tt_status tt_defaults_read(const char *folder, const tt_model_info *info,
                            const tt_sampler **sampler, tt_params *out, tt_err *e);
 

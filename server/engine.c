@@ -18,8 +18,10 @@
 #include "server/job.h"
 #include "server/mask.h"
 #include "server/scheduler.h"
+#include "server/share.h"
 
 enum { MAX_MODELS = 64 };
+_Static_assert((int)MAX_MODELS <= (int)TT_MAX_LANES, "every model has a lane of its own");
 
 typedef struct {
     tt_served pub; /* first: a tt_served is cast back */
@@ -27,6 +29,12 @@ typedef struct {
     tt_weights *weights;
     tt_config *config;
     tt_tok *tok;
+    tt_image_model image; /* of an image model; pub.image leads here */
+    tt_generator *generator;
+    tt_codec *codec;
+    tt_weights *codec_weights;
+    tt_config *codec_config;
+    tt_labels *labels;
     char *id, *folder, *why_no_chat;
 } served;
 
@@ -88,8 +96,13 @@ static void served_free(served *m)
     if (!m)
         return;
     tt_model_close(m->model);
+    tt_generator_close(m->generator);
+    tt_codec_close(m->codec);
     tt_weights_close(m->weights);
     tt_config_close(m->config);
+    tt_weights_close(m->codec_weights);
+    tt_config_close(m->codec_config);
+    tt_labels_close(m->labels);
     tt_tok_close(m->tok);
     free(m->id);
     free(m->folder);
@@ -110,6 +123,8 @@ void tt_engine_close(tt_engine *g)
 }
 
 tt_model *tt_served_model(const tt_served *m) { return ((const served *)m)->model; }
+tt_generator *tt_served_generator(const tt_served *m) { return ((const served *)m)->generator; }
+tt_codec *tt_served_codec(const tt_served *m) { return ((const served *)m)->codec; }
 
 /* --- loading --- */
 
@@ -171,19 +186,28 @@ static void find_stops(served *m)
     m->pub.info = *info;
 }
 
-static void fingerprint(served *m)
+static void add_tensors(XXH3_state_t *x, const tt_weights *w)
 {
-    XXH3_state_t *x = XXH3_createState();
     tt_tensor t;
     const char *name;
-    XXH3_128bits_reset(x);
-    XXH3_128bits_update(x, m->pub.info.architecture, strlen(m->pub.info.architecture));
-    for (size_t i = 0; (name = tt_weights_name(m->weights, i, &t)); i++) {
+    for (size_t i = 0; (name = tt_weights_name(w, i, &t)); i++) {
         XXH3_128bits_update(x, name, strlen(name));
         XXH3_128bits_update(x, t.dim, sizeof t.dim);
         size_t bytes = (size_t)tt_tensor_count(&t) * tt_dtype_size(t.dtype);
         XXH3_128bits_update(x, t.data, bytes < 256 ? bytes : 256);
     }
+}
+
+static void fingerprint(served *m)
+{
+    XXH3_state_t *x = XXH3_createState();
+    const char *name =
+        m->generator ? m->generator->info.architecture : m->pub.info.architecture;
+    XXH3_128bits_reset(x);
+    XXH3_128bits_update(x, name, strlen(name));
+    add_tensors(x, m->weights);
+    if (m->codec_weights)
+        add_tensors(x, m->codec_weights);
     XXH128_hash_t h = XXH3_128bits_digest(x);
     XXH3_freeState(x);
     snprintf(m->pub.digest, sizeof m->pub.digest, "%016llx%016llx", (unsigned long long)h.high64,
@@ -203,17 +227,70 @@ static int64_t written(const char *folder)
     return 0;
 }
 
-static void report_unread(const served *m)
+static void report_unread(const served *m, const tt_config *c, const char *file)
 {
     tt_buf unread = {0};
-    if (tt_config_unread(m->config, &unread))
-        tt_log(TT_LOG_WARN, "config", "model=%s file=config.json unread=\"%s\"", m->id,
+    if (tt_config_unread(c, &unread))
+        tt_log(TT_LOG_WARN, "config", "model=%s file=%s unread=\"%s\"", m->id, file,
                tt_buf_text(&unread));
     tt_buf_free(&unread);
 }
 
-static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
-                      void (*progress)(void *, double), void *arg, tt_err *e)
+/* --- image models --- */
+
+/* The codec lies in a folder of its own within the generator's. */
+static tt_status open_codec(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
+{
+    char folder[4096];
+    const char *name = tt_config_text(m->config, "codec", "vqgan");
+    if (!*name || strchr(name, '/') || *name == '.')
+        return tt_fail(e, TT_EFORMAT, "config.json: codec '%.60s' is not the name of a folder",
+                       name);
+    snprintf(folder, sizeof folder, "%s/%s", m->folder, name);
+    tt_status s = tt_codec_open(&m->codec, &m->codec_weights, &m->codec_config, g->stream, folder,
+                                mode, g->o.random_weights, e);
+    return s ? tt_context(e, s, "codec '%.60s'", name) : TT_OK;
+}
+
+static tt_status check_layouts(const served *m, tt_err *e)
+{
+    const tt_layout *a = &m->generator->info.layout, *b = &m->codec->info.layout;
+    if (a->kind == b->kind && a->tokens == b->tokens && a->codes == b->codes &&
+        a->rows == b->rows && a->columns == b->columns)
+        return TT_OK;
+    return tt_fail(e, TT_EFORMAT,
+                   "the generator makes %d tokens of %d codes, the codec's images have %d of %d",
+                   a->tokens, a->codes, b->tokens, b->codes);
+}
+
+static tt_status load_image(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
+{
+    pthread_mutex_lock(&g->device);
+    tt_status s = tt_generator_open(&m->generator, &m->weights, &m->config, g->stream, m->folder,
+                                    mode, g->o.random_weights, e);
+    if (!s)
+        s = open_codec(g, m, mode, e);
+    pthread_mutex_unlock(&g->device);
+    if (!s)
+        s = check_layouts(m, e);
+    if (!s)
+        s = tt_labels_open(&m->labels, m->folder, &m->generator->info, e);
+    if (s)
+        return s;
+    report_unread(m, m->config, "config.json");
+    report_unread(m, m->codec_config, "the codec's config.json");
+    m->image = (tt_image_model){.generator = &m->generator->info,
+                                .codec = m->codec,
+                                .planner = tt_planner_for(m->generator->info.kind),
+                                .labels = m->labels};
+    m->pub.image = &m->image;
+    return m->image.planner ? TT_OK
+                            : tt_fail(e, TT_EUNSUP, "no planner for the %s family",
+                                      m->generator->info.family);
+}
+
+static tt_status load_text(tt_engine *g, served *m, tt_weights_mode mode,
+                           void (*progress)(void *, double), void *arg, tt_err *e)
 {
     pthread_mutex_lock(&g->device);
     tt_status s = (g->o.random_weights ? tt_model_open_random : tt_model_open)(
@@ -221,12 +298,23 @@ static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
     pthread_mutex_unlock(&g->device);
     if (s)
         return s;
-    report_unread(m);
+    report_unread(m, m->config, "config.json");
     if ((s = open_tokenizer(m, e)) ||
         (s = tt_mask_find(&m->model->info, m->folder, m->tok, e)) || (s = find_chat(m, e)))
         return s;
     find_stops(m);
-    if ((s = tt_defaults_read(m->folder, &m->pub.info, &m->pub.sampler, &m->pub.defaults, e)))
+    return TT_OK;
+}
+
+static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
+                      void (*progress)(void *, double), void *arg, tt_err *e)
+{
+    tt_status s = tt_generator_in(m->folder) ? load_image(g, m, mode, e)
+                                             : load_text(g, m, mode, progress, arg, e);
+    if (!s)
+        s = tt_defaults_read(m->folder, m->pub.image ? NULL : &m->pub.info, &m->pub.sampler,
+                             &m->pub.defaults, e);
+    if (s)
         return s;
     m->pub.created = written(m->folder);
     fingerprint(m);
@@ -295,6 +383,14 @@ void tt_engine_describe(const tt_engine *g, char *text, size_t size)
 static tt_status try_sampler(const tt_job *j, tt_err *e)
 {
     tt_run run;
+    if (j->spec.picture) {
+        tt_picture_run picture;
+        tt_picture_run_spec ps = tt_job_picture_spec(j, 0);
+        tt_status ok = tt_picture_run_open(&picture, &ps, e);
+        if (!ok)
+            tt_picture_run_close(&picture);
+        return ok;
+    }
     tt_run_spec spec = tt_job_run_spec(j, 0);
     tt_status s = tt_run_open(&run, &spec, e);
     if (!s)

@@ -17,6 +17,8 @@
 #include "samplers/constraint.h"
 #include "samplers/params.h"
 #include "samplers/sampler.h"
+#include "server/labels.h"
+#include "server/picture_run.h"
 #include "tokenizers/text.h"
 
 typedef struct tt_engine tt_engine;
@@ -39,10 +41,20 @@ void tt_engine_close(tt_engine *g); /* NULL is fine */
 
 /* --- models --- */
 
+/* What an image model is: a generator and the codec of its tokens. */
+typedef struct {
+    const tt_generator_info *generator;
+    const tt_codec *codec; /* for what needs no device: its info, masks */
+    const tt_planner *planner;
+    const tt_labels *labels; /* NULL: its labels have no names */
+} tt_image_model;
+
 /* An open model. Read-only; lives as long as the engine. */
 typedef struct {
     const char *id; /* as in requests */
     const char *folder;
+    const tt_image_model *image; /* of image models; info, tok, chat, sampler and stop ids are then
+                                    empty. NULL: a text model */
     tt_model_info info;
     const tt_tok *tok;           /* NULL: the folder has no tokenizer; requests must send ids */
     const tt_chat_format *chat;  /* NULL: no chat; why_no_chat says why */
@@ -113,6 +125,9 @@ typedef struct {
     const int32_t *negative; /* another prompt: guidance (cfg_scale) leads away from it */
     int32_t negatives;       /* its ids; 0: away from the prompt masked */
     tt_encoding encoding;    /* of samplers that encode */
+    /* Jobs of image models: the canvas is the codec's tokens, and of what follows and stands above
+     * only params, samples, seed, continues and the times and wakes count. NULL: text. */
+    const tt_picture_spec *picture;
     bool continues; /* goes on with a request that was taken in before: a full queue is no reason
                        to refuse it */
     bool log;       /* keep every change of the canvas, in order: tt_view.change */
@@ -155,8 +170,12 @@ typedef struct {
     tt_features features; /* of an encoding run that has finished */
     tt_change *change;    /* with log: all so far, in order */
     size_t changes;
+    uint8_t *picture; /* of images: height x width x 3 of the model's codec, the newest one, once
+                         pictures > 0 */
+    int32_t pictures; /* so far: previews, and at the end the image itself */
+    int32_t picture_step; /* steps done when it was taken */
     int32_t capacity; /* the view's own, as is the next */
-    size_t change_room;
+    size_t change_room, picture_bytes;
 } tt_view;
 
 /* Copies the newest state of sample i. Returns false, and leaves *v alone, when version is still
@@ -192,6 +211,7 @@ typedef struct {
     int64_t bytes_used, bytes_limit;    /* of admitted jobs */
     int64_t passes, rows, wants;        /* forward passes, rows in them, head rows */
     int64_t committed, revised;         /* tokens */
+    int64_t picture_passes[TT_PICTURE_PASSES], pictures; /* of passes; images in all of them */
     int64_t finished[TT_FINISH_ERROR + 1];
     double pass_seconds;                /* spent in forwards */
     int64_t step_bucket[16];            /* passes of at most 2^i * 0.25 ms; the last: all others */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/generate_image.h"
 #include "server/holes.h"
 #include "server/json_read.h"
 #include "server/json_write.h"
@@ -62,8 +63,18 @@ static void write_text(tt_json *w, const tt_generate_args *a)
         write_message(w, "user", a->prompt);
         tt_json_close(w, ']');
     } else {
-        tt_json_text_member(w, "prompt", a->prompt);
+        tt_json_text_member(w, "prompt", a->prompt ? a->prompt : "");
     }
+}
+
+static tt_status write_file(tt_json *w, const char *member, const char *path, tt_err *e)
+{
+    tt_buf text = {0};
+    tt_status s = path ? tt_file_base64(path, &text, e) : TT_OK;
+    if (path && !s)
+        tt_json_text_member(w, member, tt_buf_text(&text));
+    tt_buf_free(&text);
+    return s;
 }
 
 /* "name=value" with the JSON type the parameter has; the interface checks the rest. */
@@ -162,7 +173,11 @@ tt_status tt_generate_body(tt_buf *out, const tt_generate_args *a, const char *m
             tt_json_put_text(&w, a->stop[i]);
         tt_json_close(&w, ']');
     }
-    tt_status s = write_extension(&w, a, guide, e);
+    tt_status s = write_file(&w, "image", a->image, e);
+    if (!s)
+        s = write_file(&w, "mask", a->mask, e);
+    if (!s)
+        s = write_extension(&w, a, guide, e);
     tt_json_close(&w, '}');
     if (!s && out->failed)
         s = tt_fail(e, TT_ENOMEM, "no memory for the request");

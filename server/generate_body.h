@@ -9,6 +9,7 @@ enum { TT_GENERATE_SETS = 32, TT_GENERATE_STOPS = 4 };
 typedef struct {
     tt_engine_args engine;
     const char *model, *prompt, *infill, *system, *sampler, *guide, *regex, *schema;
+    const char *output, *image, *mask; /* files, for image models */
     const char *set[TT_GENERATE_SETS], *stop[TT_GENERATE_STOPS];
     int sets, stops;
     int64_t seed, max_tokens, n; /* -1: not given */

@@ -131,6 +131,11 @@ static tt_status check_guide(const tt_job_spec *s, tt_err *e)
 
 static tt_status check_spec(const tt_job_spec *s, int64_t max_rows, tt_err *e)
 {
+    if (s->picture)
+        return tt_job_check_picture(s, e);
+    if (s->model->image)
+        return tt_fail_param(e, "model", "unsupported_value", "model '%.80s' makes images",
+                             s->model->id);
     int32_t most = s->sampler->reads ? MAX_READS : MAX_SAMPLES;
     if (s->samples < 1 || s->samples > most)
         return tt_fail_param(e, "n", "invalid_value", "'n' is %d, must be in 1..%d", s->samples,
@@ -265,6 +270,8 @@ static void job_free(tt_job *j)
     for (int32_t i = 0; j->constraint && i < j->spec.constraints; i++)
         tt_grammar_close(j->constraint[i].grammar);
     free(j->constraint);
+    free(j->pixels);
+    free(j->mask);
     free(j);
 }
 
@@ -319,6 +326,16 @@ static size_t store_bytes(const tt_job_spec *s)
     return guide + memo + (s->params.cfg_scale > 0 ? one + twin : one);
 }
 
+static size_t sample_bytes(const tt_job *j)
+{
+    if (j->spec.picture) {
+        tt_picture_run_spec picture = tt_job_picture_spec(j, 0);
+        return tt_picture_run_bytes(&picture);
+    }
+    tt_run_spec run = tt_job_run_spec(j, 0);
+    return tt_run_bytes(&run) + store_bytes(&j->spec);
+}
+
 tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
                       tt_err *e)
 {
@@ -348,6 +365,8 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, i
     j->open = copy(s.open, (size_t)s.columns);
     j->sample = calloc((size_t)s.samples, sizeof *j->sample);
     bool bad = !j->id || !j->open || !j->sample || copy_bias(j, &s) || copy_extras(j, &s);
+    if (s.picture)
+        bad = bad || tt_job_copy_picture(j, &s);
     for (int32_t i = 0; i < s.samples && !bad; i++)
         bad = sample_arrays(&j->sample[i].seen, &s) != TT_OK;
     if (bad) {
@@ -356,9 +375,10 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, i
     }
     j->spec.id = j->id;
     j->spec.open = j->open;
-    tt_run_spec run = tt_job_run_spec(j, 0);
     int32_t at_once = s.samples < max_running ? s.samples : max_running;
-    j->bytes = (size_t)at_once * (tt_run_bytes(&run) + store_bytes(&s));
+    j->bytes = (size_t)at_once * sample_bytes(j);
+    if (s.picture) /* finished samples keep theirs until the job is released */
+        j->bytes += (size_t)s.samples * tt_job_picture_bytes(j);
     *out = j;
     return TT_OK;
 }
@@ -470,6 +490,7 @@ void tt_view_free(tt_view *v)
     free(v->recurrences);
     free(v->top);
     free(v->change);
+    free(v->picture);
     free(v->features.vector);
     free(v->features.logit);
     *v = (tt_view){0};
@@ -479,7 +500,7 @@ static bool view_reserve(tt_view *v, const tt_view *from)
 {
     size_t n = (size_t)from->columns;
     if (v->capacity >= from->columns && v->n_top == from->n_top &&
-        !v->recurrences == !from->recurrences)
+        !v->recurrences == !from->recurrences && v->picture_bytes == from->picture_bytes)
         return true;
     tt_view_free(v);
     v->id = malloc(n * sizeof *v->id);
@@ -487,12 +508,14 @@ static bool view_reserve(tt_view *v, const tt_view *from)
     v->logprob = malloc(n * sizeof *v->logprob);
     v->top = from->n_top ? malloc(n * (size_t)from->n_top * sizeof *v->top) : NULL;
     v->recurrences = from->recurrences ? malloc(n * sizeof *v->recurrences) : NULL;
+    v->picture = from->picture ? malloc(from->picture_bytes) : NULL;
     if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top) ||
-        (from->recurrences && !v->recurrences)) {
+        (from->recurrences && !v->recurrences) || (from->picture && !v->picture)) {
         tt_view_free(v);
         return false;
     }
     v->capacity = from->columns;
+    v->picture_bytes = from->picture_bytes;
     return true;
 }
 
@@ -521,6 +544,9 @@ bool tt_job_view(tt_job *j, int32_t sample, tt_view *v)
                                                     n * sizeof *v->recurrences)
                                            : NULL;
         v->capacity = arrays.capacity;
+        v->picture = arrays.picture;
+        if (from->pictures > arrays.pictures)
+            memcpy(v->picture, from->picture, from->picture_bytes);
     }
     pthread_mutex_unlock(&j->lock);
     return news;

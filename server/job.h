@@ -26,6 +26,9 @@ struct tt_job {
     int32_t *draft, *negative, *term;
     tt_column_rule *rule; /* its ids lie behind the rules */
     tt_constraint *constraint;        /* each with a reference to its grammar */
+    tt_picture_spec picture; /* and what it leads to */
+    float *pixels;
+    uint8_t *mask;
     tt_sample *sample;
     size_t bytes; /* host memory of the whole job while it runs */
 
@@ -62,7 +65,20 @@ void tt_job_publish(tt_job *j, int32_t i, const tt_run *r);
 void tt_job_finish(tt_job *j, int32_t i, tt_finish why, int32_t end, const tt_err *error);
 void tt_job_wake(tt_job *j);
 
-/* The model behind a served entry (engine.c). */
+/* --- jobs of image models (job_picture.c) --- */
+
+tt_status tt_job_check_picture(const tt_job_spec *s, tt_err *e);
+/* Copies s->picture into the job. TT_ENOMEM. */
+tt_status tt_job_copy_picture(tt_job *j, const tt_job_spec *s);
+size_t tt_job_picture_bytes(const tt_job *j); /* of one published picture */
+tt_picture_run_spec tt_job_picture_spec(const tt_job *j, int32_t i);
+/* Room for the sample's pictures, which queued jobs have none for. TT_ENOMEM. */
+tt_status tt_job_picture_room(tt_job *j, int32_t i, tt_err *e);
+void tt_job_publish_picture(tt_job *j, int32_t i, const tt_picture_run *r);
+
+/* What is behind a served entry (engine.c): a text model, or a generator and a codec. */
 tt_model *tt_served_model(const tt_served *m);
+tt_generator *tt_served_generator(const tt_served *m);
+tt_codec *tt_served_codec(const tt_served *m);
 
 #endif

@@ -411,6 +411,12 @@ static void write_engine(tt_engine *g, bool vllm_names, tt_buf *b)
           (double)s.committed);
     plain(b, "tutti_revised_tokens_total", "counter", "committed tokens changed later",
           (double)s.revised);
+    static const char *const pass_names[] = {"encode", "step", "decode"};
+    plain(b, "tutti_images_total", "counter", "images made", (double)s.pictures);
+    head(b, "tutti_image_passes_total", "counter", "forward passes of image models by their kind");
+    for (int i = 0; i < TT_PICTURE_PASSES; i++)
+        tt_buf_printf(b, "tutti_image_passes_total{pass=\"%s\"} %lld\n", pass_names[i],
+                      (long long)s.picture_passes[i]);
     head(b, "tutti_sequences_finished_total", "counter", "sequences by how they ended");
     for (int f = TT_FINISH_STOP; f <= TT_FINISH_ERROR; f++)
         tt_buf_printf(b, "tutti_sequences_finished_total{reason=\"%s\"} %lld\n", finish_names[f],

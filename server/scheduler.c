@@ -6,9 +6,14 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "server/share.h"
+
+/* While another model waits, a pass of images ends after about so long. */
+static const double image_pass_seconds = 0.1;
 
 typedef struct {
-    tt_run run;
+    tt_run run;             /* of a text, or */
+    tt_picture_run picture; /* of an image: job->spec.picture */
     tt_job *job;
     int32_t sample;
     uint64_t turn; /* of the last pass it took part in */
@@ -27,9 +32,12 @@ struct tt_scheduler {
 
     /* The thread's own. */
     active **list;
-    int running;
+    int running, room;
     tt_run **pick;
+    tt_picture_run **pictures;
     active **picked;
+    tt_share share;
+    double per_image[TT_PICTURE_PASSES]; /* seconds of it in a pass, as last measured */
     tt_batch batch;
     uint64_t turn;
 };
@@ -137,6 +145,7 @@ static void end_active(tt_scheduler *s, int at, tt_finish why, int32_t end, cons
     pthread_mutex_unlock(&s->lock);
     pthread_mutex_lock(s->o.device);
     tt_run_close(&a->run);
+    tt_picture_run_close(&a->picture);
     pthread_mutex_unlock(s->o.device);
     end_sample(s, a->job, a->sample, why, end, error);
     free(a);
@@ -151,13 +160,23 @@ static tt_finish overdue(const tt_job *j, int64_t now)
     return TT_FINISH_NONE;
 }
 
+static tt_status open_run(active *a, tt_job *j, int32_t i, tt_err *e)
+{
+    if (j->spec.picture) {
+        tt_picture_run_spec picture = tt_job_picture_spec(j, i);
+        tt_status s = tt_job_picture_room(j, i, e);
+        return s ? s : tt_picture_run_open(&a->picture, &picture, e);
+    }
+    tt_run_spec spec = tt_job_run_spec(j, i);
+    return tt_run_open(&a->run, &spec, e);
+}
+
 static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
 {
     const tt_job_spec *p = &j->spec;
-    tt_run_spec spec = tt_job_run_spec(j, i);
     tt_err e = {0};
     active *a = calloc(1, sizeof *a);
-    tt_status st = a ? tt_run_open(&a->run, &spec, &e) : tt_fail(&e, TT_ENOMEM, "no memory");
+    tt_status st = a ? open_run(a, j, i, &e) : tt_fail(&e, TT_ENOMEM, "no memory");
     if (st) {
         free(a);
         end_sample(s, j, i, TT_FINISH_ERROR, p->columns, &e);
@@ -184,22 +203,54 @@ static tt_job *take_overdue(tt_scheduler *s, int64_t now, tt_finish *why)
     return NULL;
 }
 
-/* Of the most urgent jobs the one with the fewest samples in the batch: a job of many samples
- * leaves room for those behind it. */
+/* True when the model's sequences are as many as a step may have. Models do not take each other's
+ * places: what is made of one waits for its own kind alone. */
+static bool is_full(const tt_scheduler *s, const tt_served *model)
+{
+    int n = 0;
+    for (int i = 0; i < s->running; i++)
+        n += s->list[i]->job->spec.model == model;
+    return n >= s->o.max_running;
+}
+
+/* Of the most urgent jobs that find a place the one with the fewest samples in the batch: a job of
+ * many samples leaves room for those behind it. */
 static tt_job *next_in_line(const tt_scheduler *s)
 {
-    tt_job *best = s->queue;
-    for (tt_job *j = s->queue; j && j->spec.priority == s->queue->spec.priority; j = j->next)
-        if (j->running < best->running)
+    tt_job *best = NULL;
+    const tt_served *known = NULL; /* the model of `full`: neighbours are often alike */
+    bool full = false;
+    for (tt_job *j = s->queue; j; j = j->next) {
+        if (best && j->spec.priority != best->spec.priority)
+            break;
+        if (j->spec.model != known) {
+            known = j->spec.model;
+            full = is_full(s, known);
+        }
+        if (!full && (!best || j->running < best->running))
             best = j;
+    }
     return best;
+}
+
+/* Room for one more in the list. */
+static bool grow(tt_scheduler *s)
+{
+    if (s->running < s->room)
+        return true;
+    active **more = realloc(s->list, (size_t)s->room * 2 * sizeof(active *));
+    if (!more)
+        return false;
+    s->list = more;
+    s->room *= 2;
+    return true;
 }
 
 /* The next sample to start, or NULL when the batch, memory or the queue is at its end. */
 static tt_job *take_next(tt_scheduler *s, int32_t *sample)
 {
     tt_job *j = next_in_line(s);
-    if (!j || s->running >= s->o.max_running)
+    if (!j || !grow(s))
         return NULL;
     if (!j->started_ns) {
         if (s->stats.bytes_used + (int64_t)j->bytes > (int64_t)s->o.max_bytes)
@@ -235,6 +286,37 @@ static void admit(tt_scheduler *s)
         for (int32_t k = j->to_start, n = j->spec.samples; k < n; k++)
             end_sample(s, j, k, why, j->spec.columns, NULL);
     }
+}
+
+/* --- texts and images alike --- */
+
+static bool is_picture(const active *a) { return a->job->spec.picture != NULL; }
+
+/* How its run failed; NULL: it did not. */
+static const tt_err *failure(const active *a)
+{
+    if (is_picture(a))
+        return a->picture.failed ? &a->picture.error : NULL;
+    return a->run.failed ? &a->run.error : NULL;
+}
+
+/* What runs its next pass; runs with the same go through it together. */
+static const void *runs_on(const active *a)
+{
+    return is_picture(a) ? tt_picture_run_model(&a->picture) : (void *)tt_run_model(&a->run);
+}
+
+static bool same_pass(const active *a, const active *b)
+{
+    if (runs_on(a) != runs_on(b))
+        return false;
+    return is_picture(a) ? a->picture.pass == b->picture.pass
+                         : tt_run_recurrences(&a->run) == tt_run_recurrences(&b->run);
+}
+
+static int64_t rows_of(const active *a)
+{
+    return is_picture(a) ? tt_picture_run_rows(&a->picture) : tt_run_rows(&a->run);
 }
 
 /* --- one pass --- */
@@ -277,10 +359,14 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
 {
     tt_job *j = a->job;
     tt_run *r = &a->run;
-    *end = r->seq.columns;
-    if (r->failed) {
-        *why = TT_FINISH_ERROR;
+    *end = j->spec.columns;
+    *why = TT_FINISH_ERROR;
+    if (failure(a))
         return true;
+    if (is_picture(a)) {
+        tt_job_publish_picture(j, a->sample, &a->picture);
+        *why = TT_FINISH_LENGTH;
+        return a->picture.done;
     }
     /* Guided and block-causal samplers end by themselves; nothing is cut that may be revised. */
     bool cuts = tt_sampler_shares(r->sampler, &j->spec.params) &&
@@ -302,32 +388,51 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
     return r->done;
 }
 
-/* Fills s->pick with runs of one model and, of recurrent depth, of one number of recurrences, those
- * that waited longest first. */
+/* Of the runs that go with `first` (NULL: of the model whose turn it is) the one that waited
+ * longest. */
+static active *oldest(const tt_scheduler *s, const active *first, const void *model)
+{
+    active *best = NULL;
+    for (int i = 0; i < s->running; i++) {
+        active *a = s->list[i];
+        bool fits = a->turn < s->turn &&
+                    (first ? same_pass(a, first) : a->job->spec.model == model);
+        if (fits && (!best || a->turn < best->turn))
+            best = a;
+    }
+    return best;
+}
+
+/* Runs of a pass at most. */
+static int64_t most_of(const tt_scheduler *s, const active *first)
+{
+    double each = is_picture(first) ? s->per_image[first->picture.pass] : 0;
+    if (each <= 0 || tt_share_waiting(&s->share) < 2)
+        return s->running;
+    return each < image_pass_seconds ? (int64_t)(image_pass_seconds / each) : 1;
+}
+
+/* Fills s->picked, and s->pick or s->pictures, with runs of one pass, those that waited longest
+ * first. */
 static int64_t choose(tt_scheduler *s)
 {
-    int64_t n = 0, rows = 0;
-    int32_t recurrences = 0;
-    const tt_model *model = NULL;
-    for (;;) {
-        active *oldest = NULL;
-        for (int i = 0; i < s->running; i++) {
-            active *a = s->list[i];
-            bool fits = !a->run.failed && a->turn < s->turn &&
-                        (!model || (tt_run_model(&a->run) == model &&
-                                    tt_run_recurrences(&a->run) == recurrences));
-            if (fits && (!oldest || a->turn < oldest->turn))
-                oldest = a;
-        }
-        if (!oldest || (n && rows + tt_run_rows(&oldest->run) > s->o.max_rows))
-            return n;
-        model = tt_run_model(&oldest->run);
-        recurrences = tt_run_recurrences(&oldest->run);
-        rows += tt_run_rows(&oldest->run);
-        oldest->turn = s->turn;
-        s->picked[n] = oldest;
-        s->pick[n++] = &oldest->run;
+    int64_t n = 0, rows = 0, most = 1;
+    tt_share_begin(&s->share);
+    for (int i = 0; i < s->running; i++)
+        tt_share_waits(&s->share, s->list[i]->job->spec.model);
+    const void *model = tt_share_next(&s->share);
+    for (active *a = oldest(s, NULL, model); a && n < most; a = oldest(s, s->picked[0], NULL)) {
+        if (n == s->o.max_running || (n && rows + rows_of(a) > s->o.max_rows))
+            break;
+        rows += rows_of(a);
+        a->turn = s->turn;
+        s->picked[n] = a;
+        s->pick[n] = &a->run;
+        s->pictures[n++] = &a->picture;
+        if (n == 1)
+            most = most_of(s, a);
     }
+    return n;
 }
 
 static int bucket(double ms)
@@ -338,20 +443,42 @@ static int bucket(double ms)
     return b;
 }
 
-static void count_pass(tt_scheduler *s, int64_t n, int64_t ns)
+static void count_texts(tt_scheduler *s, int64_t n)
 {
-    double ms = (double)ns / 1e6;
-    pthread_mutex_lock(&s->lock);
-    s->stats.passes++;
     s->stats.rows += s->batch.rows;
     s->stats.wants += s->batch.wants;
-    s->stats.pass_seconds += ms / 1000;
-    s->stats.step_bucket[bucket(ms)]++;
     for (int64_t i = 0; i < n; i++) {
         s->stats.committed += s->pick[i]->seq.committed;
         s->stats.revised += s->pick[i]->seq.revised;
         s->pick[i]->seq.committed = s->pick[i]->seq.revised = 0;
     }
+}
+
+/* pass: what they waited for; by now they wait for the next. */
+static void count_pictures(tt_scheduler *s, int64_t n, tt_picture_pass pass, double seconds)
+{
+    s->per_image[pass] = seconds / (double)n;
+    s->stats.picture_passes[pass]++;
+    for (int64_t i = 0; i < n; i++) {
+        const tt_picture_run *r = s->pictures[i];
+        s->stats.pictures += r->done && r->pictures;
+        if (pass == TT_PICTURE_PASS_STEP && !r->failed)
+            s->stats.committed += r->seq.commits;
+    }
+}
+
+static void count_pass(tt_scheduler *s, int64_t n, tt_picture_pass pass, int64_t ns)
+{
+    double ms = (double)ns / 1e6;
+    tt_share_took(&s->share, s->picked[0]->job->spec.model, ms / 1000);
+    pthread_mutex_lock(&s->lock);
+    s->stats.passes++;
+    s->stats.pass_seconds += ms / 1000;
+    s->stats.step_bucket[bucket(ms)]++;
+    if (is_picture(s->picked[0]))
+        count_pictures(s, n, pass, ms / 1000);
+    else
+        count_texts(s, n);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -370,21 +497,24 @@ static void run_pass(tt_scheduler *s)
     int64_t n = choose(s), start = tt_now_ns();
     if (!n)
         return;
+    bool images = is_picture(s->picked[0]);
+    tt_picture_pass pass = s->pictures[0]->pass;
     pthread_mutex_lock(s->o.device);
-    tt_status st = tt_batch_step(&s->batch, s->pick, n, &e);
+    tt_status st = images ? tt_picture_step(s->pictures, n, &e)
+                          : tt_batch_step(&s->batch, s->pick, n, &e);
     pthread_mutex_unlock(s->o.device);
     if (st)
         tt_log(TT_LOG_ERROR, "pass", "sequences=%lld error=\"%s\"", (long long)n, e.text);
     else
-        count_pass(s, n, tt_now_ns() - start);
+        count_pass(s, n, pass, tt_now_ns() - start);
     for (int64_t i = 0; i < n; i++) {
         active *a = s->picked[i];
         tt_finish why = TT_FINISH_ERROR;
-        int32_t end = a->run.seq.columns;
+        int32_t end = a->job->spec.columns;
         if (st) {
             end_active(s, index_of(s, a), why, end, &e);
         } else if (settle(a, &why, &end)) {
-            tt_err error = a->run.error;
+            tt_err error = failure(a) ? *failure(a) : (tt_err){0};
             end_active(s, index_of(s, a), why, end, &error);
         } else if (a->job->spec.wake_steps) {
             tt_job_wake(a->job);
@@ -403,7 +533,7 @@ static void drop_ended(tt_scheduler *s)
         if (!why && a->job->sample[a->sample].stop)
             why = TT_FINISH_STOP;
         if (why)
-            end_active(s, i, why, a->run.seq.columns, NULL);
+            end_active(s, i, why, a->job->spec.columns, NULL);
         else
             i++;
     }
@@ -413,14 +543,15 @@ static void plan_all(tt_scheduler *s)
 {
     for (int i = 0; i < s->running;) {
         active *a = s->list[i];
-        if (!a->run.planned) {
-            pthread_mutex_lock(s->o.device); /* a plan may open a store */
+        pthread_mutex_lock(s->o.device); /* a plan may open a store */
+        if (is_picture(a))
+            tt_picture_run_plan(&a->picture);
+        else
             tt_run_plan(&a->run);
-            pthread_mutex_unlock(s->o.device);
-        }
-        if (a->run.failed) {
-            tt_err error = a->run.error;
-            end_active(s, i, TT_FINISH_ERROR, a->run.seq.columns, &error);
+        pthread_mutex_unlock(s->o.device);
+        if (failure(a)) {
+            tt_err error = *failure(a);
+            end_active(s, i, TT_FINISH_ERROR, a->job->spec.columns, &error);
         } else {
             i++;
         }
@@ -430,7 +561,7 @@ static void plan_all(tt_scheduler *s)
 static void cancel_all(tt_scheduler *s)
 {
     while (s->running)
-        end_active(s, 0, TT_FINISH_CANCELLED, s->list[0]->run.seq.columns, NULL);
+        end_active(s, 0, TT_FINISH_CANCELLED, s->list[0]->job->spec.columns, NULL);
     for (;;) {
         pthread_mutex_lock(&s->lock);
         tt_job *j = s->queue;
@@ -474,15 +605,18 @@ tt_status tt_scheduler_open(tt_scheduler **out, const tt_scheduler_options *o, t
     s->o = *o;
     s->stats.bytes_limit = (int64_t)o->max_bytes;
     size_t n = (size_t)o->max_running;
+    s->room = o->max_running;
     s->list = calloc(n, sizeof *s->list);
     s->pick = calloc(n, sizeof *s->pick);
+    s->pictures = calloc(n, sizeof *s->pictures);
     s->picked = calloc(n, sizeof *s->picked);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->work, NULL);
-    if (!s->list || !s->pick || !s->picked ||
+    if (!s->list || !s->pick || !s->pictures || !s->picked ||
         pthread_create(&s->thread, NULL, thread_main, s)) {
         free(s->list);
         free(s->pick);
+        free(s->pictures);
         free(s->picked);
         free(s);
         return tt_fail(e, TT_ENOMEM, "cannot start the engine's thread");
@@ -505,6 +639,7 @@ void tt_scheduler_close(tt_scheduler *s)
     pthread_cond_destroy(&s->work);
     free(s->list);
     free(s->pick);
+    free(s->pictures);
     free(s->picked);
     free(s);
 }

@@ -1,9 +1,10 @@
 /* scheduler.h - the step loop of one device; the engine's thread runs it.
  *
  * Every turn: drop what was cancelled or ran out of time, admit queued jobs while sequences and
- * memory allow, plan, pick the runs of one model that waited longest until the row budget of a
- * pass is full, run them as one pass, publish. So a job joins or leaves at any step, and none
- * starves: a run left out of a pass is older than those that were in it. */
+ * memory allow, plan, pick the model whose turn it is (share.h) and of its runs those that waited
+ * longest until the row budget of a pass is full, run them as one pass, publish. So a job joins or
+ * leaves at any step, and none starves: a run left out of a pass is older than those that were in
+ * it. A pass is one of a text model, of an image generator, or of an image codec. */
 #ifndef TT_SCHEDULER_H
 #define TT_SCHEDULER_H
 

@@ -36,6 +36,13 @@ export async function models() {
   return (await response.json()).data;
 }
 
+/** The names image models know: [{ model, groups: [{ name, labels }] }]. */
+export async function imageLabels() {
+  const response = await fetch('v1/images/labels', { headers: headers() });
+  if (!response.ok) await refuse(response);
+  return (await response.json()).data;
+}
+
 /** Yields the data of each event; ends at [DONE] or when the connection ends. */
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -423,7 +423,9 @@ function listen() {
 async function waitForModels() {
   for (;;) {
     try {
-      served = (await api.models()).filter(m => m.tutti?.capabilities?.includes('completion'));
+      const all = await api.models();
+      served = all.filter(m => m.tutti?.capabilities?.includes('completion'));
+      $('to-images').hidden = !all.some(m => m.tutti?.capabilities?.includes('image_generation'));
       if (served.length) return;
       $('server').textContent = 'loading a model…';
     } catch (e) {

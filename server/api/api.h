@@ -1,8 +1,8 @@
 /* api.h - the REST interface without the network: what a route is, what it gets and gives.
  *
- * A route either answers at once (`answer`), or describes a generation (`endpoint`, see gen.h)
- * whose answer comes later or in pieces. Nothing here knows sockets: server/http feeds it, tests
- * and the batch command call it directly. */
+ * A route either answers at once (`answer`), or describes work (`endpoint`, see gen.h, or `image`,
+ * see images.h) whose answer comes later or in pieces. Nothing here knows sockets: server/http
+ * feeds it, tests and the batch command call it directly. */
 #ifndef TT_API_H
 #define TT_API_H
 
@@ -11,6 +11,8 @@
 #include "kernels/base/buf.h"
 #include "server/engine.h"
 #include "server/metrics.h"
+
+typedef struct tt_jobs tt_jobs; /* jobs.h */
 
 typedef enum { TT_API_LOADING, TT_API_READY, TT_API_DRAINING } tt_api_state;
 
@@ -21,13 +23,16 @@ typedef struct {
     const char *version;
     bool strict;         /* refuse top-level fields that are merely tolerated */
     int32_t max_samples; /* answers of one request: prompts times n */
+    tt_jobs *jobs;       /* what was asked for as a job; NULL: nothing can be */
     bool keys_needed;    /* for the API document */
     _Atomic tt_api_state state;
     /* Why a model did not load, when loading is over and none could be served; else "". */
     char load_error[240];
 } tt_api;
 
-typedef struct tt_endpoint tt_endpoint; /* gen.h */
+typedef struct tt_endpoint tt_endpoint;             /* gen.h */
+typedef struct tt_image_endpoint tt_image_endpoint; /* images.h */
+typedef struct tt_work tt_work;                     /* work.h */
 typedef struct tt_route tt_route;
 
 /* A request, complete. */
@@ -52,6 +57,8 @@ typedef struct {
 enum {
     TT_ROUTE_OPEN = 1 << 0,    /* needs no key */
     TT_ROUTE_METRICS = 1 << 1, /* needs a key unless metrics are public */
+    TT_ROUTE_FORM = 1 << 2,    /* takes multipart/form-data, too */
+    TT_ROUTE_UPLOAD = 1 << 3,  /* bodies hold pictures: large, and long to read */
 };
 
 struct tt_route {
@@ -59,7 +66,8 @@ struct tt_route {
     const char *alias;         /* another path for the same, or NULL */
     unsigned flags;
     void (*answer)(const tt_call *c, tt_reply *r);
-    const tt_endpoint *endpoint; /* when answer is NULL */
+    const tt_endpoint *endpoint; /* when answer is NULL, or */
+    const tt_image_endpoint *image;
     const char *tag, *summary;   /* for the API document */
     unsigned fields;             /* TT_ON_*: which body fields it knows; 0: no body */
 };
@@ -77,6 +85,11 @@ void tt_api_models(const tt_call *c, tt_reply *r);
 void tt_api_model(const tt_call *c, tt_reply *r);
 void tt_api_tokenize(const tt_call *c, tt_reply *r);
 void tt_api_detokenize(const tt_call *c, tt_reply *r);
+void tt_api_image_labels(const tt_call *c, tt_reply *r);
+void tt_api_jobs(const tt_call *c, tt_reply *r);
+void tt_api_job(const tt_call *c, tt_reply *r);
+void tt_api_job_cancel(const tt_call *c, tt_reply *r); /* tail: ID/cancel */
+void tt_api_job_delete(const tt_call *c, tt_reply *r);
 void tt_api_health(const tt_call *c, tt_reply *r);
 void tt_api_live(const tt_call *c, tt_reply *r);
 void tt_api_ready(const tt_call *c, tt_reply *r);
@@ -86,7 +99,7 @@ void tt_api_openapi(const tt_call *c, tt_reply *r);
 
 /* --- shared --- */
 
-/* The model a body names. Without the member, the first one if `needed` is false. Fails with
+/* The model a body names. Without the member, the first text model if `needed` is false. Fails with
  * code model_not_found, model_loading or missing_required_parameter. */
 tt_status tt_api_find_model(const tt_api *api, const char *id, bool needed, const tt_served **out,
                             tt_err *e);

@@ -18,6 +18,13 @@
 #define SC TT_ON_SCORE
 #define ENC TT_ON_ENCODE
 #define RD TT_ON_READ
+#define GI TT_ON_IMAGES
+#define ED TT_ON_EDITS
+#define VA TT_ON_VARIATIONS
+#define MK TT_ON_MAKE
+#define PX (TT_ON_EDITS | TT_ON_VARIATIONS | TT_ON_IMAGE_TOKENS)
+#define OUT (TT_ON_MAKE | TT_ON_TOKEN_IMAGES)
+#define PIC TT_ON_PICTURES
 
 #define READ(n, where, t, lo, hi, h)                                                               \
     {.name = n, .on = where, .type = TT_FIELD_##t, .min = lo, .max = hi, .help = h}
@@ -114,7 +121,41 @@ static const tt_field fields[] = {
     READ("text_1", SC, TEXTS, 0, 0, "one text, or as many as text_2"),
     READ("text_2", SC, TEXTS, 0, 0, "what text_1 is compared with, one by one"),
 
+    /* images */
+    READ("model", PIC, TEXT, 0, 0, "id of an image model; default: the first there is"),
+    READ("prompt", GI | ED, TEXT, 0, 0,
+         "what to show: names of labels the model knows, separated by commas (GET "
+         "/v1/images/labels lists them), or the number of a class; empty: anything"),
+    READ("image", PX, ANY, 0, 0,
+         "a PNG file (form), or base64, a data URL or {\"image_url\": data URL} (JSON). Of any "
+         "size: it is scaled and its middle cut out"),
+    READ("images", PX, ARRAY, 0, 0, "the same as a list; edits and variations take one"),
+    READ("mask", ED, ANY, 0, 0,
+         "a PNG of the image's size: where it is transparent, the image is made anew. Without it, "
+         "where the image itself is transparent"),
+    READ("n", MK, INT, 1, 128, "images, each with its own random numbers"),
+    READ("seed", MK, INT, -SEED, SEED,
+         "start of the random numbers; same seed, same image. Random when absent"),
+    READ("size", OUT, TEXT, 0, 0, "auto, or the size the model has, as in 64x64"),
+    READ("quality", MK, TEXT, 0, 0,
+         "low halves the steps, high (hd) doubles them, xhigh and max take 3 and 4 times as many; "
+         "tutti.steps wins"),
+    READ("response_format", OUT, TEXT, 0, 0, "b64_json; there is no file store for url"),
+    READ("output_format", OUT, TEXT, 0, 0, "png"),
+    READ("background", OUT, TEXT, 0, 0, "auto or opaque"),
+    READ("stream", MK, BOOL, 0, 0, "send events: partial images, then each image"),
+    READ("partial_images", MK, INT, 0, 3,
+         "pictures of each unfinished image, evenly over its steps; needs stream"),
+    READ("tokens", TT_ON_TOKEN_IMAGES, ARRAY, 0, 0, "the token ids of an image, or a list of such"),
+    READ("tutti", PIC, OBJECT, 0, 0, "how to make images: see TuttiImageOptions"),
+
     /* other names of members of `tutti`; checked where that member is read */
+    READ("num_inference_steps", MK, INT, 0, 65536, "as tutti.steps"),
+    READ("guidance_scale", MK, NUMBER, 0, 100, "as tutti.cfg_scale"),
+    READ("temperature", MK, NUMBER, 0, 100, "as tutti.temperature"),
+    READ("top_k", MK, INT, 0, 1000000, "as tutti.top_k"),
+    READ("top_p", MK, NUMBER, 0, 1, "as tutti.top_p"),
+    READ("priority", PIC, INT, -1000000, 1000000, "as tutti.priority"),
     READ("top_k", GEN, INT, 0, 1000000, "as tutti.top_k"),
     READ("min_p", GEN, NUMBER, 0, 1, "as tutti.min_p"),
     READ("block_length", GEN, INT, 0, 65536, "as tutti.block_length"),
@@ -134,6 +175,7 @@ static const tt_field fields[] = {
          "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
 
     NEUTRAL("best_of", CO, ANY, "1"),
+    NEUTRAL("output_compression", OUT, ANY, "100|\"100\""),
     NEUTRAL("presence_penalty", GEN, ANY, "0"),
     NEUTRAL("frequency_penalty", GEN, ANY, "0"),
     NEUTRAL("repetition_penalty", GEN, ANY, "1"),
@@ -148,6 +190,14 @@ static const tt_field fields[] = {
     NEUTRAL("modalities", CH, ANY, "[\"text\"]"),
     NEUTRAL("web_search_options", CH, ANY, ""),
     NEUTRAL("grammar", GEN, ANY, "\"\""),
+
+    TOLERATED("user", PIC, ANY),
+    TOLERATED("safety_identifier", PIC, ANY),
+    TOLERATED("style", MK, ANY),
+    TOLERATED("moderation", MK, ANY),
+    TOLERATED("input_fidelity", ED, ANY),
+    TOLERATED("complexity", MK, ANY),
+    TOLERATED("metadata", PIC, ANY),
 
     TOLERATED("store", GEN, ANY),
     TOLERATED("metadata", GEN, ANY),
@@ -225,6 +275,30 @@ static const tt_field extension[] = {
     READ("sparse_top", EM, INT, 1, 1024, "with k: most weights of a sparse vector, default 128"),
     READ("k_query", RR | SC, INT, 1, 32, "vectors of the query, default k"),
     READ("k_passage", RR | SC, INT, 1, 32, "vectors of each document, default k"),
+
+    READ("class_id", MK, INT, 0, INT32,
+         "number of a label of the first group, instead of a prompt"),
+    READ("labels", MK, OBJECT, 0, 0,
+         "labels by group: {\"concept\": name or number, \"style\": ...}, instead of a prompt"),
+    READ("strength", VA, NUMBER, 0, 1, "share of the tokens made anew, default 0.6"),
+    READ("mask_rule", ED, TEXT, 0, 0,
+         "which tokens a mask means: those with any pixel in it (default), the majority, or all"),
+    READ("mask_grow", ED, BOOL, 0, 0, "and their neighbours; default false"),
+    READ("outpaint", ED, OBJECT, 0, 0,
+         "{\"left\", \"top\", \"right\", \"bottom\"}: shares of the picture that are new land; the "
+         "image is scaled into the rest"),
+    READ("paste", ED, BOOL, 0, 0,
+         "outside the tokens made anew show the image as it came, not as the codec sees it; "
+         "default true"),
+    READ("return_tokens", MK, BOOL, 0, 0, "the token ids with each image"),
+    READ("tokens_only", MK, BOOL, 0, 0, "token ids and no picture"),
+    READ("previews", MK, INT, 0, 64,
+         "as partial_images, up to one a step; also shown by jobs"),
+    READ("stream_mode", MK, TEXT, 0, 0, "delta: an event a step with the tokens it placed"),
+    READ("async", PIC, BOOL, 0, 0,
+         "answer 202 at once with a job; GET /v1/jobs/{id} tells how far it is"),
+    READ("deadline_ms", PIC, INT, 0, 86400000, "give up after this time; 0: never"),
+    READ("priority", PIC, INT, -1000000, 1000000, "lower runs first"),
     {.name = NULL},
 };
 
@@ -366,7 +440,7 @@ static tt_status check_extension(const cJSON *tutti, unsigned endpoint, tt_err *
         const tt_field *f = extension;
         while (f->name && (!(f->on & endpoint) || strcmp(f->name, m->string)))
             f++;
-        bool sampling = (endpoint & GEN) && tt_param_find(m->string);
+        bool sampling = (endpoint & (GEN | MK)) && tt_param_find(m->string);
         if (!f->name && !sampling)
             return unknown(path.text, "", e);
         if (f->name && !cJSON_IsNull(m)) {

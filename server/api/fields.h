@@ -25,6 +25,13 @@ enum { /* endpoints */
     TT_ON_SCORE = 1 << 10,
     TT_ON_ENCODE = TT_ON_EMBEDDINGS | TT_ON_RERANK | TT_ON_SCORE,
     TT_ON_READ = TT_ON_LIKELIHOOD | TT_ON_ENCODE, /* measure texts, generate nothing */
+    TT_ON_IMAGES = 1 << 11,
+    TT_ON_EDITS = 1 << 12,
+    TT_ON_VARIATIONS = 1 << 13,
+    TT_ON_IMAGE_TOKENS = 1 << 14, /* images to tokens */
+    TT_ON_TOKEN_IMAGES = 1 << 15, /* and back */
+    TT_ON_MAKE = TT_ON_IMAGES | TT_ON_EDITS | TT_ON_VARIATIONS,
+    TT_ON_PICTURES = TT_ON_MAKE | TT_ON_IMAGE_TOKENS | TT_ON_TOKEN_IMAGES,
 };
 
 typedef enum {

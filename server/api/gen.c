@@ -8,6 +8,8 @@
 #include "kernels/base/clock.h"
 #include "server/api/gen_parts.h"
 
+static const tt_work_def work_def;
+
 /* --- reading --- */
 
 static void make_id(char *out, size_t size, const char *prefix)
@@ -22,13 +24,21 @@ static void make_id(char *out, size_t size, const char *prefix)
         n += snprintf(out + n, size - (size_t)n, "%02x", r[i]);
 }
 
+static const tt_served *first_text(const tt_engine *g, size_t models)
+{
+    for (size_t i = 0; i < models; i++)
+        if (!tt_engine_model(g, i)->image)
+            return tt_engine_model(g, i);
+    return NULL;
+}
+
 tt_status tt_api_find_model(const tt_api *api, const char *id, bool needed, const tt_served **out,
                             tt_err *e)
 {
     bool loading = atomic_load(&api->state) == TT_API_LOADING;
     size_t models = api->engine ? tt_engine_models(api->engine) : 0;
     *out = id ? models ? tt_engine_find(api->engine, id) : NULL
-              : !needed && models ? tt_engine_model(api->engine, 0) : NULL;
+              : !needed ? first_text(api->engine, models) : NULL;
     if (*out)
         return TT_OK;
     if (!id && needed)
@@ -107,6 +117,9 @@ static tt_status read_body(tt_gen *g, const char *text, size_t bytes, tt_err *e)
     bool needed = g->endpoint->on != TT_ON_LLAMA;
     if (!s)
         s = tt_api_find_model(g->api, tt_field_text(body, "model", NULL), needed, &g->model, e);
+    if (!s && g->model->image)
+        s = tt_fail_param(e, "model", "unsupported_value",
+                          "model '%s' makes images: POST /v1/images/generations", g->model->id);
     if (!s)
         s = g->endpoint->reads ? tt_gen_read_reading(g, body, e) : tt_gen_read_common(g, body, e);
     if (!s)
@@ -128,6 +141,7 @@ tt_status tt_gen_read(tt_gen **out, tt_api *api, const tt_endpoint *endpoint, co
     tt_gen *g = calloc(1, sizeof *g);
     if (!g)
         return tt_fail(e, TT_ENOMEM, "no memory for the request");
+    g->work.def = &work_def;
     g->api = api;
     g->endpoint = endpoint;
     g->arrived_ns = arrived_ns;
@@ -332,3 +346,38 @@ void tt_gen_record(const tt_gen *g, tt_request_record *r)
         r->finished[f]++;
     }
 }
+
+/* --- as work of any kind --- */
+
+tt_work *tt_gen_work(tt_gen *g) { return &g->work; }
+
+static tt_gen *of(const tt_work *w) { return (tt_gen *)(uintptr_t)w; }
+
+static void work_free(tt_work *w) { tt_gen_free(of(w)); }
+static bool work_streams(const tt_work *w) { return tt_gen_streams(of(w)); }
+static tt_status work_submit(tt_work *w, void (*wake)(void *), void *arg, int64_t *retry_after_ms,
+                             tt_err *e)
+{
+    return tt_gen_submit(of(w), wake, arg, retry_after_ms, e);
+}
+static bool work_poll(tt_work *w) { return tt_gen_poll(of(w)); }
+static void work_answer(tt_work *w, tt_reply *r) { tt_gen_answer(of(w), r); }
+static bool work_frames(tt_work *w, int64_t now_ms, tt_buf *out, int64_t *again_ms)
+{
+    return tt_gen_frames(of(w), now_ms, out, again_ms);
+}
+static void work_fail(tt_work *w, const tt_err *e) { tt_gen_fail(of(w), e); }
+static void work_cancel(tt_work *w) { tt_gen_cancel(of(w)); }
+static void work_record(const tt_work *w, tt_request_record *r) { tt_gen_record(of(w), r); }
+
+static const tt_work_def work_def = {
+    .free = work_free,
+    .streams = work_streams,
+    .submit = work_submit,
+    .poll = work_poll,
+    .answer = work_answer,
+    .frames = work_frames,
+    .abandon = work_fail,
+    .cancel = work_cancel,
+    .record = work_record,
+};

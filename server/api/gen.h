@@ -12,7 +12,7 @@
 #ifndef TT_GEN_H
 #define TT_GEN_H
 
-#include "server/api/api.h"
+#include "server/api/work.h"
 
 typedef struct tt_gen tt_gen;
 
@@ -25,6 +25,8 @@ extern const tt_endpoint tt_endpoint_completions, tt_endpoint_chat, tt_endpoint_
 tt_status tt_gen_read(tt_gen **out, tt_api *api, const tt_endpoint *endpoint, const char *body,
                       size_t bytes, int64_t arrived_ns, tt_err *e);
 void tt_gen_free(tt_gen *g); /* cancels what runs; NULL is fine */
+/* The request as work of any kind. */
+tt_work *tt_gen_work(tt_gen *g);
 
 bool tt_gen_streams(const tt_gen *g);
 

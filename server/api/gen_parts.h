@@ -98,6 +98,7 @@ typedef struct {
 } tt_reading;
 
 struct tt_gen {
+    tt_work work; /* first: a tt_work is cast back */
     tt_api *api;
     const tt_endpoint *endpoint;
     const tt_served *model;

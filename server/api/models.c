@@ -1,4 +1,6 @@
 /* models.c - GET /v1/models and /v1/models/{id}: what can be asked of which model. */
+#include <stdio.h>
+
 #include "server/api/api.h"
 #include "server/guide.h"
 #include "server/json_write.h"
@@ -13,6 +15,7 @@ static void put_value(const tt_param *p, const char *key, double v, tt_json *w)
         tt_json_float_member(w, key, v);
 }
 
+/* s: the sampler it is for; NULL: an image planner. */
 static void write_param(const tt_params *defaults, const tt_sampler *s, const tt_param *p,
                         tt_json *w)
 {
@@ -26,7 +29,7 @@ static void write_param(const tt_params *defaults, const tt_sampler *s, const tt
     tt_json_text_member(w, "name", p->name);
     tt_json_text_member(w, "type", types[p->type]);
     double value = tt_params_get(defaults, p);
-    if (p->type == TT_PARAM_CHOICE && !tt_sampler_takes(s, p, (int)value))
+    if (s && p->type == TT_PARAM_CHOICE && !tt_sampler_takes(s, p, (int)value))
         value = p->fallback; /* the model's default is for its own sampler */
     put_value(p, "default", value, w);
     if (p->type == TT_PARAM_INT || p->type == TT_PARAM_FLOAT) {
@@ -36,7 +39,7 @@ static void write_param(const tt_params *defaults, const tt_sampler *s, const tt
     if (p->type == TT_PARAM_CHOICE) {
         tt_json_open_member(w, "choices", '[');
         for (int i = 0; p->choices[i]; i++)
-            if (tt_sampler_takes(s, p, i))
+            if (!s || tt_sampler_takes(s, p, i))
                 tt_json_put_text(w, p->choices[i]);
         tt_json_close(w, ']');
     }
@@ -84,6 +87,75 @@ static void write_samplers(const tt_served *m, bool guided, tt_json *w)
     }
     tt_json_close(w, ']');
 }
+
+/* --- image models --- */
+
+static const char *const layout_names[] = {
+    [TT_LAYOUT_GRID] = "grid",
+    [TT_LAYOUT_SEQUENCE] = "sequence",
+    [TT_LAYOUT_LEVELS] = "levels",
+    [TT_LAYOUT_SCALES] = "scales",
+};
+
+static void write_planner(const tt_served *m, tt_json *w)
+{
+    size_t n;
+    const tt_param *all = tt_param_all(&n);
+    const tt_planner *p = m->image->planner;
+    tt_json_open_member(w, "samplers", '[');
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "name", p->name);
+    tt_json_text_member(w, "summary", p->summary);
+    tt_json_text_member(w, "source", p->source);
+    tt_json_bool_member(w, "default", true);
+    tt_json_open_member(w, "parameters", '[');
+    for (size_t i = 0; i < n; i++)
+        if (tt_planner_reads(p, &all[i]))
+            write_param(&m->defaults, NULL, &all[i], w);
+    tt_json_close(w, ']');
+    tt_json_close(w, '}');
+    tt_json_close(w, ']');
+}
+
+static void write_image(const tt_served *m, tt_json *w)
+{
+    const tt_generator_info *g = m->image->generator;
+    const tt_codec_info *c = &m->image->codec->info;
+    char size[32];
+    snprintf(size, sizeof size, "%dx%d", c->width, c->height);
+    tt_json_open_member(w, "tutti", '{');
+    tt_json_text_member(w, "family", c->spatial ? "image_nat" : "image_1d");
+    tt_json_text_member(w, "architecture", g->architecture);
+    tt_json_open_member(w, "capabilities", '[');
+    tt_json_put_text(w, "image_generation");
+    if (c->spatial)
+        tt_json_put_text(w, "image_edit");
+    tt_json_put_text(w, "image_variation");
+    tt_json_put_text(w, "image_tokens");
+    tt_json_close(w, ']');
+    tt_json_open_member(w, "sizes", '[');
+    tt_json_put_text(w, size);
+    tt_json_close(w, ']');
+    tt_json_text_member(w, "layout", layout_names[c->layout.kind]);
+    tt_json_int_member(w, "rows", c->layout.rows);
+    tt_json_int_member(w, "columns", c->layout.columns);
+    tt_json_int_member(w, "tokens", c->layout.tokens);
+    tt_json_int_member(w, "codes", c->layout.codes);
+    tt_json_open_member(w, "classes", '[');
+    for (int32_t i = 0; i < g->groups; i++)
+        tt_json_put_int(w, g->group[i]);
+    tt_json_close(w, ']');
+    tt_json_bool_member(w, "labels", m->image->labels != NULL);
+    tt_json_int_member(w, "parameters", g->parameters + c->parameters);
+    tt_json_int_member(w, "weight_bytes", (int64_t)(g->weight_bytes + c->weight_bytes));
+    tt_json_text_member(w, "compute", g->compute);
+    tt_json_text_member(w, "digest", m->digest);
+    tt_json_text_member(w, "default_sampler", m->image->planner->name);
+    write_planner(m, w);
+    tt_json_close(w, '}');
+}
+
+/* --- any --- */
 
 static const char *kind(const tt_served *m)
 {
@@ -138,8 +210,12 @@ static void write_model(const tt_engine *g, const tt_served *m, tt_json *w)
     tt_json_text_member(w, "object", "model");
     tt_json_int_member(w, "created", m->created);
     tt_json_text_member(w, "owned_by", "tutti");
-    tt_json_int_member(w, "max_model_len", m->info.context);
-    write_extension(g, m, w);
+    if (m->image) {
+        write_image(m, w);
+    } else {
+        tt_json_int_member(w, "max_model_len", m->info.context);
+        write_extension(g, m, w);
+    }
     tt_json_close(w, '}');
 }
 

@@ -6,6 +6,7 @@
 #include "server/api/api.h"
 #include "server/api/fields.h"
 #include "server/api/gen.h"
+#include "samplers/image.h"
 #include "server/json_write.h"
 
 static void put_type(tt_json *w, const char *type) { tt_json_text_member(w, "type", type); }
@@ -76,14 +77,22 @@ static const struct {
     {"segments", NULL, "Segment"},
     {"tutti", "TuttiOptions", NULL},
     {"tutti", "TuttiReadOptions", NULL},
+    {"tutti", "TuttiImageOptions", NULL},
 };
+
+/* The schema of a field's extension object. */
+static const char *extension_of(const tt_field *f)
+{
+    return f->on & TT_ON_READ       ? "TuttiReadOptions"
+           : f->on & TT_ON_PICTURES ? "TuttiImageOptions"
+                                    : "TuttiOptions";
+}
 
 static bool put_reference(const tt_field *f, tt_json *w)
 {
-    bool reads = f->on & TT_ON_READ;
     for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
         if (strcmp(inner[i].name, f->name) ||
-            (inner[i].schema && reads != !strcmp(inner[i].schema, "TuttiReadOptions")))
+            (inner[i].schema && strcmp(inner[i].schema, extension_of(f))))
             continue;
         char path[64] = "#/components/schemas/";
         strcat(path, inner[i].schema ? inner[i].schema : inner[i].items);
@@ -167,7 +176,7 @@ static const struct {
     {TT_ON_COMPLETIONS | TT_ON_FIM, "prompt"},
     {TT_ON_CHAT, "messages"},
     {TT_ON_INFILL, "segments"},
-    {TT_ON_DETOKENIZE, "tokens"},
+    {TT_ON_DETOKENIZE | TT_ON_TOKEN_IMAGES, "tokens"},
     {TT_ON_EMBEDDINGS, "input"},
     {TT_ON_RERANK, "query"},
     {TT_ON_RERANK, "documents"},
@@ -222,6 +231,18 @@ static void put_param(const tt_param *p, tt_json *w)
     tt_json_close(w, '}');
 }
 
+/* Whether a sampler of what these endpoints make reads the parameter. */
+static bool is_read(const tt_param *p, unsigned on)
+{
+    for (const tt_sampler *const *s = tt_sampler_all(); on & TT_ON_GENERATE && *s; s++)
+        if (tt_sampler_reads(*s, p))
+            return true;
+    for (const tt_planner *const *q = tt_planner_all(); on & TT_ON_MAKE && *q; q++)
+        if (tt_planner_reads(*q, p))
+            return true;
+    return false;
+}
+
 static void put_extension(const char *name, unsigned on, const char *description, tt_json *w)
 {
     size_t n;
@@ -233,8 +254,9 @@ static void put_extension(const char *name, unsigned on, const char *description
     for (const tt_field *f = tt_extension_fields(); f->name; f++)
         if (f->on & on)
             put_field(f, w);
-    for (size_t i = 0; i < n && (on & TT_ON_GENERATE); i++)
-        put_param(&all[i], w);
+    for (size_t i = 0; i < n; i++)
+        if (is_read(&all[i], on))
+            put_param(&all[i], w);
     tt_json_close(w, '}');
     tt_json_bool_member(w, "additionalProperties", false);
     tt_json_close(w, '}');
@@ -306,6 +328,9 @@ static void put_schemas(const tt_api *api, tt_json *w)
                   "How to sample and stream. A sampling parameter that the chosen sampler does not "
                   "read is refused; GET /v1/models lists which one reads what.", w);
     put_extension("TuttiReadOptions", TT_ON_READ, "How to score and encode.", w);
+    put_extension("TuttiImageOptions", TT_ON_PICTURES,
+                  "What images show and how they are made. In forms: fields such as tutti[steps].",
+                  w);
     put_fixed_schemas(w);
     tt_json_close(w, '}');
     tt_json_close(w, '}');
@@ -313,16 +338,31 @@ static void put_schemas(const tt_api *api, tt_json *w)
 
 /* --- paths --- */
 
+/* In lower case, as the document has it. */
+static const char *method_of(const tt_route *r)
+{
+    return !strcmp(r->method, "GET") ? "get" : !strcmp(r->method, "DELETE") ? "delete" : "post";
+}
+
 static void put_operation_id(const tt_route *r, tt_json *w)
 {
     char id[80] = "";
-    strncat(id, strcmp(r->method, "GET") ? "post" : "get", 8);
+    strncat(id, method_of(r), 8);
     for (const char *p = r->path; *p && strlen(id) < sizeof id - 1; p++)
         if (*p == '/' || *p == '.')
             strcat(id, "_");
         else if (*p != '{' && *p != '}')
             strncat(id, p, 1);
     tt_json_text_member(w, "operationId", id);
+}
+
+static void put_body_type(const char *type, const char *schema, tt_json *w)
+{
+    tt_json_open_member(w, type, '{');
+    tt_json_open_member(w, "schema", '{');
+    tt_json_text_member(w, "$ref", schema);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
 }
 
 static void put_request_body(const tt_route *r, tt_json *w)
@@ -334,11 +374,11 @@ static void put_request_body(const tt_route *r, tt_json *w)
     tt_json_open_member(w, "requestBody", '{');
     tt_json_bool_member(w, "required", true);
     tt_json_open_member(w, "content", '{');
-    tt_json_open_member(w, "application/json", '{');
-    tt_json_open_member(w, "schema", '{');
-    tt_json_text_member(w, "$ref", path);
-    for (int i = 0; i < 4; i++)
-        tt_json_close(w, '}');
+    put_body_type("application/json", path, w);
+    if (r->flags & TT_ROUTE_FORM)
+        put_body_type("multipart/form-data", path, w);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
 }
 
 static void put_content(const char *type, tt_json *w)
@@ -352,18 +392,26 @@ static void put_content(const char *type, tt_json *w)
 
 static void put_responses(const tt_route *r, tt_json *w)
 {
+    bool streams = r->endpoint ? !(r->fields & TT_ON_READ) : r->fields & TT_ON_MAKE;
     tt_json_open_member(w, "responses", '{');
     tt_json_open_member(w, "200", '{');
     tt_json_text_member(w, "description",
-                        r->endpoint && !(r->fields & TT_ON_READ)
-                            ? "the answer; server-sent events when 'stream' is true"
-                            : "the answer");
+                        streams ? "the answer; server-sent events when 'stream' is true"
+                                : "the answer");
     tt_json_open_member(w, "content", '{');
     put_content(r->flags & TT_ROUTE_METRICS ? "text/plain" : "application/json", w);
-    if (r->endpoint && r->fields != TT_ON_LLAMA && !(r->fields & TT_ON_READ))
+    if (streams && r->fields != TT_ON_LLAMA)
         put_content("text/event-stream", w);
     tt_json_close(w, '}');
     tt_json_close(w, '}');
+    if (r->image) {
+        tt_json_open_member(w, "202", '{');
+        tt_json_text_member(w, "description", "with tutti.async: a job, see /v1/jobs/{id}");
+        tt_json_open_member(w, "content", '{');
+        put_content("application/json", w);
+        tt_json_close(w, '}');
+        tt_json_close(w, '}');
+    }
     tt_json_open_member(w, "4XX", '{');
     tt_json_text_member(w, "description",
                         "the request cannot be answered; 'param' names the field");
@@ -375,11 +423,10 @@ static void put_responses(const tt_route *r, tt_json *w)
         tt_json_close(w, '}');
 }
 
-static void put_route(const tt_api *api, const tt_route *r, tt_json *w)
+static void put_operation(const tt_api *api, const tt_route *r, tt_json *w)
 {
     bool open = r->flags & TT_ROUTE_OPEN;
-    tt_json_open_member(w, r->path, '{');
-    tt_json_open_member(w, strcmp(r->method, "GET") ? "post" : "get", '{');
+    tt_json_open_member(w, method_of(r), '{');
     put_operation_id(r, w);
     tt_json_text_member(w, "summary", r->summary);
     tt_json_open_member(w, "tags", '[');
@@ -396,6 +443,18 @@ static void put_route(const tt_api *api, const tt_route *r, tt_json *w)
         put_request_body(r, w);
     put_responses(r, w);
     tt_json_close(w, '}');
+}
+
+/* A path with all its methods, where the first of them stands in the table. */
+static void put_path(const tt_api *api, const tt_route *r, tt_json *w)
+{
+    for (const tt_route *p = tt_routes(); p < r; p++)
+        if (!strcmp(p->path, r->path))
+            return;
+    tt_json_open_member(w, r->path, '{');
+    for (const tt_route *p = r; p->method; p++)
+        if (!strcmp(p->path, r->path))
+            put_operation(api, p, w);
     tt_json_close(w, '}');
 }
 
@@ -407,7 +466,7 @@ void tt_api_openapi(const tt_call *c, tt_reply *r)
     tt_json_open_member(&w, "info", '{');
     tt_json_text_member(&w, "title", "Tutti");
     tt_json_text_member(&w, "version", c->api->version);
-    tt_json_text_member(&w, "summary", "Generation with diffusion language models");
+    tt_json_text_member(&w, "summary", "Texts and images by models that write many places at once");
     tt_json_open_member(&w, "license", '{');
     tt_json_text_member(&w, "name", "Apache 2.0");
     tt_json_text_member(&w, "identifier", "Apache-2.0");
@@ -417,7 +476,7 @@ void tt_api_openapi(const tt_call *c, tt_reply *r)
     tt_json_put_raw(&w, "[{\"url\":\"/\"}]");
     tt_json_open_member(&w, "paths", '{');
     for (const tt_route *p = tt_routes(); p->method; p++)
-        put_route(c->api, p, &w);
+        put_path(c->api, p, &w);
     tt_json_close(&w, '}');
     put_schemas(c->api, &w);
     tt_json_close(&w, '}');

@@ -4,6 +4,7 @@
 #include "server/api/api.h"
 #include "server/api/fields.h"
 #include "server/api/gen.h"
+#include "server/api/images.h"
 
 #define GENERATE(p, name, bit, text)                                                               \
     {.method = "POST", .path = p, .endpoint = &tt_endpoint_##name, .tag = "Generation",            \
@@ -12,6 +13,11 @@
 #define READ(p, other, name, bit, text)                                                            \
     {.method = "POST", .path = p, .alias = other, .endpoint = &tt_endpoint_##name,                 \
      .tag = "Measuring", .summary = text, .fields = TT_ON_##bit}
+
+#define IMAGE(p, name, bit, how, text)                                                             \
+    {.method = "POST", .path = p, .flags = how, .image = &tt_image_##name, .tag = "Images",        \
+     .summary = text, .fields = TT_ON_##bit}
+#define PICTURES (TT_ROUTE_FORM | TT_ROUTE_UPLOAD)
 
 static const tt_route routes[] = {
     GENERATE("/v1/chat/completions", chat, CHAT, "Answer a conversation"),
@@ -27,6 +33,24 @@ static const tt_route routes[] = {
     READ("/v1/embeddings", NULL, embeddings, EMBEDDINGS, "Vectors of texts"),
     READ("/v1/rerank", "/rerank", rerank, RERANK, "Order documents by their likeness to a query"),
     READ("/v1/score", "/score", score, SCORE, "Likeness of pairs of texts"),
+
+    IMAGE("/v1/images/generations", generations, IMAGES, 0, "Make images"),
+    IMAGE("/v1/images/edits", edits, EDITS, PICTURES, "Make a part of an image anew"),
+    IMAGE("/v1/images/variations", variations, VARIATIONS, PICTURES,
+          "Make a share of an image's tokens anew"),
+    IMAGE("/v1/images/tokenize", tokenize, IMAGE_TOKENS, PICTURES, "Images to token ids"),
+    IMAGE("/v1/images/detokenize", detokenize, TOKEN_IMAGES, 0, "Token ids to images"),
+    {.method = "GET", .path = "/v1/images/labels", .answer = tt_api_image_labels, .tag = "Images",
+     .summary = "What image models know by name"},
+
+    {.method = "GET", .path = "/v1/jobs", .answer = tt_api_jobs, .tag = "Jobs",
+     .summary = "Requests made with tutti.async"},
+    {.method = "GET", .path = "/v1/jobs/{id}", .answer = tt_api_job, .tag = "Jobs",
+     .summary = "How far a job is, or its answer"},
+    {.method = "DELETE", .path = "/v1/jobs/{id}", .answer = tt_api_job_delete, .tag = "Jobs",
+     .summary = "Forget a job, cancelling it if it runs"},
+    {.method = "POST", .path = "/v1/jobs/{id}/cancel", .answer = tt_api_job_cancel, .tag = "Jobs",
+     .summary = "Cancel a job"},
 
     {.method = "GET", .path = "/v1/models", .answer = tt_api_models, .tag = "Models",
      .summary = "List the models, their samplers and default parameters"},
@@ -55,7 +79,8 @@ static const tt_route routes[] = {
 
 const tt_route *tt_routes(void) { return routes; }
 
-/* Whether path is the pattern; what stands for {id} begins at *tail. */
+/* Whether path is the pattern; what stands for {id}, and all behind it, begins at *tail. An id at
+ * the end of a pattern may hold slashes. */
 static bool matches(const char *pattern, const char *path, const char **tail)
 {
     if (!pattern)
@@ -65,6 +90,9 @@ static bool matches(const char *pattern, const char *path, const char **tail)
         return !strcmp(pattern, path);
     size_t n = (size_t)(hole - pattern);
     if (strncmp(pattern, path, n) || !path[n])
+        return false;
+    const char *slash = strchr(path + n, '/');
+    if (hole[4] && (!slash || slash == path + n || strcmp(slash, hole + 4)))
         return false;
     *tail = path + n;
     return true;

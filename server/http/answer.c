@@ -103,7 +103,7 @@ enum MHD_Result tt_exchange_preflight(tt_exchange *x)
         return MHD_NO;
     x->handler = "preflight";
     add_common(x, r, NULL);
-    MHD_add_response_header(r, MHD_HTTP_HEADER_ALLOW, "GET, POST, OPTIONS");
+    MHD_add_response_header(r, MHD_HTTP_HEADER_ALLOW, "GET, POST, DELETE, OPTIONS");
     if (allowed_origin(x)) {
         MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
         MHD_add_response_header(r, "Access-Control-Allow-Headers", CORS_HEADERS);
@@ -162,9 +162,9 @@ static void fill(tt_exchange *x)
     if (atomic_load(&x->server->closing)) {
         tt_err e = {0};
         tt_fail_param(&e, "", "shutting_down", "the server is shutting down");
-        tt_gen_fail(x->gen, &e);
+        tt_work_fail(x->work, &e);
     }
-    x->over = tt_gen_frames(x->gen, now, &x->out, &again);
+    x->over = tt_work_frames(x->work, now, &x->out, &again);
     if (!x->out.size && now - x->sent_ms >= x->server->o.heartbeat_ms)
         tt_buf_puts(&x->out, ": ping\n\n");
     if (x->out.size)

@@ -9,8 +9,12 @@
 
 #include "kernels/base/clock.h"
 #include "kernels/base/log.h"
+#include "server/api/jobs.h"
 
-enum { INLINE_BODY = 64 * 1024 }; /* longer bodies are read by a worker */
+enum {
+    INLINE_BODY = 64 * 1024, /* longer bodies are read by a worker */
+    MAX_UPLOADS = 32,        /* bodies of the largest size held at the same time */
+};
 
 static const char *header(const tt_exchange *x, const char *name)
 {
@@ -72,12 +76,19 @@ tt_exchange *tt_exchange_open(tt_server *s, struct MHD_Connection *c, const char
     return x;
 }
 
+static void free_body(tt_exchange *x)
+{
+    atomic_fetch_sub(&x->server->held, x->held);
+    x->held = 0;
+    tt_buf_free(&x->body);
+}
+
 void tt_exchange_release(tt_exchange *x)
 {
     if (atomic_fetch_sub(&x->references, 1) > 1)
         return;
+    free_body(x);
     pthread_mutex_destroy(&x->lock);
-    tt_buf_free(&x->body);
     tt_buf_free(&x->out);
     tt_buf_free(&x->reply.body);
     free(x->tail);
@@ -88,7 +99,7 @@ void tt_exchange_release(tt_exchange *x)
 
 static void refuse_method(tt_exchange *x, const char *path)
 {
-    static const char *const lists[] = {"GET", "POST", "GET, POST"};
+    static const char *const lists[] = {"GET", "POST", "GET, POST", "GET, DELETE"};
     char allow[64];
     const char *tail;
     tt_route_find(x->method, path, &tail, allow);
@@ -111,18 +122,31 @@ static bool needs_key(const tt_exchange *x)
     return !(x->route->flags & TT_ROUTE_METRICS && x->server->o.open_metrics);
 }
 
-static bool is_json(const char *type)
+/* Whether the media type is this one, whatever its parameters are. */
+static bool is_type(const char *type, const char *name)
 {
-    size_t n = type ? strcspn(type, "; \t") : 0;
-    return !type || (n == 16 && !strncasecmp(type, "application/json", 16));
+    size_t n = strcspn(type, "; \t");
+    return n == strlen(name) && !strncasecmp(type, name, n);
+}
+
+static bool readable(const tt_exchange *x, const char *type)
+{
+    return !type || is_type(type, "application/json") ||
+           (x->route->flags & TT_ROUTE_FORM && is_type(type, "multipart/form-data"));
+}
+
+static size_t max_body(const tt_exchange *x)
+{
+    bool pictures = x->route && x->route->flags & TT_ROUTE_UPLOAD;
+    return pictures ? x->server->o.max_upload : x->server->o.max_body;
 }
 
 static bool too_large(tt_exchange *x, unsigned long long bytes)
 {
-    if (bytes <= x->server->o.max_body)
+    if (bytes <= max_body(x))
         return false;
     tt_reply_fail(&x->reply, 413, "invalid_request_error", "request_too_large", NULL,
-                  "the body has more than the %zu bytes allowed", x->server->o.max_body);
+                  "the body has more than the %zu bytes allowed", max_body(x));
     return true;
 }
 
@@ -130,6 +154,7 @@ static bool too_large(tt_exchange *x, unsigned long long bytes)
 static void check_headers(tt_exchange *x, const char *path)
 {
     const char *length = header(x, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *type = header(x, MHD_HTTP_HEADER_CONTENT_TYPE);
     if (!x->route) {
         refuse_method(x, path);
         return;
@@ -139,9 +164,11 @@ static void check_headers(tt_exchange *x, const char *path)
                       "the API key is missing or wrong (Authorization: Bearer KEY)");
         return;
     }
-    if (x->route->fields && !is_json(header(x, MHD_HTTP_HEADER_CONTENT_TYPE)))
+    snprintf(x->content_type, sizeof x->content_type, "%s", type ? type : "");
+    if (x->route->fields && !readable(x, type))
         tt_reply_fail(&x->reply, 415, "invalid_request_error", "unsupported_media_type", NULL,
-                      "the body must be application/json");
+                      "the body must be application/json%s",
+                      x->route->flags & TT_ROUTE_FORM ? " or multipart/form-data" : "");
     else if (length)
         too_large(x, strtoull(length, NULL, 10));
 }
@@ -165,15 +192,38 @@ enum MHD_Result tt_exchange_headers(tt_exchange *x, const char *path)
     return MHD_YES;
 }
 
+static void overloaded(tt_exchange *x, const char *by)
+{
+    tt_reply_fail(&x->reply, 503, "server_error", "overloaded", NULL, "too many %s", by);
+    x->reply.retry_after_ms = 1000;
+}
+
+/* Pictures of all requests together have a limit, too. */
+static bool no_room(tt_exchange *x, size_t bytes)
+{
+    if (!(x->route->flags & TT_ROUTE_UPLOAD))
+        return false;
+    x->held += bytes;
+    size_t all = atomic_fetch_add(&x->server->held, bytes) + bytes;
+    if (all <= MAX_UPLOADS * x->server->o.max_upload)
+        return false;
+    overloaded(x, "pictures are being sent");
+    return true;
+}
+
 enum MHD_Result tt_exchange_body(tt_exchange *x, const char *data, size_t bytes)
 {
     x->received += bytes;
     if (!x->drop && too_large(x, x->received)) {
         x->drop = true;
-        tt_buf_free(&x->body);
+        free_body(x);
     }
-    if (x->received > 2 * x->server->o.max_body + INLINE_BODY)
+    if (x->received > 2 * max_body(x) + INLINE_BODY)
         return MHD_NO; /* enough swallowed: a chunked upload without end */
+    if (!x->drop && no_room(x, bytes)) {
+        x->drop = true;
+        free_body(x);
+    }
     if (!x->drop)
         tt_buf_add(&x->body, data, bytes);
     return x->body.failed ? MHD_NO : MHD_YES;
@@ -194,10 +244,15 @@ void tt_exchange_wake(void *arg)
     pthread_mutex_unlock(&x->lock);
 }
 
+static bool with_worker(const tt_exchange *x)
+{
+    return x->phase == TT_X_WORKING || x->phase == TT_X_WRITING;
+}
+
 bool tt_exchange_park(tt_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    bool stay = !x->woken && (x->phase == TT_X_WORKING || !atomic_load(&x->server->closing));
+    bool stay = !x->woken && (with_worker(x) || !atomic_load(&x->server->closing));
     x->woken = false;
     if (stay) {
         x->waiting = true;
@@ -214,10 +269,10 @@ static void on_lost(void *arg)
     tt_exchange *x = arg;
     pthread_mutex_lock(&x->lock);
     atomic_store(&x->lost, true);
-    tt_gen *g = x->cancelable;
+    tt_work *w = x->cancelable;
     pthread_mutex_unlock(&x->lock);
-    if (g)
-        tt_gen_cancel(g); /* freed only after the watch has let go of x */
+    if (w)
+        tt_work_cancel(w); /* freed only after the watch has let go of x */
     tt_exchange_wake(x);
 }
 
@@ -232,28 +287,33 @@ static void start_watching(tt_exchange *x)
 
 /* --- work --- */
 
-/* Reads and submits a generation, or leaves the reason in x->reply. Any thread. */
+/* Reads and submits what the request asks for, or leaves the reason in x->reply. Any thread. */
 static void prepare(tt_exchange *x)
 {
     tt_err e = {0};
     int64_t retry_ms = 0;
-    tt_gen *g = NULL;
-    tt_status s = tt_gen_read(&g, x->server->api, x->route->endpoint, tt_buf_text(&x->body),
-                              x->body.size, x->arrived_ns, &e);
-    tt_buf_free(&x->body);
+    tt_work *w = NULL;
+    tt_body body = {.type = x->content_type, .data = tt_buf_text(&x->body),
+                    .bytes = x->body.size, .arrived_ns = x->arrived_ns};
+    tt_status s = tt_work_read(&w, x->server->api, x->route, &body, &e);
+    free_body(x);
+    if (!s && w->detached) {
+        tt_jobs_take(x->server->api->jobs, w, &x->reply);
+        return;
+    }
     if (!s)
-        s = tt_gen_submit(g, tt_exchange_wake, x, &retry_ms, &e);
+        s = tt_work_submit(w, tt_exchange_wake, x, &retry_ms, &e);
     if (s) {
-        tt_gen_free(g);
+        tt_work_free(w);
         x->reply.retry_after_ms = retry_ms;
         tt_reply_error(&x->reply, &e);
         return;
     }
     pthread_mutex_lock(&x->lock);
-    x->gen = x->cancelable = g;
+    x->work = x->cancelable = w;
     pthread_mutex_unlock(&x->lock);
     if (atomic_load(&x->lost))
-        tt_gen_cancel(g);
+        tt_work_cancel(w);
 }
 
 static void answer_now(tt_exchange *x)
@@ -264,9 +324,11 @@ static void answer_now(tt_exchange *x)
     tt_buf_free(&x->body);
 }
 
+static bool takes_time(const tt_exchange *x) { return !x->route->answer; }
+
 static void do_work(tt_exchange *x)
 {
-    if (x->route->endpoint)
+    if (takes_time(x))
         prepare(x);
     else
         answer_now(x);
@@ -275,44 +337,51 @@ static void do_work(tt_exchange *x)
 static void on_worker(void *arg)
 {
     tt_exchange *x = arg;
-    do_work(x);
+    if (x->phase == TT_X_WRITING)
+        tt_work_answer(x->work, &x->reply);
+    else
+        do_work(x);
     pthread_mutex_lock(&x->lock);
     atomic_store(&x->worked, true);
     bool abandoned = x->abandoned;
     pthread_mutex_unlock(&x->lock);
     if (abandoned)
-        tt_gen_free(x->gen);
+        tt_work_free(x->work);
     else
         tt_exchange_wake(x);
     tt_exchange_release(x);
 }
 
-static void overloaded(tt_exchange *x)
+/* False when no worker has time. */
+static bool hand_over(tt_exchange *x, tt_exchange_phase phase)
 {
-    tt_reply_fail(&x->reply, 503, "server_error", "overloaded", NULL,
-                  "too many long requests are waiting to be read");
-    x->reply.retry_after_ms = 1000;
+    tt_exchange_phase before = x->phase;
+    x->phase = phase;
+    atomic_store(&x->worked, false);
+    atomic_fetch_add(&x->references, 1);
+    if (tt_workers_add(x->server->workers, on_worker, x))
+        return true;
+    tt_exchange_release(x);
+    x->phase = before;
+    return false;
 }
 
 /* The body is complete. True when a worker has taken over. */
 static bool begin_work(tt_exchange *x)
 {
-    if (x->route->endpoint) {
+    if (takes_time(x)) {
         x->counted = true;
         atomic_fetch_add(&x->server->active, 1);
         start_watching(x);
     }
-    if (x->body.size <= INLINE_BODY) {
+    bool pictures = x->route->flags & TT_ROUTE_UPLOAD;
+    if (!pictures && x->body.size <= INLINE_BODY) {
         do_work(x);
         return false;
     }
-    x->phase = TT_X_WORKING;
-    atomic_fetch_add(&x->references, 1);
-    if (tt_workers_add(x->server->workers, on_worker, x))
+    if (hand_over(x, TT_X_WORKING))
         return true;
-    tt_exchange_release(x);
-    x->phase = TT_X_BODY;
-    overloaded(x);
+    overloaded(x, "long requests are waiting to be read");
     return false;
 }
 
@@ -322,7 +391,7 @@ static void fail_if_closing(tt_exchange *x)
     if (!atomic_load(&x->server->closing))
         return;
     tt_fail_param(&e, "", "shutting_down", "the server is shutting down");
-    tt_gen_fail(x->gen, &e);
+    tt_work_fail(x->work, &e);
 }
 
 /* Waits until the answer is complete; false when the connection was parked. */
@@ -330,29 +399,11 @@ static bool wait_for_answer(tt_exchange *x)
 {
     for (;;) {
         fail_if_closing(x);
-        if (tt_gen_poll(x->gen))
+        if (tt_work_poll(x->work))
             return true;
         if (tt_exchange_park(x))
             return false;
     }
-}
-
-/* What follows once a request was read: by this thread or by a worker. */
-static enum MHD_Result after_work(tt_exchange *x)
-{
-    if (atomic_load(&x->lost))
-        return MHD_NO;
-    if (x->reply.status)
-        return tt_exchange_send(x);
-    if (tt_gen_streams(x->gen)) {
-        x->phase = TT_X_STREAMING;
-        return tt_exchange_stream(x);
-    }
-    x->phase = TT_X_RUNNING;
-    if (!wait_for_answer(x))
-        return MHD_YES;
-    tt_gen_answer(x->gen, &x->reply);
-    return tt_exchange_send(x);
 }
 
 /* True when the worker has finished; false when the connection was parked again. */
@@ -364,9 +415,33 @@ static bool worker_done(tt_exchange *x)
     return true;
 }
 
+/* The answer is known. Pictures are compressed by a worker, unless none has time. */
+static enum MHD_Result write_answer(tt_exchange *x)
+{
+    if (x->route->image && hand_over(x, TT_X_WRITING))
+        return worker_done(x) ? tt_exchange_send(x) : MHD_YES;
+    tt_work_answer(x->work, &x->reply);
+    return tt_exchange_send(x);
+}
+
+/* What follows once a request was read: by this thread or by a worker. */
+static enum MHD_Result after_work(tt_exchange *x)
+{
+    if (atomic_load(&x->lost))
+        return MHD_NO;
+    if (x->reply.status)
+        return tt_exchange_send(x);
+    if (tt_work_streams(x->work)) {
+        x->phase = TT_X_STREAMING;
+        return tt_exchange_stream(x);
+    }
+    x->phase = TT_X_RUNNING;
+    return wait_for_answer(x) ? write_answer(x) : MHD_YES;
+}
+
 enum MHD_Result tt_exchange_go(tt_exchange *x)
 {
-    if (atomic_load(&x->lost) && x->phase != TT_X_WORKING) /* a worker may still hold x */
+    if (atomic_load(&x->lost) && !with_worker(x)) /* a worker may still hold x */
         return MHD_NO;
     switch (x->phase) {
     case TT_X_BODY:
@@ -379,6 +454,8 @@ enum MHD_Result tt_exchange_go(tt_exchange *x)
         return worker_done(x) ? after_work(x) : MHD_YES;
     case TT_X_RUNNING:
         return after_work(x);
+    case TT_X_WRITING:
+        return worker_done(x) ? tt_exchange_send(x) : MHD_YES;
     case TT_X_STREAMING:
     case TT_X_DONE:
         break;
@@ -392,7 +469,7 @@ static void record(tt_exchange *x)
 {
     tt_request_record r;
     tt_metrics *m = x->server->api->metrics;
-    tt_gen_record(x->gen, &r);
+    tt_work_record(x->work, &r);
     tt_metrics_request(m, &r);
     if (atomic_load(&x->lost))
         tt_metrics_cancelled(m, "client");
@@ -406,7 +483,7 @@ static void record(tt_exchange *x)
 static bool leave_to_worker(tt_exchange *x)
 {
     pthread_mutex_lock(&x->lock);
-    x->abandoned = x->phase == TT_X_WORKING && !atomic_load(&x->worked);
+    x->abandoned = with_worker(x) && !atomic_load(&x->worked);
     bool busy = x->abandoned;
     pthread_mutex_unlock(&x->lock);
     return busy;
@@ -416,15 +493,15 @@ void tt_exchange_close(tt_exchange *x, enum MHD_RequestTerminationCode why)
 {
     bool mine = !leave_to_worker(x);
     bool left = atomic_load(&x->lost) || why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    int status = left && (!mine || x->gen || !x->status) ? 499 : x->status;
+    int status = left && (!mine || x->work || !x->status) ? 499 : x->status;
     double seconds = (double)(tt_now_ns() - x->arrived_ns) * 1e-9;
     tt_watch_remove(x->server->watch, x->ticket);
     if (left)
         atomic_store(&x->lost, true);
-    if (mine && x->gen) {
+    if (mine && x->work) {
         record(x);
-        tt_gen_free(x->gen);
-        x->gen = NULL;
+        tt_work_free(x->work);
+        x->work = NULL;
     }
     if (x->counted)
         atomic_fetch_sub(&x->server->active, 1);

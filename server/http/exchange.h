@@ -8,7 +8,7 @@
 #include <microhttpd.h>
 #include <pthread.h>
 
-#include "server/api/gen.h"
+#include "server/api/work.h"
 #include "server/http/auth.h"
 #include "server/http/server.h"
 #include "server/http/watch.h"
@@ -24,6 +24,7 @@ struct tt_server {
     tt_workers *workers;
     atomic_int active;  /* generation requests in flight */
     atomic_int parked;  /* suspended connections */
+    atomic_size_t held; /* bytes of bodies that have pictures */
     atomic_bool closing;
 };
 
@@ -31,6 +32,7 @@ typedef enum {
     TT_X_BODY,      /* receiving */
     TT_X_WORKING,   /* a worker reads and submits */
     TT_X_RUNNING,   /* submitted, one answer to come */
+    TT_X_WRITING,   /* a worker writes the answer: pictures become files */
     TT_X_STREAMING, /* the body is being sent piece by piece */
     TT_X_DONE,      /* the answer is queued */
 } tt_exchange_phase;
@@ -44,24 +46,26 @@ typedef struct {
     const tt_route *route;
     const char *handler; /* the route's path for logs and metrics; static text */
     char *tail;          /* of the path */
+    char content_type[200];
     int64_t arrived_ns;
     tt_buf body;
     size_t received; /* bytes of body, also those dropped */
+    size_t held;     /* of them, those counted in server->held */
     bool drop;       /* the answer is known: the body is swallowed */
     tt_exchange_phase phase;
     tt_reply reply;
     int status;
     bool counted; /* in server->active */
-    tt_gen *gen;
+    tt_work *work;
     tt_err failure; /* of a worker */
 
-    atomic_bool worked; /* the worker has finished: gen or reply are set */
+    atomic_bool worked; /* the worker has finished: work or reply are set */
     atomic_bool lost;   /* the client went away */
 
     pthread_mutex_t lock; /* of what follows */
     bool waiting, woken;
     bool abandoned; /* the connection closed while the worker was busy: it cleans up */
-    tt_gen *cancelable; /* gen once its jobs exist */
+    tt_work *cancelable; /* work once its jobs exist */
 
     int ticket; /* of the watch; -1 */
     tt_buf out; /* frames not yet taken */

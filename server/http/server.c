@@ -64,6 +64,10 @@ static void take_options(tt_server *s, const tt_server_options *o)
         s->o.host = "127.0.0.1";
     if (!s->o.max_body)
         s->o.max_body = 4 << 20;
+    if (!s->o.max_upload)
+        s->o.max_upload = 28 << 20;
+    if (s->o.max_upload < s->o.max_body)
+        s->o.max_upload = s->o.max_body;
     if (!s->o.idle_seconds)
         s->o.idle_seconds = 60;
     if (!s->o.max_connections)

@@ -11,6 +11,7 @@ typedef struct {
     const char *host;       /* address or name to listen at; NULL: 127.0.0.1 */
     int port;               /* 0: any free one */
     size_t max_body;        /* bytes of a request body; 0: 4 MiB */
+    size_t max_upload;      /* the same where bodies hold pictures; 0: 28 MiB (20 MiB in base64) */
     int idle_seconds;       /* a connection on which nothing moves is closed; 0: 60 */
     int max_connections;    /* 0: 4096 */
     int workers;            /* 0: 2 */

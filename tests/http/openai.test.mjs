@@ -1,9 +1,11 @@
 // The official Node client against a running server (URL), unmodified: what works with it here
-// works with everything built on it. MODEL is the model's id; KEY its key. Node's own test runner.
+// works with everything built on it. MODEL and IMAGE_MODEL are ids, KEY their key. Node's own test
+// runner.
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import http from 'node:http';
-import OpenAI from 'openai';
+import zlib from 'node:zlib';
+import OpenAI, { toFile } from 'openai';
 import SwaggerParser from '@apidevtools/swagger-parser';
 
 const url = process.env.URL, model = process.env.MODEL, apiKey = process.env.KEY;
@@ -462,4 +464,166 @@ test('the API document is valid OpenAPI 3.1', async () => {
   assert.equal(doc.openapi, '3.1.0');
   await SwaggerParser.validate(structuredClone(doc));
   assert.ok(doc.paths['/v1/chat/completions'].post.security.length);
+});
+
+// --- images ---
+
+const imageModel = process.env.IMAGE_MODEL;
+const crc = buffer => ~buffer.reduce((c, b) => {
+  c ^= b;
+  for (let k = 0; k < 8; k++) c = c >>> 1 ^ (c & 1 ? 0xEDB88320 : 0);
+  return c;
+}, ~0) >>> 0;
+
+function chunk(type, data) {
+  const out = Buffer.alloc(12 + data.length);
+  out.writeUInt32BE(data.length, 0);
+  out.write(type, 4, 'latin1');
+  data.copy(out, 8);
+  out.writeUInt32BE(crc(out.subarray(4, 8 + data.length)), 8 + data.length);
+  return out;
+}
+
+/** A square PNG; pixel(x, y) gives [r, g, b, a]. */
+function png(side, pixel) {
+  const head = Buffer.alloc(13), rows = [];
+  head.writeUInt32BE(side, 0);
+  head.writeUInt32BE(side, 4);
+  head.set([8, 6], 8);
+  for (let y = 0; y < side; y++) {
+    rows.push(0);
+    for (let x = 0; x < side; x++) rows.push(...pixel(x, y));
+  }
+  return Buffer.concat([Buffer.from('\x89PNG\r\n\x1a\n', 'latin1'), chunk('IHDR', head),
+    chunk('IDAT', zlib.deflateSync(Buffer.from(rows))), chunk('IEND', Buffer.alloc(0))]);
+}
+
+/** RGB of every pixel of a file as the server writes it: 8 bits, not interlaced, filters 0 and 1. */
+function pixels(base64) {
+  const file = Buffer.from(base64, 'base64'), parts = [];
+  const side = file.readUInt32BE(16);
+  for (let at = 8; at < file.length; at += 12 + file.readUInt32BE(at))
+    if (file.toString('latin1', at + 4, at + 8) === 'IDAT')
+      parts.push(file.subarray(at + 8, at + 8 + file.readUInt32BE(at)));
+  const raw = zlib.inflateSync(Buffer.concat(parts)), out = Buffer.alloc(side * side * 3);
+  for (let y = 0; y < side; y++) {
+    const filter = raw[y * (side * 3 + 1)];
+    assert.ok(filter < 2, `filter ${filter}`);
+    for (let i = 0; i < side * 3; i++)
+      out[y * side * 3 + i] = raw[y * (side * 3 + 1) + 1 + i] +
+        (filter && i >= 3 ? out[y * side * 3 + i - 3] : 0);
+  }
+  return { side, out };
+}
+
+const file = (buffer, name) => toFile(buffer, name, { type: 'image/png' });
+
+test('images are generated', async () => {
+  const r = await client.images.generate({ model: imageModel, prompt: '', n: 2, seed: 5 });
+  assert.equal(r.data.length, 2);
+  assert.notEqual(r.data[0].b64_json, r.data[1].b64_json);
+  const { side } = pixels(r.data[0].b64_json);
+  assert.equal(r.size, `${side}x${side}`);
+  assert.equal(r.output_format, 'png');
+  assert.equal(r.usage.total_tokens, r.usage.input_tokens + r.usage.output_tokens);
+  const again = await client.images.generate({ model: imageModel, prompt: '', n: 2, seed: 5 });
+  assert.deepEqual(again.data, r.data);
+});
+
+test('images stream partial pictures, then themselves', async () => {
+  const body = { model: imageModel, prompt: '', seed: 5 };
+  const events = await all(await client.images.generate({ ...body, stream: true, partial_images: 2 }));
+  const last = events.pop(), whole = await client.images.generate(body);
+  assert.equal(last.type, 'image_generation.completed');
+  assert.equal(last.b64_json, whole.data[0].b64_json);
+  assert.ok(last.usage.output_tokens > 0);
+  assert.ok(events.length <= 2);
+  for (const [i, e] of events.entries()) {
+    assert.equal(e.type, 'image_generation.partial_image');
+    assert.ok(e.partial_image_index >= i);
+    pixels(e.b64_json);
+  }
+});
+
+test('an image is edited under a mask, as a form', async () => {
+  const side = 64;
+  const image = png(side, (x, y) => [x * 4, y * 4, 128, 255]);
+  const mask = png(side, (x, y) => [0, 0, 0, x >= 16 && x < 40 && y >= 24 && y < 48 ? 0 : 255]);
+  const r = await client.images.edit({
+    model: imageModel, image: await file(image, 'image.png'), mask: await file(mask, 'mask.png'),
+    prompt: '', seed: 3, tutti: { steps: 3, return_tokens: true },
+  });
+  const { out } = pixels(r.data[0].b64_json);
+  const steps = r.data[0].tutti.steps, columns = r.data[0].tutti.columns, w = side / columns;
+  let changed = 0;
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      const at = (y * side + x) * 3, same = out[at] === x * 4 && out[at + 1] === y * 4 && out[at + 2] === 128;
+      if (!steps[Math.floor(y / w) * columns + Math.floor(x / w)]) assert.ok(same, `pixel ${x},${y}`);
+      changed += !same;
+    }
+  }
+  assert.ok(changed > 0);
+  assert.equal(r.tutti.steps, 3);
+  const list = await client.images.edit({
+    model: imageModel, image: [await file(image, 'image.png')], mask: await file(mask, 'mask.png'),
+    prompt: '', seed: 3, tutti: { steps: 3, return_tokens: true },
+  });
+  assert.deepEqual(list.data, r.data);
+});
+
+test('variations of an image', async () => {
+  const image = png(50, (x, y) => [x * 5, 255 - y * 5, 90, 255]);
+  const r = await client.images.createVariation({ model: imageModel, image: await file(image, 'i.png'), n: 2 });
+  assert.equal(r.data.length, 2);
+  assert.notEqual(r.data[0].b64_json, r.data[1].b64_json);
+});
+
+test('what is wrong with a request for images is named', async () => {
+  const refused = async (promise, param, code) => {
+    const e = await promise.then(() => assert.fail('was answered'), error => error);
+    assert.ok(e instanceof OpenAI.BadRequestError, `${e}`);
+    assert.equal(e.param, param);
+    assert.equal(e.code, code);
+  };
+  const make = body => client.images.generate({ model: imageModel, prompt: '', ...body });
+  await refused(make({ size: '1792x1024' }), 'size', 'unsupported_value');
+  await refused(make({ response_format: 'url' }), 'response_format', 'unsupported_value');
+  await refused(make({ prompt: 'the thing that nobody has a picture of' }), 'prompt', 'invalid_value');
+  await refused(client.images.edit({ model: imageModel, prompt: '',
+    image: await file(Buffer.from('not a picture'), 'x.png') }), 'image', 'invalid_image');
+  await refused(client.images.edit({ model: imageModel, prompt: '',
+    image: await file(png(4, () => [1, 2, 3, 255]).subarray(0, 60), 'x.png') }), 'image', 'invalid_image');
+});
+
+test('a stream of images that is left frees its place', async () => {
+  const stream = await client.images.generate({ model: imageModel, prompt: '', n: 8, stream: true,
+    partial_images: 3, tutti: { steps: 64, stream_mode: 'delta' } });
+  for await (const event of stream) { assert.ok(event.type); break; }
+  await until(async () => await metric('tutti_sequences_running') === 0, 'nothing runs');
+});
+
+test('images as a job: asked for, followed, cancelled', async () => {
+  const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${apiKey}` };
+  const send = async (method, path, body) => {
+    const r = await fetch(`${url}${path}`, { method, headers, body: body && JSON.stringify(body) });
+    return { status: r.status, body: await r.json() };
+  };
+  const job = await send('POST', '/v1/images/generations',
+    { model: imageModel, prompt: '', seed: 5, tutti: { async: true } });
+  assert.equal(job.status, 202);
+  let seen = job;
+  await until(async () => {
+    seen = await send('GET', job.body.poll_url);
+    return !['queued', 'generating'].includes(seen.body.status);
+  }, 'the job ends');
+  assert.equal(seen.body.status, 'completed');
+  const direct = await client.images.generate({ model: imageModel, prompt: '', seed: 5 });
+  assert.deepEqual(seen.body.result.data, direct.data);
+  const long = await send('POST', '/v1/images/generations',
+    { model: imageModel, prompt: '', n: 64, tutti: { async: true, steps: 64 } });
+  assert.equal((await send('POST', `${long.body.poll_url}/cancel`)).status, 200);
+  await until(async () => (await send('GET', long.body.poll_url)).body.status === 'cancelled', 'cancelled');
+  assert.equal((await send('DELETE', long.body.poll_url)).status, 200);
+  assert.equal((await send('GET', long.body.poll_url)).status, 404);
 });

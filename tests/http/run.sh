@@ -124,6 +124,39 @@ is 'exit status after SIGTERM' "$rc" 0
 has 'the stream was finished' "$(cat "$scratch/s1")" 'data: \[DONE\]'
 has 'the request was answered' "$(cat "$scratch/s2")" '"object":"text_completion"'
 
+# --- images ---
+
+start --model tutti-image --model tutti-text --max-upload 200000 || no 'a server of images'
+make='{"prompt":"","seed":1'
+command=$(sed -n '/^  curl /,/^$/p' "$log")
+has 'the example of the start' "$(eval "$command -sS")" '"b64_json":"iVBOR'
+picture() { sed -n 's/.*"b64_json":"\([^"]*\)".*/\1/p' | base64 -d; }
+post /v1/images/generations "$make}" | picture >"$scratch/a.png"
+is 'a PNG' "$(head -c 8 "$scratch/a.png" | od -An -tx1 | tr -d ' ')" 89504e470d0a1a0a
+has 'a form' "$(curl -sS -m 60 "$url/v1/images/variations" -F "image=@$scratch/a.png" \
+    -F 'tutti[strength]=0.5' -F 'tutti[steps]=2')" '"steps":2'
+has 'a form of tokens' "$(curl -sS -m 60 "$url/v1/images/tokenize" -F "image=@$scratch/a.png")" \
+    '"tokens":\[[0-9,]+\]'
+is 'no form where there is no file' "$(status "$url/v1/images/generations" -F prompt=)" 415
+head -c 300000 /dev/zero >"$scratch/huge"
+sent=$(curl -sS -o /dev/null -w '%{http_code} %{size_upload}' "$url/v1/images/edits" \
+    -H 'Expect: 100-continue' -F "image=@$scratch/huge")
+is 'a picture that is too large is not uploaded' "$sent" '413 0'
+has 'a stream' "$(post /v1/images/generations "$make,\"stream\":true,\"partial_images\":1}" -N)" \
+    'event: image_generation.completed'
+# texts while images are made: nobody waits for all of the other
+post /v1/images/generations '{"prompt":"","n":64,"tutti":{"steps":64}}' -o "$scratch/many" -m 300 &
+many=$!
+for _ in $(seq 100); do [ "$(running)" -gt 8 ] && break; sleep 0.02; done
+has 'a text beside 64 images' "$(post /v1/completions "$ask}")" '"finish_reason"'
+if kill -0 $many 2>/dev/null; then ok; else no 'the images were over before the text'; fi
+kill $many
+for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.025; done
+is 'no image is made for a client that left' "$(running)" 0
+is 'and their memory is free' "$(number tutti_jobs_bytes)" 0
+stop
+is 'exit status of the server of images' "$rc" 0
+
 # --- stopping at once ---
 
 start --model tutti-text --drain-seconds 0 || no 'second start'
@@ -154,7 +187,7 @@ stop
 # --- keys, then the official client ---
 
 echo 'file-key' >"$scratch/keys"
-start --model tutti-text --model "org/other=$text" --api-key first --api-key-file "$scratch/keys" ||
+start --model tutti-text --model tutti-image --model "org/other=$text" --api-key first --api-key-file "$scratch/keys" ||
     no 'fourth start'
 is 'without a key' "$(status "$url/v1/models")" 401
 is 'health needs none' "$(status "$url/health")" 200
@@ -172,7 +205,7 @@ is 'old key after SIGHUP' "$(status "$url/v1/models" -H 'Authorization: Bearer f
 if [ ! -d tests/http/node_modules/openai ]; then
     (cd tests/http && npm ci --no-audit --no-fund --loglevel=error) || no 'npm ci in tests/http'
 fi
-URL=$url MODEL=tutti-text KEY=first timeout -k 5 300 node --test --test-reporter=tap \
+URL=$url MODEL=tutti-text IMAGE_MODEL=tutti-image KEY=first timeout -k 5 300 node --test --test-reporter=tap \
     tests/http/openai.test.mjs >"$scratch/tap" 2>&1
 count() { sed -n "s/^# $1 //p" "$scratch/tap" | tail -n 1; }
 client_passed=$(count pass) client_failed=$(count fail)

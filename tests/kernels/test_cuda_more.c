@@ -120,8 +120,8 @@ static void modulation_of(int64_t d)
     test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
     free(have);
     for (int unit = TT_UNIT_RELU; unit <= TT_UNIT_TANH; unit++) {
-        test_ok(twin->op.unit(twin, m.y, m.ld, m.x, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
-        test_ok(gpu->op.unit(gpu, m.dy, m.ld, m.dx, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
+        test_ok(twin->op.unit(twin, m.y, m.ld, m.x, m.ld, ROWS, d, (tt_image_unit)unit, &e), &e);
+        test_ok(gpu->op.unit(gpu, m.dy, m.ld, m.dx, m.ld, ROWS, d, (tt_image_unit)unit, &e), &e);
         have = floats(m.dy, n);
         test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
         free(have);

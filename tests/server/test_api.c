@@ -1,5 +1,6 @@
 /* What can go wrong: members missing or of the wrong shape, choices in the wrong order, a setting
  * that does not reach the engine, text that is not the columns' text, counts that do not add up. */
+#include "samplers/image.h"
 #include "tests/server/api_help.h"
 
 #define CO "/v1/completions"
@@ -406,6 +407,13 @@ static void routes_are_found_and_missed(void **state)
     assert_string_equal(allow, "POST");
     assert_null(tt_route_find("DELETE", "/v1/models", &tail, allow));
     assert_string_equal(allow, "GET");
+    assert_non_null(tt_route_find("POST", "/v1/jobs/job-1/cancel", &tail, allow));
+    assert_int_equal(strncmp(tail, "job-1", 5), 0);
+    assert_non_null(tt_route_find("DELETE", "/v1/jobs/job-1", &tail, allow));
+    assert_null(tt_route_find("POST", "/v1/jobs/job-1", &tail, allow));
+    assert_string_equal(allow, "GET, DELETE");
+    assert_null(tt_route_find("POST", "/v1/jobs//cancel", &tail, allow));
+    assert_null(tt_route_find("POST", "/v1/jobs/a/b/cancel", &tail, allow));
     assert_null(tt_route_find("GET", "/v1/models/", &tail, allow));
     assert_string_equal(allow, "");
     assert_null(tt_route_find("GET", "/v1/completion", &tail, allow));
@@ -435,8 +443,17 @@ static void the_document_covers_the_tables(void **state)
     size_t n;
     const tt_param *all = tt_param_all(&n);
     const cJSON *options = at(t, "components.schemas.TuttiOptions.properties");
-    for (size_t i = 0; i < n; i++)
-        assert_non_null(cJSON_GetObjectItemCaseSensitive(options, all[i].name));
+    const cJSON *images = at(t, "components.schemas.TuttiImageOptions.properties");
+    for (size_t i = 0; i < n; i++) { /* where something reads it, and only there */
+        bool text = false, image = false;
+        for (const tt_sampler *const *s = tt_sampler_all(); *s; s++)
+            text |= tt_sampler_reads(*s, &all[i]);
+        for (const tt_planner *const *p = tt_planner_all(); *p; p++)
+            image |= tt_planner_reads(*p, &all[i]);
+        assert_true(text || image);
+        assert_int_equal(cJSON_GetObjectItemCaseSensitive(options, all[i].name) != NULL, text);
+        assert_int_equal(cJSON_GetObjectItemCaseSensitive(images, all[i].name) != NULL, image);
+    }
     options = at(t, "components.schemas.TuttiReadOptions.properties");
     assert_non_null(cJSON_GetObjectItemCaseSensitive(options, "pooling"));
     assert_null(cJSON_GetObjectItemCaseSensitive(options, "steps"));

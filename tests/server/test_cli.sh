@@ -353,6 +353,47 @@ expect 'empty batch' 0 '0 answered' "$tutti" batch -m $model -i "$dir/empty" -o 
 "$tutti" batch -m $model -i - -o - <"$dir/in" 2>/dev/null | grep -c custom_id >"$dir/count"
 [ "$(cat "$dir/count")" -eq 10 ] && ok || bad 'batch in a pipe' "$(cat "$dir/count") lines"
 
+# --- images ---
+image="$tutti generate -m tutti-image --set steps=2"
+is_png() { [ "$(head -c 8 "$2" | od -An -tx1 | tr -d ' \n')" = 89504e470d0a1a0a ] && ok || bad "$1" 'no PNG'; }
+expect 'inspect an image model' 0 'pixels .*64 x 64' "$tutti" inspect tutti-image
+expect 'inspect --list: images' 0 'image codecs' "$tutti" inspect --list
+expect 'an image' 0 "^$dir/a.png" $image -p '' --seed 3 -o "$dir/a.png"
+is_png 'an image is a PNG' "$dir/a.png"
+$image -p '' --seed 3 -o - 2>"$err" >"$dir/b.png"
+same 'the same seed' "$dir/a.png" "$dir/b.png"
+expect 'images by number' 0 "^$dir/c-2.png" $image -p '' --seed 4 -n 2 -o "$dir/c.png"
+differ 'another sample' "$dir/c-1.png" "$dir/c-2.png"
+expect 'an image as JSON' 0 '"b64_json":"iVBOR' $image -p '' --json
+expect 'nothing to make anew' 1 'no transparent place' $image -p '' --image "$dir/a.png"
+expect 'a mask that is no PNG' 1 'not a PNG' $image -p '' --image "$dir/a.png" --mask "$0"
+expect 'a mask without an image' 64 '--mask needs --image' $image -p '' --mask "$dir/a.png"
+expect 'a label nobody knows' 1 "does not know 'zzz'" $image -p zzz
+expect 'a parameter of texts' 1 "does not read 'threshold'" $image -p '' --set threshold=0.5
+expect 'a text into a file' 1 'are for image models' "$tutti" generate -m $model -p x -o "$dir/d.png"
+expect 'a chat with an image model' 1 'makes images' "$tutti" generate -m tutti-image --chat -p x
+
+per="$tutti batch -m tutti-image --set steps=2 --per-class"
+expect 'images of classes' 0 '^36 images' $per 18 --classes 0,2 -o "$dir/many"
+[ "$(ls "$dir/many"/*.png | wc -l)" -eq 36 ] && ok || bad 'images of classes' "$(ls "$dir/many" | wc -l) files"
+is_png 'one of them' "$dir/many/00002-00017.png"
+expect 'images do not overwrite' 1 '--resume' $per 18 --classes 0,2 -o "$dir/many"
+cp -r "$dir/many" "$dir/half"
+sed -i '4,$d' "$dir/half/batch.list"
+rm "$dir/half"/00002*
+expect 'images --resume' 0 '^18 images.*18 were there' $per 18 --classes 0,2 -o "$dir/half" --resume
+for f in "$dir/many"/*.png; do cmp -s "$f" "$dir/half/${f##*/}" || bad 'images --resume' "${f##*/} differs"; done
+expect 'images of something else' 1 'something else' $per 18 --classes 0-2 -o "$dir/half" --resume
+expect 'images as an archive' 0 '^6 images' $per 3 --classes 0-1 -o "$dir/many.npz"
+[ "$(head -c 4 "$dir/many.npz" | od -An -tx1 | tr -d ' \n')" = 504b0304 ] && ok || bad 'archive' 'no ZIP'
+expect 'a class nobody knows' 1 "'999999' is no class" $per 1 --classes 999999 -o "$dir/none.npz"
+expect 'images of a text model' 1 'makes no images' "$tutti" batch -m $model --per-class 1 -o "$dir/x"
+expect 'images and requests' 64 'either -i INPUT or' $per 1 -i "$dir/in" -o "$dir/x"
+printf '{"custom_id":"a","url":"/v1/images/generations","body":{"prompt":"","tutti":{"steps":1}}}\n' >"$dir/one"
+expect 'a request for an image in a batch' 0 '^1 answered, 0' "$tutti" batch -m tutti-image -i "$dir/one" \
+    -o "$dir/one.out"
+holds 'and its answer' "$dir/one.out" '"b64_json":"iVBOR'
+
 line="$passed passed, $failed failed"
 [ "$skipped" -eq 0 ] || line="$line, $skipped skipped"
 echo "$line"

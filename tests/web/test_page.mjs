@@ -2,6 +2,7 @@
 // right, given text is lost, a setting is not sent, an error is not shown, a link forgets, a button
 // does nothing, the page overflows a phone.
 import { check, desk, phone, run, shot, test, url } from './harness.mjs';
+import './images.mjs';
 
 const open = async (page, hash = '') => {
   await page.goto(`${url}/${hash}`);

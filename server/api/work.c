@@ -1,0 +1,18 @@
+/* work.c - see work.h. */
+#include "server/api/work.h"
+
+#include "server/api/gen.h"
+#include "server/api/images.h"
+
+tt_status tt_work_read(tt_work **out, tt_api *api, const tt_route *route, const tt_body *body,
+                       tt_err *e)
+{
+    *out = NULL;
+    if (route->image)
+        return tt_imaging_read(out, api, route->image, body, e);
+    tt_gen *g;
+    tt_status s =
+        tt_gen_read(&g, api, route->endpoint, body->data, body->bytes, body->arrived_ns, e);
+    *out = s ? NULL : tt_gen_work(g);
+    return s;
+}

@@ -1,0 +1,17 @@
+/* inspect_image.h - the part of `tutti inspect` about image models. */
+#ifndef TT_INSPECT_IMAGE_H
+#define TT_INSPECT_IMAGE_H
+
+#include <stdbool.h>
+
+#include "models/weights.h"
+
+/* What the folder of an image model holds and needs; on stdout. */
+tt_status tt_inspect_image(const char *folder, bool tensors, tt_err *e);
+/* Families and samplers of images in this build. */
+void tt_list_images(void);
+
+/* cmd_inspect.c */
+void tt_print_tensors(const tt_weights *w);
+
+#endif

@@ -1,0 +1,156 @@
+/* job_picture.c - what jobs of image models have of their own. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/job.h"
+
+enum { MAX_SAMPLES = 128, MAX_PREVIEWS = 64 };
+
+static tt_status check_condition(const tt_job_spec *s, tt_err *e)
+{
+    const tt_generator_info *g = s->model->image->generator;
+    for (int32_t i = 0; i < TT_MAX_LABEL_GROUPS; i++) {
+        int32_t label = s->picture->condition.label[i], most = i < g->groups ? g->group[i] : 0;
+        if (label < -1 || label >= most)
+            return tt_fail_param(e, "class_id", "invalid_value",
+                                 "label %d of group %d is not in 0..%d", label, i, most - 1);
+    }
+    return TT_OK;
+}
+
+static tt_status check_tokens(const tt_job_spec *s, tt_err *e)
+{
+    const tt_layout *l = &s->model->image->codec->info.layout;
+    bool make = s->picture->task == TT_PICTURE_MAKE;
+    for (int32_t c = 0; c < s->columns; c++)
+        if (!(make && s->open[c]) && (s->id[c] < 0 || s->id[c] >= l->codes))
+            return tt_fail_param(e, "tokens", "invalid_value",
+                                 "token %d at place %d is not in 0..%d", s->id[c], c, l->codes - 1);
+    return TT_OK;
+}
+
+static tt_status check_params(const tt_job_spec *s, tt_err *e)
+{
+    size_t count;
+    const tt_param *all = tt_param_all(&count);
+    const tt_planner *p = s->model->image->planner;
+    for (size_t i = 0; i < count; i++)
+        if (tt_params_given_at(&s->params, i) && !tt_planner_reads(p, &all[i]))
+            return tt_fail_param(e, all[i].name, "unsupported_parameter",
+                                 "image model '%s' does not read '%s'", s->model->id, all[i].name);
+    return TT_OK;
+}
+
+tt_status tt_job_check_picture(const tt_job_spec *s, tt_err *e)
+{
+    const tt_image_model *m = s->model->image;
+    const tt_picture_spec *p = s->picture;
+    if (!m)
+        return tt_fail_param(e, "model", "unsupported_value", "model '%.80s' makes no images",
+                             s->model->id);
+    if (s->samples < 1 || s->samples > MAX_SAMPLES)
+        return tt_fail_param(e, "n", "invalid_value", "'n' is %d, must be in 1..%d", s->samples,
+                             MAX_SAMPLES);
+    if (p->previews < 0 || p->previews > MAX_PREVIEWS)
+        return tt_fail_param(e, "partial_images", "invalid_value", "%d previews, at most %d",
+                             p->previews, MAX_PREVIEWS);
+    if (s->columns != m->codec->info.layout.tokens)
+        return tt_fail_param(e, "tokens", "invalid_value", "%d tokens; images of '%s' have %d",
+                             s->columns, s->model->id, m->codec->info.layout.tokens);
+    if (p->task == TT_PICTURE_ENCODE)
+        return TT_OK;
+    if (!(p->strength >= 0 && p->strength <= 1))
+        return tt_fail_param(e, "strength", "invalid_value", "'strength' must be in 0..1");
+    tt_status st = check_tokens(s, e);
+    if (!st && p->task == TT_PICTURE_MAKE)
+        st = check_condition(s, e);
+    return st || p->task != TT_PICTURE_MAKE ? st : check_params(s, e);
+}
+
+tt_status tt_job_copy_picture(tt_job *j, const tt_job_spec *s)
+{
+    const tt_codec_info *c = &s->model->image->codec->info;
+    size_t numbers = (size_t)c->width * (size_t)c->height * 3;
+    j->picture = *s->picture;
+    if (s->picture->pixels) {
+        j->pixels = malloc(numbers * sizeof *j->pixels);
+        if (!j->pixels)
+            return TT_ENOMEM;
+        memcpy(j->pixels, s->picture->pixels, numbers * sizeof *j->pixels);
+    }
+    if (s->picture->mask) {
+        j->mask = malloc((size_t)c->layout.tokens);
+        if (!j->mask)
+            return TT_ENOMEM;
+        memcpy(j->mask, s->picture->mask, (size_t)c->layout.tokens);
+    }
+    for (int32_t i = 0; i < s->columns; i++) /* as runs want them */
+        j->id[i] = s->open[i] ? -1 : s->id[i];
+    j->picture.pixels = j->pixels;
+    j->picture.mask = j->mask;
+    j->spec.picture = &j->picture;
+    return TT_OK;
+}
+
+tt_picture_run_spec tt_job_picture_spec(const tt_job *j, int32_t i)
+{
+    return (tt_picture_run_spec){.generator = tt_served_generator(j->spec.model),
+                                 .codec = tt_served_codec(j->spec.model),
+                                 .picture = j->spec.picture,
+                                 .params = &j->spec.params,
+                                 .id = j->id,
+                                 .seed = j->spec.seed,
+                                 .sample = (uint32_t)i};
+}
+
+size_t tt_job_picture_bytes(const tt_job *j)
+{
+    const tt_codec_info *c = &j->spec.model->image->codec->info;
+    return (size_t)c->width * (size_t)c->height * 3;
+}
+
+tt_status tt_job_picture_room(tt_job *j, int32_t i, tt_err *e)
+{
+    tt_view *v = &j->sample[i].seen;
+    uint8_t *picture = calloc(1, tt_job_picture_bytes(j));
+    if (!picture)
+        return tt_fail(e, TT_ENOMEM, "no memory for a picture");
+    pthread_mutex_lock(&j->lock);
+    v->picture = picture;
+    v->picture_bytes = tt_job_picture_bytes(j);
+    pthread_mutex_unlock(&j->lock);
+    return TT_OK;
+}
+
+static void publish_tokens(tt_view *v, const tt_picture_run *r)
+{
+    const tt_image_seq *q = &r->seq;
+    size_t n = (size_t)v->columns;
+    if (r->spec.picture->task != TT_PICTURE_MAKE) {
+        memcpy(v->id, r->shown, n * sizeof *v->id);
+        v->now = v->of = 1;
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        v->id[i] = q->id[i] == q->mask_id ? -1 : q->id[i];
+    memcpy(v->step, q->step_of, n * sizeof *v->step);
+    memcpy(v->logprob, q->logprob, n * sizeof *v->logprob);
+    v->now = q->step;
+    v->of = q->steps;
+}
+
+void tt_job_publish_picture(tt_job *j, int32_t i, const tt_picture_run *r)
+{
+    tt_view *v = &j->sample[i].seen;
+    pthread_mutex_lock(&j->lock);
+    publish_tokens(v, r);
+    if (r->pictures > v->pictures) {
+        memcpy(v->picture, r->picture, v->picture_bytes);
+        v->pictures = r->pictures;
+        v->picture_step = r->picture_step;
+    }
+    v->nfe = r->nfe;
+    v->version++;
+    pthread_cond_broadcast(&j->changed);
+    pthread_mutex_unlock(&j->lock);
+}

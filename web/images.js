@@ -1,0 +1,333 @@
+// images.js - the page of images: a form, pictures that fill in step by step, paint for edits.
+
+import * as api from './api.js';
+import { Picture, PictureView } from './picture.js';
+import { ParameterForm, fromAddress, markInvalid, parametersOf, toAddress } from './settings.js';
+
+const $ = id => document.getElementById(id);
+
+let served = [];   // image models, as in GET /v1/models
+let labels = [];   // of the model chosen: [{ name, labels }]
+let run = null;    // what is being made: { pictures, abort, ... }
+let busy = false;
+let pictures = []; // all made so far, newest first
+
+const view = new PictureView($('picture'), tools);
+const form = new ParameterForm($('params'), $('changed'), remember);
+const model = () => served.find(m => m.id === $('model').value);
+
+// --- requests ---
+
+/** The labels chosen, as tutti.labels wants them. */
+function chosen() {
+  const out = {};
+  labels.forEach((g, i) => {
+    const value = $(`label-${i}`)?.value.trim();
+    if (value) out[g.name] = value;
+  });
+  return out;
+}
+
+function body(extra = {}, n = Number($('n').value)) {
+  const steps = form.changed().steps ?? form.rows.find(r => r.p.name === 'steps')?.p.default ?? 8;
+  return {
+    model: model().id, prompt: '', n, seed: Number($('seed').value), stream: true, ...extra,
+    tutti: {
+      labels: chosen(), stream_mode: 'delta', return_tokens: true,
+      previews: Math.max(0, Math.min(64, (steps || 8) - 1)), ...form.changed(), ...extra.tutti,
+    },
+  };
+}
+
+/** Asks, and shows what comes as it comes. `from`: the picture it begins with. */
+async function ask(path, request, from) {
+  if (busy || !model()) return;
+  showError(null);
+  busy = true;
+  const { rows, columns } = model().tutti;
+  const started = performance.now();
+  const made = Array.from({ length: request.n }, () => new Picture(rows, columns, from));
+  run = { abort: new AbortController() };
+  let queue = Promise.resolve(), last = null;
+  pictures.unshift(...made);
+  showGallery();
+  select(made[0]);
+  $('say').textContent = 'Generating.';
+  if (innerWidth <= 860) $('stage').scrollIntoView();
+  try {
+    await api.stream(path, request, {
+      signal: run.abort.signal,
+      onFrame: event => {
+        if (event.usage) last = event;
+        queue = queue.then(() => take(made, event)); // pictures are decoded one after the other
+      },
+    });
+    await queue;
+  } catch (e) {
+    await queue;
+    if (e.name !== 'AbortError') showError(e);
+    pictures = pictures.filter(p => !made.includes(p) || p.done);
+    if (!pictures.includes(view.picture)) select(pictures[0] ?? null);
+    showGallery();
+  }
+  busy = false;
+  report(last, performance.now() - started);
+  tools();
+  $('say').textContent = last ? 'Done.' : 'Stopped.';
+}
+
+async function take(made, event) {
+  const picture = made[event.index ?? 0];
+  await picture.take(event);
+  if (picture === view.picture) show();
+  thumbnail(picture);
+}
+
+function report(event, ms) {
+  const t = event?.tutti, set = (name, v) => { $(`stat-${name}`).textContent = v ?? '–'; };
+  $('stats').hidden = !event;
+  set('steps', t?.steps);
+  set('tokens', event?.usage?.output_tokens);
+  set('time', `${Math.round(t?.time?.run_ms ?? ms)} ms`);
+  set('seed', t?.seed);
+}
+
+const generate = () => { remember(); ask('v1/images/generations', body()); };
+const source = () => ({ image: { image_url: view.picture.dataUrl() } });
+
+function edit() {
+  ask('v1/images/edits', body({ ...source(), mask: { image_url: view.maskUrl() } }), view.picture);
+}
+
+function vary() {
+  const tutti = { strength: Number($('strength').value) };
+  ask('v1/images/variations', withoutPrompt(body({ ...source(), tutti })), view.picture);
+}
+
+function wider() {
+  const tutti = { outpaint: { left: 0.125, top: 0.125, right: 0.125, bottom: 0.125 } };
+  ask('v1/images/edits', body({ ...source(), tutti }), null);
+}
+
+/** Variations take labels, but no prompt. */
+function withoutPrompt({ prompt, ...rest }) { return rest; }
+
+// --- showing ---
+
+function select(picture) {
+  view.show(picture);
+  show();
+  showGallery();
+  tools();
+}
+
+function show() {
+  const p = view.picture;
+  $('player').hidden = !p || p.frames.length < 2;
+  if (p) {
+    $('scrub').max = p.frames.length;
+    if (!playing) p.shown = p.frames.length;
+    $('scrub').value = p.shown;
+    const frame = p.frames[p.shown - 1];
+    $('step').textContent = frame ? `step ${frame.step} of ${frame.of}` : '';
+    $('picture').setAttribute('aria-label', p.done ? `Picture of ${p.caption()}` : 'Picture being made');
+  }
+  view.draw();
+}
+
+let playing = 0;
+
+function play() {
+  const p = view.picture;
+  clearInterval(playing);
+  if (playing) { playing = 0; $('play').textContent = '▶'; return show(); }
+  p.shown = 0;
+  $('play').textContent = '❚❚';
+  playing = setInterval(() => {
+    if (p !== view.picture || p.shown >= p.frames.length) return play();
+    p.shown++;
+    show();
+  }, 220);
+}
+
+function thumbnail(picture) {
+  const canvas = document.querySelector(`[data-picture="${picture.id}"] canvas`);
+  if (canvas) picture.paint(canvas);
+}
+
+function showGallery() {
+  pictures = pictures.slice(0, 48);
+  $('gallery').replaceChildren(...pictures.map(p => {
+    const button = document.createElement('button');
+    const canvas = document.createElement('canvas');
+    button.type = 'button';
+    button.dataset.picture = p.id;
+    button.setAttribute('role', 'option');
+    button.setAttribute('aria-selected', String(p === view.picture));
+    button.setAttribute('aria-label', p.caption());
+    canvas.width = canvas.height = 64;
+    p.paint(canvas);
+    button.append(canvas);
+    button.addEventListener('click', () => select(p));
+    return button;
+  }));
+}
+
+/** What can be done with the picture shown. */
+function tools() {
+  const ready = Boolean(view.picture?.done) && !busy;
+  $('tools').disabled = !ready;
+  $('edit').disabled = $('clear').disabled = !ready || !view.painted();
+  $('go').disabled = busy;
+  $('stop').disabled = !busy;
+  if (ready) $('save').href = view.picture.blobUrl();
+}
+
+function showError(error) {
+  $('error').hidden = !error;
+  $('error').textContent = error ? `${error.param ? `${error.param}: ` : ''}${error.message}` : '';
+  const name = error?.param?.replace(/^tutti\.labels\./, '') ?? null;
+  const group = labels.findIndex(g => g.name === name);
+  markInvalid(group >= 0 ? `label-${group}` : error?.param ?? null)?.focus();
+}
+
+// --- the form ---
+
+function labelField(group, i) {
+  const label = document.createElement('label');
+  const few = group.labels.length <= 16;
+  const input = document.createElement(few ? 'select' : 'input');
+  input.id = `label-${i}`;
+  if (few) {
+    input.append(new Option('any', ''), ...group.labels.map(l => new Option(l, l)));
+  } else {
+    const list = document.createElement('datalist');
+    list.id = `list-${i}`;
+    list.append(...group.labels.map(l => new Option(l)));
+    input.setAttribute('list', list.id);
+    input.placeholder = `any of ${group.labels.length}`;
+    label.append(list);
+  }
+  label.className = few ? '' : 'whole';
+  label.prepend(group.name[0].toUpperCase() + group.name.slice(1), input);
+  return label;
+}
+
+/** A few labels to begin with, spread over the whole list. */
+function showExamples() {
+  const list = labels[0]?.labels ?? [], n = Math.min(8, list.length);
+  $('examples-box').hidden = !n;
+  $('examples').replaceChildren(...Array.from({ length: n }, (_, i) => {
+    const name = list[Math.floor((i + 0.5) * list.length / n)];
+    const b = document.createElement('button');
+    b.type = 'button';
+    b.textContent = name;
+    b.addEventListener('click', () => { $('label-0').value = name; generate(); });
+    return b;
+  }));
+}
+
+async function showModel(values = {}) {
+  const all = await api.imageLabels();
+  labels = (all.find(m => m.model === model().id)?.groups ?? []).filter(g => g.labels);
+  $('labels').replaceChildren(...labels.map(labelField));
+  labels.forEach((g, i) => { if (values[g.name]) $(`label-${i}`).value = values[g.name]; });
+  form.build(parametersOf(model(), model().tutti.default_sampler), values);
+  showExamples();
+}
+
+function remember() {
+  const settings = { model: $('model').value, seed: $('seed').value, n: $('n').value, ...chosen(),
+    ...form.changed() };
+  history.replaceState(null, '', toAddress(settings));
+}
+
+/** A picture of the reader's own: cut to a square of the model's size. */
+async function open(file) {
+  showError(null);
+  try {
+    const bitmap = await createImageBitmap(file);
+    const { rows, columns, sizes } = model().tutti;
+    const side = Number(sizes[0].split('x')[0]);
+    const picture = await Picture.of(bitmap, side, rows, columns, file.name);
+    pictures.unshift(picture);
+    select(picture);
+  } catch {
+    showError({ message: `${file.name} is no picture this browser can read` });
+  }
+}
+
+function listen() {
+  $('ask').addEventListener('submit', e => { e.preventDefault(); generate(); });
+  $('ask').addEventListener('keydown', e => {
+    if (e.key === 'Enter' && (e.ctrlKey || e.metaKey)) { e.preventDefault(); generate(); }
+  });
+  document.addEventListener('keydown', e => { if (e.key === 'Escape') run?.abort.abort(); });
+  $('stop').addEventListener('click', () => run?.abort.abort());
+  $('dice').addEventListener('click', () => {
+    $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0];
+    remember();
+  });
+  $('reset').addEventListener('click', () => form.reset());
+  $('model').addEventListener('change', () => showModel().then(remember));
+  $('edit').addEventListener('click', edit);
+  $('vary').addEventListener('click', vary);
+  $('wider').addEventListener('click', wider);
+  $('clear').addEventListener('click', () => view.clear());
+  $('strength').addEventListener('input', e => {
+    $('strength-out').textContent = `${Math.round(e.target.value * 100)} %`;
+  });
+  $('file').addEventListener('change', e => { if (e.target.files[0]) open(e.target.files[0]); });
+  $('play').addEventListener('click', play);
+  $('scrub').addEventListener('input', e => {
+    if (playing) play();
+    view.picture.shown = Number(e.target.value);
+    const frame = view.picture.frames[view.picture.shown - 1];
+    $('step').textContent = frame ? `step ${frame.step} of ${frame.of}` : 'nothing yet';
+    view.draw();
+  });
+}
+
+async function waitForModels() {
+  for (;;) {
+    try {
+      const all = await api.models();
+      served = all.filter(m => m.tutti?.capabilities?.includes('image_generation'));
+      if (served.length) return;
+      $('server').textContent = all.length ? 'no image model is open' : 'loading a model…';
+    } catch (e) {
+      $('server').textContent = e.message;
+      $('server').className = 'server down';
+      if (e.status === 401) await askForKey();
+    }
+    await new Promise(r => setTimeout(r, 1000));
+  }
+}
+
+function askForKey() {
+  $('key-box').hidden = false;
+  $('key').focus();
+  return new Promise(resolve => $('key').addEventListener('change', () => {
+    api.setKey($('key').value.trim());
+    resolve();
+  }, { once: true }));
+}
+
+async function boot() {
+  listen();
+  view.draw();
+  await waitForModels();
+  $('key-box').hidden = true;
+  $('model').replaceChildren(...served.map(m => new Option(m.id, m.id)));
+  $('model-box').hidden = served.length < 2;
+  const from = fromAddress();
+  if (from.model && served.some(m => m.id === from.model)) $('model').value = from.model;
+  if (from.seed) $('seed').value = from.seed;
+  if (from.n) $('n').value = from.n;
+  await showModel(from);
+  $('server').textContent = `${served.length} image model${served.length > 1 ? 's' : ''} ready`;
+  $('server').className = 'server up';
+  tools();
+}
+
+boot();
