@@ -126,7 +126,7 @@ has 'the request was answered' "$(cat "$scratch/s2")" '"object":"text_completion
 
 # --- images ---
 
-start --model tutti-image --model tutti-text --max-upload 200000 || no 'a server of images'
+start --model tutti-image --model tutti-text --max-body 100000 --max-upload 200000 || no 'a server of images'
 make='{"prompt":"","seed":1'
 command=$(sed -n '/^  curl /,/^$/p' "$log")
 has 'the example of the start' "$(eval "$command -sS")" '"b64_json":"iVBOR'
@@ -145,7 +145,8 @@ is 'a picture that is too large is not uploaded' "$sent" '413 0'
 has 'a stream' "$(post /v1/images/generations "$make,\"stream\":true,\"partial_images\":1}" -N)" \
     'event: image_generation.completed'
 # texts while images are made: nobody waits for all of the other
-post /v1/images/generations '{"prompt":"","n":64,"tutti":{"steps":64}}' -o "$scratch/many" -m 300 &
+curl -sS -m 300 "$url/v1/images/generations" -H 'Content-Type: application/json' \
+    -d '{"prompt":"","n":64,"tutti":{"steps":64}}' -o "$scratch/many" &
 many=$!
 for _ in $(seq 100); do [ "$(running)" -gt 8 ] && break; sleep 0.02; done
 has 'a text beside 64 images' "$(post /v1/completions "$ask}")" '"finish_reason"'
