@@ -6,8 +6,6 @@ AdamW's as in Moonlight (arXiv 2502.16982), so both share one learning rate sche
 """
 import torch
 
-from model import is_table
-
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -52,7 +50,8 @@ class Muon:
 
 
 class Optimiser:
-    def __init__(self, model, lr, table_lr, average=0.998, is_table=is_table):
+    def __init__(self, model, lr, table_lr, average=0.998, is_table=None):
+        is_table = is_table or model.is_table
         is_matrix = {n: p.ndim == 2 and not is_table(n) for n, p in model.named_parameters()}
         matrices = [p for n, p in model.named_parameters() if is_matrix[n]]
         others = [p for n, p in model.named_parameters() if not is_matrix[n]]
