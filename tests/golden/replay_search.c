@@ -9,8 +9,10 @@
 #include <string.h>
 
 #include "models/clip.h"
+#include "models/generator.h"
 #include "models/image_reward.h"
 #include "models/nn/chain.h"
+#include "models/t5.h"
 #include "samplers/search/search.h"
 #include "samplers/verify/mix.h"
 #include "tokenizers/image/resize.h"
@@ -433,10 +435,189 @@ static void one_search(bench *b, const cJSON *o, int32_t length)
     tt_search_close(s);
 }
 
+/* --- FlexAR --- */
+
+typedef struct {
+    bench *b;
+    tt_t5 *t5;
+    tt_weights *t5_weights, *weights;
+    tt_config *config;
+    tt_generator *g;
+    float *row[8]; /* of each prompt: what the text encoder makes of its own ids */
+    int32_t rows[8];
+    int prompts; /* the last one is empty */
+} writer;
+
+/* The encoder's rows of all prompts, padding included, against the record. */
+static void read_texts(writer *x)
+{
+    int64_t n, m, width = tt_t5_about(x->t5)->width;
+    tt_err e = {0};
+    const int64_t *ids = integers(x->b, "text/ids", &n);
+    const int64_t *mask = integers(x->b, "text/attention_mask", &m);
+    const float *want = expect(x->b, "text/t5_output", &m);
+    if (!ids || !mask || !want) {
+        report(x->b, "text/t5_output", false, "missing");
+        return;
+    }
+    int64_t columns = m / width / x->prompts;
+    int32_t id[256], length[8], seen[8] = {0};
+    float *row = malloc((size_t)m * sizeof *row);
+    for (int64_t i = 0; i < n; i++)
+        id[i] = (int32_t)ids[i];
+    for (int i = 0; i < x->prompts; i++) {
+        length[i] = (int32_t)columns;
+        for (int64_t k = 0; k < columns; k++)
+            seen[i] += mask[i * columns + k] != 0;
+    }
+    if (tt_t5_encode(x->t5, row, id, length, seen, x->prompts, &e))
+        report(x->b, "text/t5_output", false, e.text);
+    else
+        compare(x->b, "text/t5_output", row);
+    for (int i = 0; i < x->prompts; i++) {
+        x->rows[i] = seen[i];
+        x->row[i] = malloc((size_t)(seen[i] * width) * sizeof **x->row);
+        bool ok = !tt_t5_encode(x->t5, x->row[i], id + i * columns, &seen[i], NULL, 1, &e) &&
+                  !memcmp(x->row[i], row + i * columns * width,
+                          (size_t)(seen[i] * width) * sizeof *row);
+        char name[48];
+        snprintf(name, sizeof name, "text/t5_output (alone %d)", i);
+        report(x->b, name, ok, "a text alone, without padding, has other rows");
+    }
+    free(row);
+}
+
+static tt_condition of_prompt(const writer *x, int prompt)
+{
+    return (tt_condition){.label = {-1, -1, -1, -1},
+                          .text = x->row[prompt],
+                          .no_text = x->row[x->prompts - 1],
+                          .text_rows = x->rows[prompt],
+                          .no_text_rows = x->rows[x->prompts - 1]};
+}
+
+/* Logits of the first n positions of every prompt, tokens given. */
+static void write_forced(writer *x, int32_t n, const char *name)
+{
+    const tt_layout *l = &x->g->info.layout;
+    int64_t count, one = (int64_t)n * l->codes;
+    const int64_t *token = integers(x->b, "forward/tokens", &count);
+    float *logits = malloc((size_t)(x->prompts * one) * sizeof *logits);
+    tt_err e = {0};
+    tt_status s = token ? TT_OK : tt_fail(&e, TT_EFORMAT, "missing");
+    for (int i = 0; i < x->prompts && !s; i++) {
+        tt_condition c = of_prompt(x, i);
+        tt_generator_state *st = NULL;
+        s = tt_generator_begin(&st, x->g, &c, NULL, &e);
+        for (int32_t p = 0; p < n && !s; p++) {
+            tt_draw draw = {.top_p = 1, .target = -1};
+            tt_row_stats stats;
+            int32_t id = (int32_t)token[i * l->tokens + p];
+            tt_generator_call call = {.state = st, .wants = 1, .slot = &p, .draw = &draw,
+                                      .stats = &stats,
+                                      .logits = logits + i * one + (int64_t)p * l->codes};
+            s = tt_generator_step(x->g, &call, 1, &e);
+            if (!s)
+                s = tt_generator_commit(st, &p, &id, 1, &e);
+        }
+        tt_generator_drop(st);
+    }
+    if (s)
+        report(x->b, name, false, e.text);
+    else
+        compare(x->b, name, logits);
+    free(logits);
+}
+
+/* Greedy tokens of the first two prompts in one batch. */
+static void write_greedy(writer *x, const char *name, double guidance)
+{
+    int64_t count;
+    char full[64];
+    tt_err e = {0};
+    snprintf(full, sizeof full, "greedy/%s/tokens", name);
+    const int64_t *want = integers(x->b, full, &count);
+    int32_t tokens = x->g->info.layout.tokens;
+    tt_generator_state *st[2] = {NULL};
+    tt_status s = want ? TT_OK : tt_fail(&e, TT_EFORMAT, "missing");
+    for (int i = 0; i < 2 && !s; i++) {
+        tt_condition c = of_prompt(x, i);
+        s = tt_generator_begin(&st[i], x->g, &c, NULL, &e);
+    }
+    bool same = true;
+    for (int32_t p = 0; p < tokens && !s && same; p++) {
+        tt_draw draw = {.top_p = 1, .target = -1};
+        tt_row_stats stats[2];
+        tt_generator_call call[2];
+        for (int i = 0; i < 2; i++)
+            call[i] = (tt_generator_call){.state = st[i], .cfg_scale = (float)(guidance - 1),
+                                          .guided = guidance != 1, .wants = 1, .slot = &p,
+                                          .draw = &draw, .stats = &stats[i]};
+        s = tt_generator_step(x->g, call, 2, &e);
+        for (int i = 0; i < 2 && !s; i++) {
+            same &= stats[i].drawn == want[i * tokens + p];
+            s = tt_generator_commit(st[i], &p, &stats[i].drawn, 1, &e);
+        }
+    }
+    report(x->b, full, !s && same, s ? e.text : "another token");
+    tt_generator_drop(st[0]);
+    tt_generator_drop(st[1]);
+}
+
+static bool writer_open(writer *x, const char *device, tt_err *e)
+{
+    extern const tt_generator_def tt_generator_flexar;
+    char folder[4096];
+    tt_config *t5 = NULL;
+    tt_status s = tt_stream_open(&x->b->stream, device, 1, e);
+    if (!s)
+        s = tt_config_open(&x->config, x->b->dir, e);
+    if (!s)
+        s = tt_weights_open(&x->weights, x->b->dir, e);
+    if (!s)
+        s = tt_generator_flexar.open(&x->g, x->b->stream, x->weights, x->config, TT_WEIGHTS_F32, e);
+    snprintf(folder, sizeof folder, "%s/t5", x->b->dir);
+    if (!s)
+        s = tt_weights_open(&x->t5_weights, folder, e);
+    if (!s)
+        s = tt_config_member(&t5, x->config, "tutti_t5_config", e);
+    if (!s)
+        s = tt_t5_open(&x->t5, x->b->stream, x->t5_weights, t5, TT_WEIGHTS_F32, e);
+    tt_config_close(t5);
+    return !s;
+}
+
+static void writer_close(writer *x)
+{
+    for (int i = 0; i < x->prompts; i++)
+        free(x->row[i]);
+    tt_generator_close(x->g);
+    tt_t5_close(x->t5);
+    tt_weights_close(x->weights);
+    tt_weights_close(x->t5_weights);
+    tt_config_close(x->config);
+}
+
+static void write_images(bench *b, const cJSON *trace, const char *device)
+{
+    writer x = {.b = b, .prompts = cJSON_GetArraySize(member(trace, "prompts"))};
+    tt_err e = {0};
+    if (writer_open(&x, device, &e)) {
+        read_texts(&x);
+        write_forced(&x, 1, "forward/prefix0/logits");
+        write_forced(&x, 4, "forward/prefix3/logits");
+        write_forced(&x, 16, "forward/prefix15/logits");
+        write_greedy(&x, "nocfg", 1);
+        write_greedy(&x, "cfg", 3);
+    } else {
+        report(b, "model", false, e.text);
+    }
+    writer_close(&x);
+}
+
 int tt_replay_flexar(const char *dir, const char *case_glob, const char *device, int *passed,
                      int *failed)
 {
-    (void)device;
     bench b = {.dir = dir, .glob = case_glob};
     cJSON *trace = read_json(&b, "trace.json");
     if (!trace || !bench_expect(&b)) {
@@ -449,6 +630,8 @@ int tt_replay_flexar(const char *dir, const char *case_glob, const char *device,
     {
         one_search(&b, o, integer(trace, "num_tokens", 0));
     }
+    if (!fnmatch(case_glob, "generator", 0))
+        write_images(&b, trace, device);
     cJSON_Delete(trace);
     bench_close(&b);
     *passed += b.passed;
