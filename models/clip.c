@@ -276,7 +276,7 @@ static tt_status some_images(tt_clip *c, float *vector, const float *planes, int
     int32_t read[IMAGES];
     tt_act *x = NULL;
     for (int64_t i = 0; i < n; i++) {
-        span[i] = (tt_vit_span){i * one, one, TT_SEE_ALL};
+        span[i] = (tt_vit_span){.row = i * one, .rows = one, .see = TT_SEE_ALL};
         read[i] = (int32_t)(i * one);
     }
     tt_status st = tt_patches_embed(&c->patches, &t->vit, &x, planes, n, e);
@@ -321,7 +321,7 @@ static tt_status some_texts(tt_clip *c, float *vector, const int32_t *id, const 
     tt_vit_span span[TEXTS];
     int32_t read[TEXTS];
     for (int64_t i = 0; i < n; i++) {
-        span[i] = (tt_vit_span){rows, length[i], TT_SEE_CAUSAL};
+        span[i] = (tt_vit_span){.row = rows, .rows = length[i], .see = TT_SEE_CAUSAL};
         read[i] = (int32_t)rows + end_of(id + rows, length[i]);
         rows += length[i];
     }

@@ -306,7 +306,7 @@ static tt_status see_pictures(tt_reward *r, room *m, const float *planes, float 
     int64_t one = r->patches.rows, rows = m->images * one, d = r->vision.width;
     tt_vit_span span[IMAGES];
     for (int64_t i = 0; i < m->images; i++)
-        span[i] = (tt_vit_span){i * one, one, TT_SEE_ALL};
+        span[i] = (tt_vit_span){.row = i * one, .rows = one, .see = TT_SEE_ALL};
     tt_act *x = NULL;
     tt_status st = tt_patches_embed(&r->patches, &r->vision, &x, planes, m->images, e);
     m->picture = x;

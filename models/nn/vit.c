@@ -215,6 +215,11 @@ static tt_status prepare_heads(tt_vit *v, const tt_vit_block *b, const space *w,
     return st;
 }
 
+static int64_t first_key(const tt_vit_span *s)
+{
+    return s->keys ? s->key_row : s->row;
+}
+
 static tt_status attend(tt_vit *v, const space *w, const tt_vit_span *span, int64_t spans,
                         tt_err *e)
 {
@@ -227,10 +232,10 @@ static tt_status attend(tt_vit *v, const space *w, const tt_vit_span *span, int6
         for (; n < 64 && i < spans; n++, i++)
             list[n] = (tt_span){.query_row = span[i].row,
                                 .query_rows = span[i].rows,
-                                .k = at(v, w->qkv, span[i].row * 3 * d + d),
-                                .v = at(v, w->qkv, span[i].row * 3 * d + 2 * d),
+                                .k = at(v, w->qkv, first_key(&span[i]) * 3 * d + d),
+                                .v = at(v, w->qkv, first_key(&span[i]) * 3 * d + 2 * d),
                                 .ld_kv = 3 * d,
-                                .keys = span[i].rows,
+                                .keys = span[i].keys ? span[i].keys : span[i].rows,
                                 .see = span[i].see};
         st = s->op.attention(s, w->att, d, w->qkv, 3 * d, list, n, v->heads, v->heads, hd,
                              (float)(1 / sqrt((double)hd)), v->compute, e);
@@ -250,12 +255,14 @@ static tt_status add_product(tt_vit *v, tt_act *x, const tt_act *in, int64_t ld,
     return st ? st : s->op.gate_add(s, x, d, w->h, d, gamma, d, w->zero, rows, d, e);
 }
 
-static tt_status mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, const space *w,
-                     tt_err *e)
+tt_status tt_vit_mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, tt_err *e)
 {
     tt_stream *s = v->stream;
     int64_t d = v->width, ff = v->ff;
-    tt_status st = TT_OK;
+    space room;
+    const space *w = &room;
+    s->act = v->type;
+    tt_status st = reserve(v, rows, &room, e);
     for (int64_t r = 0; r < rows && !st; r += CHUNK) {
         int64_t n = rows - r < CHUNK ? rows - r : CHUNK;
         tt_act *part = at(v, x, r * d);
@@ -272,9 +279,9 @@ static tt_status mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, 
     return st;
 }
 
-tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
-                     const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
-                     tt_err *e)
+tt_status tt_vit_attend(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
+                        const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
+                        tt_err *e)
 {
     tt_stream *s = v->stream;
     int64_t d = v->width;
@@ -289,7 +296,13 @@ tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
         st = prepare_heads(v, b, &w, rows, cos, sin, e);
     if (!st)
         st = attend(v, &w, span, spans, e);
-    if (!st)
-        st = add_product(v, x, w.att, d, rows, b->out, b->gamma1, &w, e);
-    return st ? st : mlp(v, b, x, rows, &w, e);
+    return st ? st : add_product(v, x, w.att, d, rows, b->out, b->gamma1, &w, e);
+}
+
+tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
+                     const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
+                     tt_err *e)
+{
+    tt_status st = tt_vit_attend(v, b, x, rows, span, spans, cos, sin, e);
+    return st ? st : tt_vit_mlp(v, b, x, rows, e);
 }

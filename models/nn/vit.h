@@ -52,13 +52,20 @@ tt_status tt_vit_bind_norm(tt_vit_norm *n, const tt_bind *bind, const char *name
 void tt_vit_norm_close(tt_vit_norm *n, tt_stream *s);
 void tt_vit_close(tt_vit *v);
 
-/* A run of rows that see each other: [row, row + rows), all of them or causally. */
+/* A run of rows [row, row + rows) and what they see: each other, all of them or causally; or when
+ * keys is not 0 all of the rows [key_row, key_row + keys). */
 typedef struct {
     int64_t row, rows;
     tt_see see;
+    int64_t key_row, keys;
 } tt_vit_span;
 
 /* x: rows x width, in place. cos, sin: rows x head_dim / 2, or NULL. */
+tt_status tt_vit_attend(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
+                        const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
+                        tt_err *e);
+tt_status tt_vit_mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, tt_err *e);
+/* Both. */
 tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
                      const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,
                      tt_err *e);

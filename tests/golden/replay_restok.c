@@ -1,4 +1,4 @@
-/* replay_restok.c - reference vectors of ResTok: HAR and LlamaGen, level by level. */
+/* replay_restok.c - reference vectors of ResTok: its codec, and HAR and LlamaGen level by level. */
 #include <cjson/cJSON.h>
 #include <fnmatch.h>
 #include <math.h>
@@ -10,6 +10,7 @@
 #include "samplers/image/guidance.h"
 #include "tests/golden/bench.h"
 #include "tests/golden/replay.h"
+#include "tokenizers/image.h"
 
 enum { IMAGES = 2, STRANGERS = 1, MOST = 8 };
 
@@ -326,6 +327,123 @@ static void generators(bench *b, const cJSON *trace, const char *name)
     tt_config_close(r.config);
 }
 
+/* --- the codec --- */
+
+/* Planes of the record as the codec's interleaved pixels. */
+static void interleave(float *out, const float *planes, int64_t images, int64_t pixels)
+{
+    for (int64_t i = 0; i < images * pixels * 3; i++)
+        out[i] = planes[(i / 3 / pixels * 3 + i % 3) * pixels + i / 3 % pixels];
+}
+
+/* Pictures against a recorded one, which is not clamped. */
+static void same_picture(bench *b, const char *name, const float *have, int64_t images,
+                         int64_t pixels)
+{
+    int64_t n = 0;
+    char why[64];
+    const float *want = expect(b, name, &n);
+    float *mixed = malloc((size_t)(images * pixels * 3) * sizeof *mixed);
+    double far = want && n == images * pixels * 3 ? 0 : INFINITY;
+    if (far == 0)
+        interleave(mixed, want, images, pixels);
+    for (int64_t i = 0; far < INFINITY && i < n; i++)
+        far = fmax(far, fabs((double)have[i] - fmin(fmax(mixed[i], 0), 1)));
+    snprintf(why, sizeof why, "off by %.3g", far);
+    report(b, name, far <= 1e-4, why);
+    free(mixed);
+}
+
+typedef struct {
+    tt_codec *c;
+    int64_t pixels, tokens;
+    float *in, *out;
+} pictures;
+
+static void encode_pictures(bench *b, pictures *x)
+{
+    int64_t n = 0, codes = x->c->info.layout.codes, latent = x->c->info.latent;
+    tt_err e = {0};
+    int32_t id[IMAGES * 256], alone[256];
+    float z[IMAGES * 256 * 16], turned[IMAGES * 256 * 16], far[IMAGES * 256], near[IMAGES * 256];
+    tt_code_distance distance[IMAGES * 256];
+    const float *planes = expect(b, "tok.image_in", &n);
+    const int32_t *want = tokens_of(b, "tok.indices");
+    interleave(x->in, planes, IMAGES, x->pixels);
+    if (!want || tt_codec_encode(x->c, id, z, distance, x->in, IMAGES, &e)) {
+        report(b, "tok.indices", false, e.text);
+        return;
+    }
+    report(b, "tok.indices", !memcmp(id, want, sizeof *id * (size_t)(IMAGES * x->tokens)),
+           "another code");
+    for (int64_t i = 0; i < IMAGES * x->tokens * latent; i++) /* recorded channel by channel */
+        turned[(i / latent / x->tokens * latent + i % latent) * x->tokens + i / latent % x->tokens] =
+            z[i];
+    compare(b, "tok.z", turned);
+    const float *all = expect(b, "tok.distances", &n);
+    bool ok = all;
+    for (int64_t i = 0; ok && i < IMAGES * x->tokens; i++) {
+        near[i] = far[i] = INFINITY;
+        for (int64_t k = 0; k < codes; k++) {
+            float d = all[i * codes + k];
+            far[i] = d < near[i] ? near[i] : fminf(far[i], d);
+            near[i] = fminf(near[i], d);
+        }
+        ok = fabsf(distance[i].nearest - near[i]) < 1e-4f &&
+             fabsf(distance[i].second - far[i]) < 1e-4f;
+    }
+    report(b, "tok.distances", ok, "other distances");
+    ok = !tt_codec_encode(x->c, alone, NULL, NULL, x->in + 3 * x->pixels, 1, &e) &&
+         !memcmp(alone, id + x->tokens, (size_t)x->tokens * sizeof *id);
+    report(b, "tok.indices (alone)", ok, "a picture alone has other codes");
+}
+
+static void decode_pictures(bench *b, pictures *x, const char *name, const char *tokens,
+                            int32_t keep)
+{
+    tt_err e = {0};
+    const int32_t keeps[] = {keep, keep};
+    const int32_t *id = tokens_of(b, tokens);
+    if (!id || tt_codec_decode(x->c, x->out, id, keep ? keeps : NULL, IMAGES, &e))
+        report(b, name, false, e.text);
+    else
+        same_picture(b, name, x->out, IMAGES, x->pixels);
+}
+
+static void codec(bench *b)
+{
+    extern const tt_codec_def tt_codec_restok;
+    char folder[4096];
+    tt_err e = {0};
+    tt_weights *w = NULL;
+    tt_config *config = NULL;
+    pictures x = {0};
+    snprintf(folder, sizeof folder, "%s/tokenizer", b->dir);
+    tt_status s = tt_config_open(&config, folder, &e);
+    if (!s)
+        s = tt_weights_open(&w, folder, &e);
+    if (!s)
+        s = tt_codec_restok.open(&x.c, b->stream, w, config, TT_WEIGHTS_F32, &e);
+    if (s) {
+        report(b, "tokenizer", false, e.text);
+    } else {
+        x.pixels = (int64_t)x.c->info.width * x.c->info.height;
+        x.tokens = x.c->info.layout.tokens;
+        x.in = malloc((size_t)(IMAGES * x.pixels * 3) * sizeof *x.in);
+        x.out = malloc((size_t)(IMAGES * x.pixels * 3) * sizeof *x.out);
+        encode_pictures(b, &x);
+        decode_pictures(b, &x, "tok.image_out", "tok.indices", 0);
+        decode_pictures(b, &x, "tok.image_out_keep8", "tok.indices", 8);
+        decode_pictures(b, &x, "tok.image_out_keep1", "tok.indices", 1);
+        decode_pictures(b, &x, "tok.random_image", "tok.random_indices", 0);
+    }
+    free(x.in);
+    free(x.out);
+    tt_codec_close(x.c);
+    tt_weights_close(w);
+    tt_config_close(config);
+}
+
 int tt_replay_restok(const char *dir, const char *case_glob, const char *device, int *passed,
                      int *failed)
 {
@@ -334,6 +452,8 @@ int tt_replay_restok(const char *dir, const char *case_glob, const char *device,
     cJSON *trace = read_json(&b, "trace.json");
     bool open = trace && bench_expect(&b) && !tt_stream_open(&b.stream, device, 1, &e);
     if (open) {
+        if (!fnmatch(case_glob, "tokenizer", 0))
+            codec(&b);
         generators(&b, trace, "har");
         generators(&b, trace, "vanilla");
     } else {

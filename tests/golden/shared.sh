@@ -8,7 +8,8 @@ replay=${B:-build/release}/tests/golden/replay
 
 supported='text-tokenizers masked-diffusion masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided'
 supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe"
-supported="$supported insertion-lm enat search search/verifiers"
+supported="$supported insertion-lm recurrent-depth enat restok comit"
+supported="$supported search search/verifiers search/clip search/imagereward"
 
 supported="$supported recurrent-depth"
 
@@ -39,12 +40,12 @@ done
 run recurrent-depth '*' "$folder/recurrent-depth"
 
 run insertion-lm '*' "$folder/insertion-lm"
-run recurrent-depth "*" "$folder/recurrent-depth"
-run search/verifiers '*' "$folder/search/verifiers"
-# Of these families a part can be replayed; they stay in the list below until all of it can.
-run restok '*' "$folder/restok"
-run search/flexar 'search.*' "$folder/search/flexar"
-run search/clip '*' "$folder/search/clip"
+run recurrent-depth '*' "$folder/recurrent-depth"
+for family in restok comit search/verifiers search/clip search/imagereward; do
+    run $family '*' "$folder/$family"
+done
+# Searches and the generator, not yet the pictures FlexTok makes of its tokens.
+run search/flexar '*' "$folder/search/flexar"
 
 find "$folder" -name golden.json | sort | while read -r file; do
     name=${file#"$folder"/}

@@ -44,8 +44,10 @@ tt_status tt_conv_bind_point(const tt_bind *b, tt_matrix **out, const char *call
 }
 
 tt_status tt_conv_bind_block(const tt_bind *b, tt_conv_block *k, const char *prefix, int64_t in,
-                             int64_t out, const char *shortcut, int64_t groups, tt_err *e)
+                             int64_t out, const char *shortcut, bool loses, int64_t groups,
+                             tt_err *e)
 {
+    k->loses = loses;
     k->in = in;
     k->out = out;
     tt_status s = tt_conv_bind_norm(b, &k->norm1, join(prefix, ".norm1").text, in, groups, e);
@@ -57,7 +59,8 @@ tt_status tt_conv_bind_block(const tt_bind *b, tt_conv_block *k, const char *pre
         s = tt_conv_bind(b, &k->conv2, join(prefix, ".conv2").text, out, out, e);
     if (s || in == out)
         return s;
-    return tt_conv_bind_point(b, &k->shortcut, join(prefix, shortcut).text, out, in, e);
+    return tt_conv_bind_point(b, &k->shortcut, join(prefix, shortcut).text, out, loses ? out : in,
+                              e);
 }
 
 void tt_conv_norm_close(tt_conv_norm *n, tt_stream *s)
@@ -98,6 +101,16 @@ tt_status tt_conv_normalise(tt_conv_flow *f, const tt_conv_norm *n, bool silu, t
     return normalise(f, f->h, f->x, n, f->channels, silu, e);
 }
 
+/* x = shortcut h + h, h = conv2 of t: the block's input is lost. */
+static tt_status lose(tt_conv_flow *f, const tt_conv_block *k, tt_err *e)
+{
+    int64_t n = tt_conv_pixels(f), out = k->out;
+    tt_status s = convolve(f, f->h, out, f->t, out, k->conv2, false, false, e);
+    if (!s)
+        s = f->stream->op.linear(f->stream, f->x, out, f->h, out, n, k->shortcut, false, e);
+    return s ? s : f->stream->op.add(f->stream, f->x, out, f->h, out, n, out, e);
+}
+
 tt_status tt_conv_run_block(tt_conv_flow *f, const tt_conv_block *k, tt_err *e)
 {
     tt_status s = normalise(f, f->h, f->x, &k->norm1, k->in, true, e);
@@ -105,12 +118,14 @@ tt_status tt_conv_run_block(tt_conv_flow *f, const tt_conv_block *k, tt_err *e)
         s = convolve(f, f->t, k->out, f->h, k->in, k->conv1, false, false, e);
     if (!s)
         s = normalise(f, f->t, f->t, &k->norm2, k->out, true, e);
+    f->channels = k->out;
+    if (!s && k->shortcut && k->loses)
+        return lose(f, k, e);
     if (!s && k->shortcut) {
         s = f->stream->op.linear(f->stream, f->h, k->out, f->x, k->in, tt_conv_pixels(f),
                                  k->shortcut, false, e);
         tt_conv_swap(f);
     }
-    f->channels = k->out;
     return s ? s : convolve(f, f->x, k->out, f->t, k->out, k->conv2, false, true, e);
 }
 

@@ -15,6 +15,7 @@ typedef struct {
     int64_t in, out;
     tt_conv_norm norm1, norm2;
     tt_matrix *conv1, *conv2, *shortcut; /* shortcut: 1x1; NULL where in is out */
+    bool loses; /* the shortcut is of conv2's result, as a released code has it */
 } tt_conv_block;
 
 /* Images on their way through: x holds `channels` numbers of every pixel; h and t are spare, and as
@@ -33,7 +34,8 @@ typedef struct {
 tt_status tt_conv_bind_norm(const tt_bind *b, tt_conv_norm *n, const char *name, int64_t channels,
                             int64_t groups, tt_err *e);
 tt_status tt_conv_bind_block(const tt_bind *b, tt_conv_block *k, const char *prefix, int64_t in,
-                             int64_t out, const char *shortcut, int64_t groups, tt_err *e);
+                             int64_t out, const char *shortcut, bool loses, int64_t groups,
+                             tt_err *e);
 /* NAME.weight [out, in, 3, 3] and, where it is there, NAME.bias. */
 tt_status tt_conv_bind(const tt_bind *b, tt_matrix **out, const char *name, int64_t n, int64_t k,
                        tt_err *e);

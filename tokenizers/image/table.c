@@ -4,7 +4,9 @@
 
 #include "tokenizers/image.h"
 
-#define TT_CODECS(X) X(vqgan)
+#define TT_CODECS(X) \
+    X(vqgan)         \
+    X(restok)
 
 #define DECLARE(id) extern const tt_codec_def tt_codec_##id;
 TT_CODECS(DECLARE)

@@ -95,7 +95,7 @@ static tt_status open_middle(const place *p, half *h, const char *side, tt_err *
     for (int i = 0; i < 2 && !s; i++)
         s = tt_conv_bind_block(&p->bind, &h->mid[i],
                                NAME(p, "%s.mid_block.resnets.%d", side, i).text, width, width, "",
-                               p->v->groups, e);
+                               false, p->v->groups, e);
     return s;
 }
 
@@ -106,7 +106,7 @@ static tt_status open_level(const place *p, tt_conv_block *list, int64_t n, cons
     tt_status s = TT_OK;
     for (int64_t i = 0; i < n && !s; i++) {
         s = tt_conv_bind_block(&p->bind, &list[i], NAME(p, "%s.resnets.%d", at, (int)i).text, *in,
-                               out, ".conv_shortcut", p->v->groups, e);
+                               out, ".conv_shortcut", false, p->v->groups, e);
         *in = out;
     }
     return s;
