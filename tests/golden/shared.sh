@@ -11,8 +11,6 @@ supported="$supported masked-diffusion/mdlm masked-diffusion/llada_moe masked-di
 supported="$supported insertion-lm recurrent-depth enat restok comit"
 supported="$supported search search/verifiers search/clip search/imagereward"
 
-supported="$supported recurrent-depth"
-
 passed=0 failed=0
 run() { # NAME CASE FOLDER
     log=build/shared-replay.log
