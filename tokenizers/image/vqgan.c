@@ -41,7 +41,7 @@ typedef struct {
 typedef struct {
     tt_codec base;
     int64_t levels, blocks, mids, z;
-    int64_t groups; /* of channels, in every norm: 32 as released, fewer for narrow networks */
+    int64_t groups; /* of GroupNorm: 32 in released models */
     int64_t width[MAX_LEVELS]; /* channels of each level, finest first */
     network encoder, decoder;
     tt_matrix *table; /* the codes, as the decoder reads them */
@@ -196,7 +196,7 @@ static tt_status read_shape(vqgan *v, tt_config *c, tt_err *e)
     int64_t out = tt_config_int(c, "out_ch", 3, 1, 1 << 14);
     v->blocks = tt_config_need_int(c, "num_res_blocks", 1, MAX_BLOCKS);
     v->z = tt_config_need_int(c, "z_channels", 1, 1 << 14);
-    v->groups = tt_config_int(c, "norm_groups", 32, 1, 1 << 10);
+    v->groups = tt_config_int(c, "norm_groups", 32, 1, 1 << 14);
     bool twice = tt_config_bool(c, "double_z", false);
     for (int i = 0; i <= MAX_LEVELS; i++) {
         int64_t factor = tt_config_int_at(c, "ch_mult", i, 0, 1, 1 << 10);
@@ -210,14 +210,14 @@ static tt_status read_shape(vqgan *v, tt_config *c, tt_err *e)
     tt_status st = tt_config_status(c, e);
     if (st)
         return st;
-    for (int64_t i = 0; i < v->levels; i++)
-        if (v->width[i] % v->groups)
-            return tt_fail(e, TT_EUNSUP, "level %lld has %lld channels, which are not a multiple "
-                           "of the %lld of 'norm_groups'", (long long)i, (long long)v->width[i],
-                           (long long)v->groups);
     if (in != 3 || out != 3 || twice)
         return tt_fail(e, TT_EUNSUP, "images of %lld and %lld channels%s", (long long)in,
                        (long long)out, twice ? ", double_z" : "");
+    for (int64_t l = 0; l < v->levels; l++)
+        if (v->width[l] % v->groups)
+            return tt_fail(e, TT_EFORMAT, "config key 'norm_groups': %lld groups of level %lld's "
+                           "%lld channels", (long long)v->groups, (long long)l,
+                           (long long)v->width[l]);
     if (!v->levels || resolution % ((int64_t)1 << (v->levels - 1)))
         return tt_fail(e, TT_EFORMAT, "config key 'resolution': %lld pixels cannot be halved %lld "
                        "times", (long long)resolution, (long long)v->levels - 1);
