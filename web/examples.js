@@ -71,3 +71,9 @@ export const examples = {
         '17 53 35 45 35 1 35 23 1 15 29 51 22 37 54 25 16 12 33 42 35 31' },
   ],
 };
+
+/** Labels to begin with, by image model; of others, some from the whole list. */
+export const imageExamples = {
+  'tutti-image': ['red apple', 'sunflower', 'blue heart', 'grinning face', 'mushroom', 'umbrella',
+    'rocket', 'fire'],
+};
