@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SMOOTHING = 0.1
-
 
 @dataclasses.dataclass
 class Config:
@@ -56,35 +54,6 @@ def heads_apart(x, heads):
     return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
-def block_inputs(x, context, s, q, a, b, heads):
-    """Queries of x, keys and values of the context (or None) and x; s [n, 1, 8 * width]."""
-    shift, scale, shift_context, scale_context = s.chunk(8, -1)[:4]
-    x = modulated(x, scale, shift)
-    kv = linear(x, *b)
-    if context is not None:
-        kv = torch.cat((linear(modulated(context, scale_context, shift_context), *a), kv), 1)
-    k, v = kv.chunk(2, -1)
-    return heads_apart(linear(x, *q), heads), heads_apart(k, heads), heads_apart(v, heads)
-
-
-def block_output(x, attended, s, proj, fc1, fc2):
-    gate, shift, scale, gate_mlp = s.chunk(8, -1)[4:]
-    x = x + gate * linear(attended, *proj)
-    h = F.gelu(linear(modulated(x, scale, shift), *fc1), approximate='tanh')
-    return x + gate_mlp * linear(h, *fc2)
-
-
-def head_logits(x, norm, fc, ln, word, bias):
-    x = linear(layer_norm(x, *norm, eps=1e-5), *fc)
-    x = layer_norm(F.gelu(x), *ln, eps=1e-5)
-    return F.linear(x, word.to(x.dtype)).float() + bias.float()
-
-
-def head_loss(x, targets, *head):
-    logits = head_logits(x, *head)
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=SMOOTHING)
-
-
 def pair(module):
     return module.weight, module.bias
 
@@ -110,13 +79,20 @@ class Block(nn.Module):
         self.mlp = Mlp(c.hidden_size, int(c.hidden_size * c.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(c.hidden_size, 8 * c.hidden_size))
 
-    def forward(self, x, condition, context, parts):
-        inputs, output = parts[:2]
-        at = self.attn
+    def forward(self, x, condition, context):
+        """Tokens x [n, a, width] updated, with context [n, b, width] or None."""
         s = linear(F.silu(condition), *pair(self.adaLN_modulation[1]))[:, None]
-        q, k, v = inputs(x, context, s, pair(at.q), pair(at.kv['A']), pair(at.kv['B']), self.heads)
+        shift, scale, shift_context, scale_context, gate, shift_mlp, scale_mlp, gate_mlp = s.chunk(8, -1)
+        h = modulated(x, scale, shift)
+        q, kv = linear(h, *pair(self.attn.q)), linear(h, *pair(self.attn.kv['B']))
+        if context is not None:
+            context = modulated(context, scale_context, shift_context)
+            kv = torch.cat((linear(context, *pair(self.attn.kv['A'])), kv), 1)
+        q, k, v = (heads_apart(part, self.heads) for part in (q, *kv.chunk(2, -1)))
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return output(x, attended, s, pair(at.proj), pair(self.mlp.fc1), pair(self.mlp.fc2))
+        x = x + gate * linear(attended, *pair(self.attn.proj))
+        h = F.gelu(linear(modulated(x, scale_mlp, shift_mlp), *pair(self.mlp.fc1)), approximate='tanh')
+        return x + gate_mlp * linear(h, *pair(self.mlp.fc2))
 
 
 class Embedder(nn.Module):
@@ -149,7 +125,6 @@ class Enat(nn.Module):
     def __init__(self, config):
         super().__init__()
         c = self.config = config
-        self.parts = block_inputs, block_output, head_loss       # a trainer puts compiled ones here
         self.x_embedder = Embedder(c)
         self.y_embedder = nn.ModuleDict({'embedding_table': nn.Embedding(c.nothing + 1, c.hidden_size)})
         self.prev_proj = Reuse(c)
@@ -182,8 +157,12 @@ class Enat(nn.Module):
         return (F.embedding(rows, self.y_embedder['embedding_table'].weight) * given[..., None]).sum(1)
 
     def embed(self, ids, places, dtype):
+        """Tokens `ids` at `places`, both [n, a]; ids None: hidden ones. A row that every hidden token
+        looks up would be slow to sum a gradient for, so it is added instead."""
         e = self.x_embedder
-        x = F.embedding(ids, e.word_embeddings.weight) + F.embedding(places, e.position_embeddings.weight)
+        word = e.word_embeddings.weight
+        x = word[self.config.mask] if ids is None else F.embedding(ids, word)
+        x = x + F.embedding(places, e.position_embeddings.weight)
         x = F.layer_norm(x, x.shape[-1:], *pair(e.LayerNorm), 1e-6)
         return F.dropout(x, self.config.dropout, self.training).to(dtype)
 
@@ -194,18 +173,21 @@ class Enat(nn.Module):
         if new is None:
             return old
         for block in self.blocks[:self.config.enc_dec[0]]:
-            new = block(new, condition, old, self.parts)
+            new = block(new, condition, old)
         return new if old is None else torch.cat((old, new), 1)
 
     def decode(self, hidden, visible, condition):
         for block in self.blocks[self.config.enc_dec[0]:]:
-            hidden = block(hidden, condition, visible, self.parts)
+            hidden = block(hidden, condition, visible)
         return hidden
 
-    def head(self):
+    def logits(self, x):
+        """Of the codes, in float32, for features [n, a, width]."""
         k, m = self.config.codebook_size, self.mlm_layer
-        return (pair(self.norm), pair(m.fc), pair(m.ln), self.x_embedder.word_embeddings.weight[:k],
-                m.bias.view(-1)[:k])
+        x = F.gelu(linear(layer_norm(x, *pair(self.norm), eps=1e-5), *pair(m.fc)))
+        x = layer_norm(x, *pair(m.ln), eps=1e-5)
+        word = self.x_embedder.word_embeddings.weight[:k]
+        return F.linear(x, word.to(x.dtype)).float() + m.bias.view(-1)[:k]
 
     def step(self, ids, hidden, new, old, labels, dtype=torch.float32):
         """(logits at places `hidden`, features of the visible): ids [n, tokens], hidden and new
@@ -213,8 +195,7 @@ class Enat(nn.Module):
         condition = self.condition(labels).to(dtype)
         seen = self.embed(ids.gather(1, new), new, dtype) if new.shape[1] else None
         visible = self.encode(seen, old, condition)
-        blank = self.embed(torch.full_like(hidden, self.config.mask), hidden, dtype)
-        return head_logits(self.decode(blank, visible, condition), *self.head()), visible
+        return self.logits(self.decode(self.embed(None, hidden, dtype), visible, condition)), visible
 
 
 def still_hidden(tokens, step, steps):

@@ -3,10 +3,14 @@
 
 usage: train_enat.py PACK OUTDIR [--minutes M | --until T] [--codes OUTDIR/codes.pt]
 
-The recipe is ENAT's (arXiv 2411.06959) but for the optimiser, which is the one of this folder, and
-for the labels: concept and style, or group and style, each dropped now and then. Compiles before the
-codes are there, so that it can be started together with train_vqgan.py. Writes OUTDIR/tutti-image
-without its tokenizer, and OUTDIR/mean.pt.
+       torchrun --standalone --nproc_per_node 2 train_enat.py ...    (data parallel)
+
+The recipe is ENAT's (arXiv 2411.06959) but for the optimiser, which is the one of this folder, for
+the output matrix, which learns from both of its ends, and for the labels: concept and style, or
+group and style, each dropped now and then. The numbers of visible tokens come from a short list, so
+that each has a CUDA graph of its own; those are made before the codes are there, so that this
+program can be started together with train_vqgan.py. Writes OUTDIR/tutti-image without its
+tokenizer, and OUTDIR/mean.pt.
 """
 import copy
 import json
@@ -15,6 +19,7 @@ import random
 import time
 
 import torch
+import torch.nn.functional as F
 
 from common import record
 from enat import Config, Enat
@@ -29,17 +34,30 @@ DEFAULTS = {'steps': 8, 'cfg_scale': 1.5, 'temperature': 3.0, 'order_temperature
 EVEN_SHARE = 0.15               # of batches: any share of the tokens hidden, not the recipe's
 BLANK_SHARE = 0.05              # of batches: everything hidden
 REUSE_SHARE = 0.5
+SMOOTHING = 0.1
+VISIBLE = 2, 4, 6, 9, 12, 16, 20, 25, 30, 36, 42, 50, 58     # 64ths of the tokens
+OLD = 0.35, 0.7                 # of the visible, with reuse
 NO_LABEL, NO_STYLE, ONLY_GROUP = 0.1, 0.1, 0.08         # of pictures
+
+
+def split(visible, tokens, old):
+    """(old, new) of `visible` 64ths of the tokens, the share `old` of them old."""
+    visible = visible * tokens // 64
+    return round(visible * old), visible - round(visible * old)
+
+
+def all_sizes(tokens):
+    return sorted({(0, 0)} | {split(v, tokens, old) for v in VISIBLE for old in (0, *OLD)})
 
 
 class Codes:
     """Codes and labels of the training pictures; random codes until those of the tokenizer come."""
 
-    def __init__(self, pictures, config, seed):
+    def __init__(self, pictures, config, seed, rank):
         self.config, self.device, self.train = config, pictures.device, pictures.train
         self.labels = pictures.labels
-        self.noise = torch.Generator(device=self.device).manual_seed(seed)
-        self.host = random.Random(seed)
+        self.noise = torch.Generator(device=self.device).manual_seed(seed + rank)
+        self.host = random.Random(seed)          # the same on every rank
         self.codes = torch.randint(config.codebook_size, (len(self.labels), config.tokens),
                                    generator=self.noise, device=self.device)
 
@@ -60,17 +78,13 @@ class Codes:
         return torch.where((self.rand(n) < NO_LABEL)[:, None], NOWHERE, labels)
 
     def sizes(self):
-        """(old, new) numbers of visible tokens, the same for the whole batch. Never one alone: the
-        compiled parts are made for any number but that."""
-        length, draw = self.config.tokens, self.host.random()
+        """(old, new) numbers of visible tokens, the same for the whole batch; one of all_sizes()."""
+        draw, host = self.host.random(), self.host
         if draw < BLANK_SHARE:
             return 0, 0
-        ratio = self.host.random() if draw < BLANK_SHARE + EVEN_SHARE else self.host.betavariate(12, 3)
-        visible = length - min(max(round(length * ratio), 2), length - 2)
-        if self.host.random() >= REUSE_SHARE:
-            return 0, visible
-        old = visible - round(visible * self.host.random())
-        return (0, visible) if old < 2 or visible - old < 2 else (old, visible - old)
+        hidden = host.random() if draw < BLANK_SHARE + EVEN_SHARE else host.betavariate(12, 3)
+        visible = min(VISIBLE, key=lambda v: abs(v - 64 * (1 - hidden)))
+        return split(visible, self.config.tokens, host.choice(OLD) if host.random() < REUSE_SHARE else 0)
 
     def batch(self, n):
         """(ids, labels, places in random order, old, new)"""
@@ -80,16 +94,39 @@ class Codes:
 
 
 class EnatTrainer(Trainer):
-    def __init__(self, args, model, source):
-        parts = model.parts
-        super().__init__(args, model, lambda device, seed, rank: source.batch)
-        if args.compile:
-            torch._dynamo.config.recompile_limit = 64
-            self.model.parts = tuple(torch.compile(part, dynamic=True) for part in parts)
-        self.source = source
+    def __init__(self, args, model, pictures):
+        def source(device, seed, rank):
+            self.source = Codes(pictures, model.config, seed * 1000, rank)
+            return self.source.batch
+        super().__init__(args, model, source)
         self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False)
         for p, mean in zip(self.shadow.parameters(), self.optimiser.mean):
             p.data = mean                        # follows the running mean without a copy
+        self.pictures = args.rows // model.config.tokens // self.world
+        self.graphs = {}
+        if args.compile and self.device.type == 'cuda':
+            self.capture()
+
+    def compile(self):
+        """Nothing to do: graphs take the place of compilation."""
+
+    def capture(self):
+        """A CUDA graph of both passes for every pair of sizes; all use the same memory in turn."""
+        self.inputs = [t.clone() for t in self.draw(self.pictures)[:3]]
+        sizes, side = all_sizes(self.model.config.tokens), torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for pair in sizes:
+                self.loss_of(*self.inputs, *pair).backward()
+        torch.cuda.current_stream().wait_stream(side)
+        pool = torch.cuda.graph_pool_handle()
+        for pair in sizes:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                loss = self.loss_of(*self.inputs, *pair)
+                loss.backward()
+            self.graphs[pair] = graph, loss.detach()
+        self.optimiser.flat.zero_()
 
     def features(self, model, ids, places, condition, old=None):
         return model.encode(model.embed(ids.gather(1, places), places, self.dtype), old, condition)
@@ -98,27 +135,27 @@ class EnatTrainer(Trainer):
         model, past = self.model, None
         if old:
             with torch.no_grad():
-                past = self.features(self.shadow, ids, places[:, :old], self.shadow.condition(labels).to(self.dtype))
+                condition = self.shadow.condition(labels).to(self.dtype)
+                past = self.features(self.shadow, ids, places[:, :old], condition)
         condition = model.condition(labels).to(self.dtype)
         visible = self.features(model, ids, places[:, old:old + new], condition, past) if new else None
         hidden = places[:, old + new:]
-        blank = model.embed(torch.full_like(hidden, model.config.mask), hidden, self.dtype)
-        states = model.decode(blank, visible, condition)
-        return model.parts[2](states, ids.gather(1, hidden), *model.head())
+        states = model.decode(model.embed(None, hidden, self.dtype), visible, condition)
+        targets = ids.gather(1, hidden).flatten()
+        return F.cross_entropy(model.logits(states).flatten(0, 1), targets, label_smoothing=SMOOTHING)
 
     def gradient(self):
-        batch = self.draw(self.args.rows // self.model.config.tokens)
-        loss = self.loss_of(*batch)
-        loss.backward()
+        *batch, old, new = self.draw(self.pictures)
         self.rows += batch[0].numel()
-        return loss.detach(), 0.0
-
-    def compile_all(self):
-        """Every kind of batch once, with no step."""
-        for old, new in ((0, 11), (5, 7), (0, 0)):
-            ids, labels, places, _, _ = self.draw(self.args.rows // self.model.config.tokens)
-            self.loss_of(ids, labels, places, old, new).backward()
-        self.optimiser.flat.zero_()
+        if not self.graphs:
+            loss = self.loss_of(*batch, old, new)
+            loss.backward()
+            return loss.detach(), 0.0
+        for mine, drawn in zip(self.inputs, batch):
+            mine.copy_(drawn)
+        graph, loss = self.graphs[old, new]
+        graph.replay()
+        return loss, 0.0
 
 
 @torch.no_grad()
@@ -163,26 +200,26 @@ def main():
     args = p.parse_args()
     os.makedirs(args.outdir, exist_ok=True)
     torch.manual_seed(args.seed)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    pictures = Pictures(args.data, device)
+    device = torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if torch.cuda.is_available() else 'cpu'
+    pictures = Pictures(args.data, torch.device(device))
     config = SHAPES[args.grid]
     config.label_groups = tuple(len(names) for names in pictures.names.values())
-    source = Codes(pictures, config, args.seed * 1000)
-    trainer = EnatTrainer(args, Enat(config).train(), source)
-    trainer.compile_all()
+    trainer = EnatTrainer(args, Enat(config).train(), pictures)
     path = args.codes or os.path.join(args.outdir, 'codes.pt')
     print('ready for %s' % path, flush=True)
     while not os.path.exists(path):
         time.sleep(0.2)
-    source.load(path)
+    trainer.source.load(path)
     began = time.time()
     trainer.run()
     spent = time.time() - began
+    if trainer.rank:
+        return
     folder, size = export(args.outdir, config, pictures.names)
     model = load_enat(folder, device)
     figures = {'parameters': sum(w.numel() for w in model.parameters()), 'bytes': size,
                'steps': trainer.step, 'batch': args.rows // config.tokens, 'minutes': round(spent / 60, 2),
-               **measure(model, pictures, source.codes)}
+               **measure(model, pictures, trainer.source.codes)}
     record(args.out or os.path.join(args.outdir, 'results.json'), 'generator, grid %d' % args.grid, figures)
     print(json.dumps(figures), flush=True)
 
