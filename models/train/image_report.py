@@ -20,6 +20,7 @@ from image_features import Features, frechet
 from images import NOWHERE, Pictures, sheet
 from vqgan import in_parts
 
+DEFAULTS = {'steps': 8, 'guidance': 0.0, 'temperature': 0.5, 'order_temperature': 1.5}     # of the shipped folder
 SHEET = 64
 STEPS = 1, 2, 4, 8
 MADE = 4096                     # pictures of a distance
@@ -108,7 +109,7 @@ def main():
     torch.backends.cudnn.allow_tf32 = False
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     pictures, maker = Pictures(args.pack, device), Maker(args.folder, device)
-    how = {'steps': 8, 'guidance': 1.5, 'temperature': 3.0, 'order_temperature': 1.5}
+    how = DEFAULTS
     sheets(maker, pictures, args.outdir, how)
     if not args.features:
         return

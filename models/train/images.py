@@ -94,7 +94,7 @@ def psnr(a, b):
 
 
 def sheet(pictures, columns, path, gap=2):
-    """Write pictures [n, 3, h, w] as one PNG of 256 colours, row by row."""
+    """Write pictures [n, 3, h, w] as one PNG of 96 colours, row by row."""
     from PIL import Image
     pictures = (pictures.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     n, _, h, w = pictures.shape
@@ -103,4 +103,4 @@ def sheet(pictures, columns, path, gap=2):
         y, x = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
         out[:, y:y + h, x:x + w] = picture
     image = Image.fromarray(out.permute(1, 2, 0).contiguous().numpy())
-    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)

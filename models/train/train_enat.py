@@ -30,7 +30,7 @@ from train import Trainer, options
 
 EXPORTED = 'tutti-image'
 SHAPES = {8: Config(), 16: Config(input_size=16, enc_dec=(4, 1), codebook_size=512)}
-DEFAULTS = {'steps': 8, 'cfg_scale': 1.5, 'temperature': 3.0, 'order_temperature': 1.5}
+DEFAULTS = {'steps': 8, 'cfg_scale': 0.0, 'temperature': 0.5, 'order_temperature': 1.5}
 EVEN_SHARE = 0.15               # of batches: any share of the tokens hidden, not the recipe's
 BLANK_SHARE = 0.05              # of batches: everything hidden
 REUSE_SHARE = 0.5

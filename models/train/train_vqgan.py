@@ -177,9 +177,9 @@ def measure(model, pictures):
 
 def compare(model, pictures, codes, path):
     """Four rows of unseen pictures, each above its reconstruction."""
-    which = pictures.unseen[torch.linspace(0, len(pictures.unseen) - 1, 64).long().to(pictures.device)]
+    which = pictures.unseen[torch.linspace(0, len(pictures.unseen) - 1, 32).long().to(pictures.device)]
     rows = torch.stack((pictures.white(which), model.decode(codes[which])), 1)
-    sheet(rows.view(4, 16, 2, *rows.shape[2:]).transpose(1, 2).flatten(0, 2), 16, path)
+    sheet(rows.view(4, 8, 2, *rows.shape[2:]).transpose(1, 2).flatten(0, 2), 8, path)
 
 
 def finish(args, model, pictures, spent=0.0, steps=0):

@@ -13,7 +13,8 @@ HF_NAMES = {'blocks.': 'model.layers.', 'attn_norm.': 'input_layernorm.', 'q_pro
             'k_proj.': 'self_attn.k_proj.', 'v_proj.': 'self_attn.v_proj.', 'attn_out.': 'self_attn.o_proj.',
             'ff_norm.': 'post_attention_layernorm.', 'ff_proj.': 'mlp.gate_proj.', 'up_proj.': 'mlp.up_proj.',
             'ff_out.': 'mlp.down_proj.', 'wte.': 'model.embed_tokens.', 'ln_f.': 'model.norm.'}
-TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32, 'I64': torch.int64}
+TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32, 'I32': torch.int32,
+         'I64': torch.int64}
 
 
 def quantise(weight):
