@@ -119,9 +119,9 @@ static void modulation_of(int64_t d)
     have = floats(m.dy, n);
     test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
     free(have);
-    for (int unit = TT_UNIT_RELU; unit <= TT_UNIT_TANH; unit++) {
-        test_ok(twin->op.unit(twin, m.y, m.ld, m.x, m.ld, ROWS, d, (tt_image_unit)unit, &e), &e);
-        test_ok(gpu->op.unit(gpu, m.dy, m.ld, m.dx, m.ld, ROWS, d, (tt_image_unit)unit, &e), &e);
+    for (int unit = TT_UNIT_RELU; unit <= TT_UNIT_QUICK_GELU; unit++) {
+        test_ok(twin->op.unit(twin, m.y, m.ld, m.x, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
+        test_ok(gpu->op.unit(gpu, m.dy, m.ld, m.dx, m.ld, ROWS, d, (tt_unit)unit, &e), &e);
         have = floats(m.dy, n);
         test_close(what, have, m.y, ROWS, d, m.ld, tolerance());
         free(have);
@@ -727,6 +727,85 @@ static void add_scaled_agrees_with_the_twin(void **state)
     BOTH_TYPES(scaled_rows());
 }
 
+/* --- attention with a bias --- */
+
+/* Two spans of odd sizes; a bias by head, query and key with hidden keys, then one by distance. The
+ * second span alone gives the same bits. */
+static void biased_attention(int64_t dim, bool by_distance)
+{
+    enum { HEADS = 3, FIRST = 13, SECOND = 70, ALL = FIRST + SECOND, TABLE = HEADS * ALL * ALL };
+    int64_t wide = HEADS * dim, ld = 3 * wide + 4;
+    float *x = test_rows(ALL, 3 * wide, ld, 1), *y = test_rows(ALL, wide, wide, 1);
+    float *bias = test_rows(1, TABLE, TABLE, 3);
+    for (int i = 0; i < TABLE && !by_distance; i += 7)
+        bias[i] = -INFINITY;
+    void *dx = acts(x, ALL * ld), *dy = acts(y, ALL * wide), *db = to_device(bias, TABLE * 4);
+    void *alone = acts(y, ALL * wide);
+    tt_err e = {0};
+    tt_biased_span host[2], device_span[2];
+    for (int i = 0; i < 2; i++) {
+        int64_t row = i ? FIRST : 0, n = i ? SECOND : FIRST;
+        host[i] = (tt_biased_span){.query_row = row, .query_rows = n, .k = x + row * ld + wide,
+                                   .v = x + row * ld + 2 * wide, .ld_kv = ld, .keys = n,
+                                   .bias = bias, .bias_head = n * n, .bias_query = n,
+                                   .bias_key = 1};
+        if (by_distance) {
+            host[i].bias = bias + n;
+            host[i].bias_head = 2 * n;
+            host[i].bias_query = -1;
+        }
+        device_span[i] = host[i];
+        device_span[i].k = at(dx, row * ld + wide);
+        device_span[i].v = at(dx, row * ld + 2 * wide);
+        device_span[i].bias = (float *)db + (host[i].bias - bias);
+    }
+    tt_compute compute = gpu->act == TT_BF16 ? TT_COMPUTE_BF16 : TT_COMPUTE_F32;
+    test_ok(twin->op.attention_biased(twin, y, wide, x, ld, host, 2, HEADS, dim, 0.3f, compute,
+                                      &e), &e);
+    test_ok(gpu->op.attention_biased(gpu, dy, wide, dx, ld, device_span, 2, HEADS, dim, 0.3f,
+                                     compute, &e), &e);
+    test_ok(gpu->op.attention_biased(gpu, alone, wide, dx, ld, device_span + 1, 1, HEADS, dim, 0.3f,
+                                     compute, &e), &e);
+    float *have = floats(dy, ALL * wide), *again = floats(alone, ALL * wide);
+    test_close("attention_biased", have, y, ALL, wide, wide, 3 * tolerance());
+    test_same_bits("attention_biased", have + FIRST * wide, again + FIRST * wide, SECOND * wide);
+    DROP(dx, dy, db, alone);
+    free(have);
+    free(again);
+    free(x);
+    free(y);
+    free(bias);
+}
+static void biased_attention_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    static const int64_t dims[] = {6, 12, 64, 200};
+    for (int i = 0; i < 4; i++)
+        for (int by_distance = 0; by_distance < 2; by_distance++)
+            BOTH_TYPES(biased_attention(dims[i], by_distance));
+}
+
+static void element_products(void)
+{
+    enum { N = 5, LD = 91, WIDE = 83 };
+    float *x = test_rows(N, WIDE, LD, 1), *y = test_rows(N, WIDE, LD, 1);
+    void *dx = acts(x, N * LD), *dy = acts(y, N * LD);
+    tt_err e = {0};
+    test_ok(twin->op.multiply(twin, y, LD, x, LD, N, WIDE, &e), &e);
+    test_ok(gpu->op.multiply(gpu, dy, LD, dx, LD, N, WIDE, &e), &e);
+    float *have = floats(dy, N * LD);
+    test_close("multiply", have, y, N, WIDE, LD, tolerance());
+    DROP(dx, dy);
+    free(have);
+    free(x);
+    free(y);
+}
+static void element_products_agree_with_the_twin(void **state)
+{
+    (void)state;
+    BOTH_TYPES(element_products());
+}
+
 /* --- states that go from pass to pass --- */
 
 static void scattered_rows(void)
@@ -1011,6 +1090,8 @@ int main(void)
         cmocka_unit_test(combine_agrees_with_the_twin),
         cmocka_unit_test(kept_rows_agree_with_the_twin),
         cmocka_unit_test(add_scaled_agrees_with_the_twin),
+        cmocka_unit_test(biased_attention_agrees_with_the_twin),
+        cmocka_unit_test(element_products_agree_with_the_twin),
         cmocka_unit_test(copy_rows_copies_where_both_sides_are_there),
         cmocka_unit_test(blend_agrees_with_the_twin),
         cmocka_unit_test(row_products_agree_with_the_twin),

@@ -173,7 +173,7 @@ static tt_status run_layernorm(tt_stream *s, float *out, float *const in[3], int
 static tt_status run_unit(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
                           int64_t width, tt_err *e)
 {
-    tt_image_unit unit = width % 2 ? TT_UNIT_RELU : TT_UNIT_TANH;
+    tt_unit unit = width % 2 ? TT_UNIT_RELU : TT_UNIT_TANH;
     return s->op.unit(s, out, ld, in[0], ld, rows, width, unit, e);
 }
 
