@@ -15,6 +15,10 @@ tt_status tt_kv_open_shared(tt_kv **out, tt_model *m, int32_t columns,
     *out = NULL;
     if (sharing->entries < 1 || sharing->entries > TT_MAX_RECURRENCE)
         return tt_fail(e, TT_EINVAL, "%d entries per core layer", sharing->entries);
+    /* Gathered keys are counted in 32 bits. */
+    if (2 * sharing->entries * m->info.core_layers * (int64_t)columns > INT32_MAX)
+        return tt_fail(e, TT_EINVAL, "a store of %d columns with %d entries of %lld layers",
+                       columns, sharing->entries, (long long)m->info.core_layers);
     if (columns < 1 || columns > 2 * m->info.context)
         return tt_fail(e, TT_EINVAL, "a store of %d columns; the model has %lld", columns,
                        (long long)m->info.context);

@@ -201,6 +201,7 @@ static void commit(tt_seq *q, const tt_result *r, int32_t column)
         tt_seq_commit(q, r, i);
 }
 
+/* Of the pass just run, for columns [begin, end). */
 static void count_recurrences(tt_seq *q, state *s, int32_t begin, int32_t end)
 {
     for (int32_t c = begin; c < end; c++) {

@@ -404,6 +404,20 @@ static void refuse(const char *sampler, const char *const *set, int32_t prompt, 
     assert_string_equal(e.param, param);
 }
 
+static void the_parameter_names_every_exit_rule(void **state)
+{
+    (void)state;
+    const tt_exit_rule *const *rule = tt_exit_all();
+    int n = 0;
+    for (; rule[n]; n++) {
+        assert_string_equal(tt_exit_names[n], rule[n]->name);
+        assert_ptr_equal(tt_exit_find(rule[n]->name), rule[n]);
+    }
+    assert_null(tt_exit_names[n]);
+    assert_null(tt_exit_find("boredom"));
+    assert_true(tt_param_find("exit_criterion")->max == n - 1);
+}
+
 static void what_cannot_be_is_refused_by_name(void **state)
 {
     (void)state;
@@ -435,6 +449,7 @@ int main(void)
         cmocka_unit_test(rules_of_columns_hold),
         cmocka_unit_test(padding_changes_nothing),
         cmocka_unit_test(recurrences_are_counted),
+        cmocka_unit_test(the_parameter_names_every_exit_rule),
         cmocka_unit_test(what_cannot_be_is_refused_by_name),
     };
     return cmocka_run_group_tests_name("recurrent", tests, open_model, close_model);
