@@ -42,7 +42,7 @@ count=$(cat "$dir/count")
 [ "$count" -ge 2 ] || fail "README.md shows only $count commands"
 for i in $(seq "$count"); do
     sed "s#http://127.0.0.1:8080#$url#g" "$dir/$i.cmd" >"$dir/$i.run"
-    sh "$dir/$i.run" >"$dir/$i.have" 2>"$dir/$i.err" </dev/null
+    (cd "$dir" && sh "$i.run" >"$i.have" 2>"$i.err" </dev/null) # files it makes go with the folder
     [ -z "$(tail -c 1 "$dir/$i.have")" ] || echo >>"$dir/$i.have"
     normal "$dir/$i.want" >"$dir/$i.want.n"
     normal "$dir/$i.have" >"$dir/$i.have.n"
