@@ -86,6 +86,7 @@ typedef struct {
 
 static const checkpoint *tensors;
 static bool counted_names;
+static int groups = 32;
 
 static const float *tensor(const char *a, const char *b)
 {
@@ -122,8 +123,8 @@ static map norm(const map *m, const char *name)
 {
     map y = *m;
     const float *w = tensor(name, ".weight"), *b = tensor(name, ".bias");
-    int wide = m->c / 32, area = m->side * m->side;
-    for (int g = 0; g < 32; g++) {
+    int wide = m->c / groups, area = m->side * m->side;
+    for (int g = 0; g < groups; g++) {
         double mean = 0, var = 0, n = wide * area;
         for (int i = 0; i < wide * area; i++)
             mean += m->x[g * wide + i / area][i % area / m->side][i % m->side] / n;
@@ -256,7 +257,7 @@ static void fill(float *rgb, int n, unsigned seed)
         rgb[i] = (float)((seed = seed * 1103515245u + 12345u) >> 8 & 0xFFFF) / 65535.0f;
 }
 
-static void follows_plain_loops(bool counted)
+static void follows_plain_loops(const char *config, bool counted)
 {
     enum { IMAGES = 3, NUMBERS = SIDE * SIDE * 3 };
     static opened o;
@@ -265,7 +266,7 @@ static void follows_plain_loops(bool counted)
     int32_t id[IMAGES * TOKENS], again[TOKENS];
     tt_code_distance distance[IMAGES * TOKENS];
     tt_err e = {0};
-    if (open_codec(&o, config_text, counted, NULL, &e))
+    if (open_codec(&o, config, counted, NULL, &e))
         fail_msg("%s", e.text);
     assert_int_equal(o.codec->info.width, SIDE);
     assert_int_equal(o.codec->info.layout.tokens, TOKENS);
@@ -314,8 +315,19 @@ static void follows_plain_loops(bool counted)
 static void both_ports_are_those_of_plain_loops(void **state)
 {
     (void)state;
-    follows_plain_loops(false);
-    follows_plain_loops(true);
+    follows_plain_loops(config_text, false);
+    follows_plain_loops(config_text, true);
+}
+
+static void fewer_groups_are_those_of_plain_loops(void **state)
+{
+    (void)state;
+    char text[sizeof config_text + 40];
+    size_t n = sizeof config_text - 3; /* before both braces */
+    snprintf(text, sizeof text, "%.*s,\"norm_groups\":8}}", (int)n, config_text);
+    groups = 8;
+    follows_plain_loops(text, false);
+    groups = 32;
 }
 
 static void what_cannot_be_is_refused(void **state)
@@ -371,7 +383,7 @@ static void broken_folders_are_refused_by_name(void **state)
     broken("{\"n_embed\":9,\"ddconfig\":{\"ch\":32,\"ch_mult\":[1,2],\"num_res_blocks\":1,"
            "\"z_channels\":5,\"resolution\":9}}", NULL, TT_EFORMAT, "resolution");
     broken("{\"n_embed\":9,\"ddconfig\":{\"ch\":48,\"ch_mult\":[1,2],\"num_res_blocks\":1,"
-           "\"z_channels\":5,\"resolution\":8}}", NULL, TT_EFORMAT, "conv_in");
+           "\"z_channels\":5,\"resolution\":8}}", NULL, TT_EFORMAT, "norm_groups");
     broken("{\"n_embed\":9,\"ddconfig\":{\"ch\":32,\"ch_mult\":[1,2],\"num_res_blocks\":1,"
            "\"z_channels\":5,\"resolution\":8,\"in_channels\":4}}", NULL, TT_EUNSUP, "4");
     broken("{\"n_embed\":9,\"ddconfig\":{\"ch\":32,\"ch_mult\":[1,2],\"num_res_blocks\":2,"
@@ -479,6 +491,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ports_are_those_of_plain_loops),
+        cmocka_unit_test(fewer_groups_are_those_of_plain_loops),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(broken_folders_are_refused_by_name),
         cmocka_unit_test(masks_cover_the_windows_they_touch),

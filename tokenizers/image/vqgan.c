@@ -15,7 +15,7 @@
 #include "models/nn/bind.h"
 #include "tokenizers/image.h"
 
-enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, GROUPS = 32 };
+enum { MAX_LEVELS = 8, MAX_BLOCKS = 8 };
 static const float epsilon = 1e-6f;
 
 typedef struct {
@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     tt_codec base;
     int64_t levels, blocks, mids, z;
+    int64_t groups; /* of GroupNorm: 32 in released models */
     int64_t width[MAX_LEVELS]; /* channels of each level, finest first */
     network encoder, decoder;
     tt_matrix *table; /* the codes, as the decoder reads them */
@@ -67,9 +68,6 @@ static name join(const char *a, const char *b)
 
 static tt_status bind_norm(const tt_bind *b, norm *out, const char *prefix, int64_t n, tt_err *e)
 {
-    if (n % GROUPS)
-        return tt_fail(e, TT_EUNSUP, "'%s' has %lld channels, which are not a multiple of %d",
-                       prefix, (long long)n, GROUPS);
     tt_status st = tt_bind_vector(b, &out->weight, join(prefix, ".weight").text, n, e);
     return st ? st : tt_bind_vector(b, &out->bias, join(prefix, ".bias").text, n, e);
 }
@@ -198,6 +196,7 @@ static tt_status read_shape(vqgan *v, tt_config *c, tt_err *e)
     int64_t out = tt_config_int(c, "out_ch", 3, 1, 1 << 14);
     v->blocks = tt_config_need_int(c, "num_res_blocks", 1, MAX_BLOCKS);
     v->z = tt_config_need_int(c, "z_channels", 1, 1 << 14);
+    v->groups = tt_config_int(c, "norm_groups", 32, 1, 1 << 14);
     bool twice = tt_config_bool(c, "double_z", false);
     for (int i = 0; i <= MAX_LEVELS; i++) {
         int64_t factor = tt_config_int_at(c, "ch_mult", i, 0, 1, 1 << 10);
@@ -214,6 +213,11 @@ static tt_status read_shape(vqgan *v, tt_config *c, tt_err *e)
     if (in != 3 || out != 3 || twice)
         return tt_fail(e, TT_EUNSUP, "images of %lld and %lld channels%s", (long long)in,
                        (long long)out, twice ? ", double_z" : "");
+    for (int64_t l = 0; l < v->levels; l++)
+        if (v->width[l] % v->groups)
+            return tt_fail(e, TT_EFORMAT, "config key 'norm_groups': %lld groups of level %lld's "
+                           "%lld channels", (long long)v->groups, (long long)l,
+                           (long long)v->width[l]);
     if (!v->levels || resolution % ((int64_t)1 << (v->levels - 1)))
         return tt_fail(e, TT_EFORMAT, "config key 'resolution': %lld pixels cannot be halved %lld "
                        "times", (long long)resolution, (long long)v->levels - 1);
@@ -403,7 +407,7 @@ static tt_status normalise(const flow *f, tt_act *y, const tt_act *x, const norm
                            int64_t channels, tt_err *e)
 {
     return f->s->op.group_norm(f->s, y, channels, x, channels, n->weight, n->bias, f->images,
-                               f->side * f->side, channels, GROUPS, epsilon, true, e);
+                               f->side * f->side, channels, f->v->groups, epsilon, true, e);
 }
 
 static tt_status run_block(flow *f, const block *k, tt_err *e)
