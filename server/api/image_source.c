@@ -220,7 +220,7 @@ tt_status tt_source_mask(tt_imaging *g, const tt_form *f, const tt_picture *p,
     uint8_t *pixels = calloc((size_t)c->width, (size_t)c->height);
     g->remade = calloc((size_t)c->layout.tokens, 1);
     tt_status s = pixels && g->remade ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the mask");
-    if (!s)
+    if (!s && (mask ? mask : p)->transparent) /* else there is nothing to look for */
         s = fit_mask(g, mask ? mask : p, pixels, e);
     if (!s)
         s = to_tokens(g, f->tree, pixels, e);
