@@ -45,3 +45,9 @@ export const examples = {
     { name: 'Make a grid up', sampler: 'infill', set: { temperature: 1 }, prompt: GRID },
   ],
 };
+
+/** Labels to begin with, by image model; of others, some from the whole list. */
+export const imageExamples = {
+  'tutti-image': ['red apple', 'sunflower', 'blue heart', 'grinning face', 'mushroom', 'umbrella',
+    'rocket', 'fire'],
+};

@@ -1,6 +1,7 @@
 // images.js - the page of images: a form, pictures that fill in step by step, paint for edits.
 
 import * as api from './api.js';
+import { imageExamples } from './examples.js';
 import { Picture, PictureView } from './picture.js';
 import { ParameterForm, fromAddress, markInvalid, parametersOf, toAddress } from './settings.js';
 
@@ -213,12 +214,18 @@ function labelField(group, i) {
   return label;
 }
 
-/** A few labels to begin with, spread over the whole list. */
-function showExamples() {
+/** A few labels to begin with: those known to work well, or some spread over the whole list. */
+function someLabels() {
   const list = labels[0]?.labels ?? [], n = Math.min(8, list.length);
-  $('examples-box').hidden = !n;
-  $('examples').replaceChildren(...Array.from({ length: n }, (_, i) => {
-    const name = list[Math.floor((i + 0.5) * list.length / n)];
+  const good = (imageExamples[model().id] ?? []).filter(l => list.includes(l));
+  return good.length ? good
+    : Array.from({ length: n }, (_, i) => list[Math.floor((i + 0.5) * list.length / n)]);
+}
+
+function showExamples() {
+  const list = someLabels();
+  $('examples-box').hidden = !list.length;
+  $('examples').replaceChildren(...list.map(name => {
     const b = document.createElement('button');
     b.type = 'button';
     b.textContent = name;
