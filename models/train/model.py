@@ -85,11 +85,6 @@ class Block(nn.Module):
         return [w.weight for w in (self.attn_out, self.ff_norm, self.ff_proj, self.up_proj, self.ff_out)]
 
 
-def is_table(name):
-    """Whether a parameter's rows are looked up, by token or by position."""
-    return name.startswith(('wte.', 'wpe.'))
-
-
 class Llada(nn.Module):
     """causal=True turns the same network into the autoregressive baseline."""
 
@@ -108,11 +103,16 @@ class Llada(nn.Module):
         self.register_buffer('sin', angle.sin().float(), persistent=False)
         self.initialise()
 
+    @staticmethod
+    def is_table(name):
+        """Whether a parameter's rows are looked up, by token or by position."""
+        return name.startswith(('wte.', 'wpe.'))
+
     def initialise(self):
         for name, p in self.named_parameters():
             if p.ndim == 2:
                 residual = name.endswith(('attn_out.weight', 'ff_out.weight'))
-                std = 0.02 if is_table(name) else p.shape[1] ** -0.5 * 0.6
+                std = 0.02 if self.is_table(name) else p.shape[1] ** -0.5 * 0.6
                 nn.init.normal_(p, std=std / (2 * self.config.n_layers) ** 0.5 if residual else std)
 
     def attend(self, q, k, v, batch, valid):

@@ -6,8 +6,6 @@ AdamW's as in Moonlight (arXiv 2502.16982), so both share one learning rate sche
 """
 import torch
 
-from model import is_table
-
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -53,8 +51,9 @@ class Muon:
 
 class Optimiser:
     def __init__(self, model, lr, table_lr, average=0.998):
-        matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not is_table(n)]
-        others = [p for n, p in model.named_parameters() if p.ndim == 1 or is_table(n)]
+        matrix = lambda n, p: p.ndim == 2 and not model.is_table(n)
+        matrices = [p for n, p in model.named_parameters() if matrix(n, p)]
+        others = [p for n, p in model.named_parameters() if not matrix(n, p)]
         self.params = list(model.parameters())
         self.flat = torch.zeros(sum(p.numel() for p in self.params), device=self.params[0].device)
         at = 0

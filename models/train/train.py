@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 import batches
-from model import Config, Llada, attention_inputs, block_output
+from model import Config, Llada
 from optim import Optimiser
 
 
@@ -52,13 +52,16 @@ class Trainer:
         self.model = model.to(self.device)
         self.loss = weighted_loss
         if args.compile:
-            self.model.parts = torch.compile(attention_inputs), torch.compile(block_output)
-            self.loss = torch.compile(weighted_loss)
+            self.compile()
         self.optimiser = Optimiser(self.model, args.lr, args.table_lr)
         self.step, self.tokens, self.rows, self.spent, self.minutes = 0, 0, 0, 0.0, args.minutes
         if args.resume and os.path.exists(self.path('checkpoint.pt')):
             self.load()
         self.draw = make_source(self.device, args.seed + self.step, self.rank)
+
+    def compile(self):
+        self.model.parts = tuple(torch.compile(part) for part in self.model.parts)
+        self.loss = torch.compile(weighted_loss)
 
     def path(self, name):
         return os.path.join(self.args.outdir, name)

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 LLADA_NAMES = {'': 'model.transformer.'}
+SAME_NAMES = {'': ''}
 # The parts of a name that change between LLaDA's network and Qwen2's.
 HF_NAMES = {'blocks.': 'model.layers.', 'attn_norm.': 'input_layernorm.', 'q_proj.': 'self_attn.q_proj.',
             'k_proj.': 'self_attn.k_proj.', 'v_proj.': 'self_attn.v_proj.', 'attn_out.': 'self_attn.o_proj.',
             'ff_norm.': 'post_attention_layernorm.', 'ff_proj.': 'mlp.gate_proj.', 'up_proj.': 'mlp.up_proj.',
             'ff_out.': 'mlp.down_proj.', 'wte.': 'model.embed_tokens.', 'ln_f.': 'model.norm.'}
-TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32, 'I64': torch.int64}
+TYPES = {'I8': torch.int8, 'BF16': torch.bfloat16, 'F32': torch.float32, 'I32': torch.int32,
+         'I64': torch.int64}
 
 
 def quantise(weight):
@@ -38,12 +40,14 @@ def shipped_name(name, names):
 
 
 def export_tensors(state, names):
-    """Tensors as they are shipped: matrices quantised, norms and biases in float32."""
+    """Tensors as they are shipped: matrices and convolutions quantised, a row or an output channel
+    with one scale; norms and biases in float32."""
     out = {}
     for name, weight in sorted(state.items()):
         shipped = shipped_name(name, names)
-        if weight.ndim == 2:
-            out[shipped], out[shipped + '_scale'] = quantise(weight)
+        if weight.ndim in (2, 4):
+            rows, out[shipped + '_scale'] = quantise(weight.flatten(1))
+            out[shipped] = rows.view(weight.shape)
         else:
             out[shipped] = weight.float()
     return out
@@ -56,11 +60,11 @@ def own_name(shipped, names):
 
 
 def import_tensors(tensors, names):
-    """The float32 state dict of model.Llada from shipped tensors."""
+    """The float32 state dict of a network from shipped tensors."""
     state = {}
     for name, t in tensors.items():
         if t.dtype == torch.int8:
-            t = t.float() * tensors[name + '_scale'].float()[:, None]
+            t = t.float() * tensors[name + '_scale'].float().view(-1, *[1] * (t.ndim - 1))
         if not name.endswith('_scale'):
             state[own_name(name, names)] = t
     return state
