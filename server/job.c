@@ -177,7 +177,7 @@ static tt_status sample_arrays(tt_view *v, const tt_job_spec *s)
     v->step = calloc(n, sizeof *v->step);
     v->logprob = calloc(n, sizeof *v->logprob);
     v->top = s->n_top ? calloc(n * (size_t)s->n_top, sizeof *v->top) : NULL;
-    bool recurs = s->sampler->needs & TT_KIND_RECURRENT;
+    bool recurs = s->sampler && s->sampler->needs & TT_KIND_RECURRENT; /* an image has none */
     v->recurrences = recurs ? calloc(n, sizeof *v->recurrences) : NULL;
     if (!v->id || !v->step || !v->logprob || (s->n_top && !v->top) || (recurs && !v->recurrences))
         return TT_ENOMEM;

@@ -77,9 +77,3 @@ export const imageExamples = {
   'tutti-image': ['red apple', 'sunflower', 'blue heart', 'grinning face', 'mushroom', 'umbrella',
     'rocket', 'fire'],
 };
-
-/** Labels to begin with, by image model; of others, some from the whole list. */
-export const imageExamples = {
-  'tutti-image': ['red apple', 'sunflower', 'blue heart', 'grinning face', 'mushroom', 'umbrella',
-    'rocket', 'fire'],
-};
