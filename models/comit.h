@@ -1,9 +1,9 @@
 /* comit.h - the transformer of COMiT, an image tokenizer that looks at one crop after another. One
- * network does both: given a crop's latent at t = 1 it rewrites the message; given noise at t < 1 it
- * says in what direction the picture lies (flow matching).
+ * network does both: given a crop's latent at t = 1 it rewrites the message; given noise at t < 1
+ * it says in what direction the picture lies (flow matching).
  *
- * Calls belong to the stream's thread and return when the result is there; what a call gets does not
- * depend on those beside it. */
+ * Calls belong to the stream's thread and return when the result is there; what a call gets does
+ * not depend on those beside it. */
 #ifndef TT_COMIT_H
 #define TT_COMIT_H
 

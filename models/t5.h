@@ -1,8 +1,8 @@
 /* t5.h - the encoder of T5 1.1 and Flan-T5 (arXiv 1910.10683): text to rows that image generators
  * attend to.
  *
- * Calls belong to the stream's thread and return when the result is there; what a text gets does not
- * depend on those beside it. */
+ * Calls belong to the stream's thread and return when the result is there; what a text gets does
+ * not depend on those beside it. */
 #ifndef TT_T5_H
 #define TT_T5_H
 

@@ -28,7 +28,7 @@ static int32_t input(const tt_ordered *g, const tt_ordered_state *st, int32_t p,
         return codes + g->specials + (conditional ? st->label : g->classes);
     if (p < g->ahead || !g->ahead)
         return st->base.id[p - 1];
-    int32_t begin = tt_ordered_level_end(g, p) / 2, i = p - begin; /* of the level, and p's place in it */
+    int32_t begin = tt_ordered_level_end(g, p) / 2, i = p - begin; /* of the level; place in it */
     int32_t before = begin == g->ahead ? 1 : begin / 2; /* tokens of the level before */
     return i < before ? st->base.id[begin - before + i] : codes + i - 1;
 }
@@ -96,7 +96,8 @@ void tt_ordered_drop(tt_generator_state *state)
 }
 
 /* Texts are shared; keys and values go their own way. */
-static tt_status copy_store(tt_ordered *g, tt_ordered_branch *to, const tt_ordered_branch *from, tt_err *e)
+static tt_status copy_store(tt_ordered *g, tt_ordered_branch *to, const tt_ordered_branch *from,
+                            tt_err *e)
 {
     to->text = tt_trunk_context_share(from->text);
     if (!from->kv)
@@ -140,8 +141,8 @@ static void lists_close(lists *l)
     free(l->logits);
 }
 
-static tt_status lists_open(lists *l, const tt_ordered *g, int64_t calls, int64_t wants, bool logits,
-                            tt_err *e)
+static tt_status lists_open(lists *l, const tt_ordered *g, int64_t calls, int64_t wants,
+                            bool logits, tt_err *e)
 {
     size_t rows = (size_t)calls * 2 * (size_t)g->base.info.layout.tokens;
     *l = (lists){.id = malloc(rows * sizeof *l->id),
@@ -240,7 +241,8 @@ static tt_status add_call(tt_ordered *g, lists *l, const tt_generator_call *c, t
     return TT_OK;
 }
 
-static void give_back(const tt_ordered *g, const lists *l, const tt_generator_call *call, int64_t calls)
+static void give_back(const tt_ordered *g, const lists *l, const tt_generator_call *call,
+                      int64_t calls)
 {
     size_t codes = (size_t)g->base.info.layout.codes, at = 0;
     for (int64_t i = 0; i < calls; i++) {

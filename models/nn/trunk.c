@@ -668,7 +668,8 @@ static int64_t span_key(const tt_trunk *t, const tt_pass *p, const shape *n)
         int64_t first, rows = p->seq[i].rows;
         key |= s->op.span_key(s, rows, t->head_dim);
         if (n->needed)
-            key |= s->op.span_key(s, tt_trunk_packed_range(&p->seq[i], t->map, &first), t->head_dim) << 32;
+            key |= s->op.span_key(s, tt_trunk_packed_range(&p->seq[i], t->map, &first), t->head_dim)
+                   << 32;
     }
     return key;
 }

@@ -1,5 +1,6 @@
 /* trunk_cross.c - attention to a context: rows of another network's output, which every layer turns
- * into keys and values of its own. They do not change while a sequence grows, so they are made once.
+ * into keys and values of its own. They do not change while a sequence grows, so they are made
+ * once.
  */
 #include <math.h>
 #include <stdlib.h>

@@ -91,7 +91,8 @@ static tt_status check_unread(const tt_imaging *g, const tt_form *f, tt_err *e)
     size_t n;
     const tt_param *all = tt_param_all(&n);
     for (size_t i = 0; i < n; i++) {
-        if (!tt_params_given_at(&g->params, i) || tt_planner_reads(g->model->image->planner, &all[i]))
+        if (!tt_params_given_at(&g->params, i) ||
+            tt_planner_reads(g->model->image->planner, &all[i]))
             continue;
         const cJSON *node;
         tt_json_path path = {0};
@@ -372,8 +373,8 @@ tt_status tt_imaging_read_tokenize(tt_imaging *g, const tt_form *f, tt_err *e)
                     : tt_fail_param(e, "image", "missing_required_parameter", "'image' is missing");
 }
 
-static tt_status read_tokens(const tt_imaging *g, tt_image_unit *u, const cJSON *list, const char *path,
-                             tt_err *e)
+static tt_status read_tokens(const tt_imaging *g, tt_image_unit *u, const cJSON *list,
+                             const char *path, tt_err *e)
 {
     const tt_layout *l = &g->model->image->codec->info.layout;
     const cJSON *m;

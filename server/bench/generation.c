@@ -2,8 +2,9 @@
  *
  * Every stream fills `tokens` columns behind a prompt of its own. The samplers are chosen so that
  * the work does not depend on what the weights say: masked models commit a fixed number of tokens
- * per step (low_confidence); insertion models fill all the room, one token a step; recurrent depth runs all recurrences of one token after the other
- * (recurrent), and a wave that freezes a token per step whether it has converged or not (forcing).
+ * per step (low_confidence); insertion models fill all the room, one token a step; recurrent depth
+ * runs all recurrences of one token after the other (recurrent), and a wave that freezes a token
+ * per step whether it has converged or not (forcing).
  */
 #include <errno.h>
 #include <semaphore.h>
@@ -103,7 +104,8 @@ static const kind inserting = {"insertion", set_inserting, NULL};
 static const kind recurrent[] = {{"recurrent", set_sequential, sequential_step},
                                  {"forcing", set_wave, wave_step}};
 
-static tt_status open_run(run *r, const kind *k, tt_cache_kind cache, int64_t streams, int64_t tokens, tt_err *e)
+static tt_status open_run(run *r, const kind *k, tt_cache_kind cache, int64_t streams,
+                          int64_t tokens, tt_err *e)
 {
     const tt_bench_sizes *z = &r->b->sizes;
     size_t columns = (size_t)(z->prompt + tokens);
@@ -178,8 +180,8 @@ static tt_status collect(const run *r, outcome *out, tt_err *e)
     return s;
 }
 
-static tt_status generate(tt_bench *b, const kind *k, tt_cache_kind cache, int64_t streams, int64_t tokens,
-                          const char *what, outcome *out, tt_err *e)
+static tt_status generate(tt_bench *b, const kind *k, tt_cache_kind cache, int64_t streams,
+                          int64_t tokens, const char *what, outcome *out, tt_err *e)
 {
     run r = {.b = b};
     tt_engine_stats before, after;

@@ -377,8 +377,8 @@ static void encode_pictures(bench *b, pictures *x)
     report(b, "tok.indices", !memcmp(id, want, sizeof *id * (size_t)(IMAGES * x->tokens)),
            "another code");
     for (int64_t i = 0; i < IMAGES * x->tokens * latent; i++) /* recorded channel by channel */
-        turned[(i / latent / x->tokens * latent + i % latent) * x->tokens + i / latent % x->tokens] =
-            z[i];
+        turned[(i / latent / x->tokens * latent + i % latent) * x->tokens +
+               i / latent % x->tokens] = z[i];
     compare(b, "tok.z", turned);
     const float *all = expect(b, "tok.distances", &n);
     bool ok = all;

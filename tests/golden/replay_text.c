@@ -450,8 +450,8 @@ static int is_ids(const struct dirent *d)
     return n > 4 && !strcmp(d->d_name + n - 4, ".ids");
 }
 
-int tt_replay_text_tokenizers(const char *dir, const char *case_glob, const char *device, int *passed,
-                              int *failed)
+int tt_replay_text_tokenizers(const char *dir, const char *case_glob, const char *device,
+                              int *passed, int *failed)
 {
     (void)device;
     replay r = {.dir = dir, .glob = case_glob, .passed = passed, .failed = failed};

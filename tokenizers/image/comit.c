@@ -128,7 +128,7 @@ static void message_of(const tt_comit_codec *c, float *out, const int32_t *id)
         tt_fsq_lookup(&c->fsq, out + i * c->dims, id[i]);
 }
 
-/* Two uniform numbers to two normal ones (Box and Muller, 1958), on the host whatever the device. */
+/* Two uniform numbers to two normal ones (Box and Muller), on the host whatever the device. */
 void tt_comit_noise(const tt_comit_codec *c, float *noise, uint64_t seed, uint32_t sample)
 {
     tt_rng_address at = {.seed = seed, .sample = sample};

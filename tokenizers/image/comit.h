@@ -1,8 +1,8 @@
 /* comit.h - COMiT: a picture becomes a message of tokens that is rewritten with every crop that is
  * looked at; the same network paints it back from noise by flow matching.
  *
- * Crops are numbered: 96 x 96 pixels on a 3 x 3 grid in raster order, behind the whole picture if it
- * is looked at too. A message only decodes where it was told to lie: the offset belongs to it.
+ * Crops are numbered: 96 x 96 pixels on a 3 x 3 grid in raster order, behind the whole picture if
+ * it is looked at too. A message only decodes where it was told to lie: the offset belongs to it.
  *
  * Calls belong to the stream's thread and return when the result is there; what a picture gets does
  * not depend on those beside it. */
@@ -54,7 +54,7 @@ typedef struct {
     float offset[2];
     const float *renewed; /* tokens x dims, before quantisation */
     const int32_t *id;    /* the message now */
-    const float *score;   /* adaptive: of the nine crops, how badly they are painted yet; else NULL */
+    const float *score;   /* adaptive: how badly each of nine crops is painted yet; else NULL */
 } tt_crop_event;
 
 /* id: images x tokens; offset: images x 2. planes: images x 3 x side x side in [-1, 1]. policy: one

@@ -9,8 +9,8 @@ typedef struct {
     float *weight, *bias; /* device, [channels] */
 } tt_conv_norm;
 
-/* x + conv2(silu(norm2(conv1(silu(norm1 x))))); with another number of channels the sum's first part
- * goes through the shortcut. */
+/* x + conv2(silu(norm2(conv1(silu(norm1 x))))); with another number of channels the sum's first
+ * part goes through the shortcut. */
 typedef struct {
     int64_t in, out;
     tt_conv_norm norm1, norm2;

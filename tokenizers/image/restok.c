@@ -1,8 +1,9 @@
 /* restok.c - ResTok (arXiv 2601.03955): pictures as tokens in levels, coarse to fine. A
- * convolutional encoder and a vision transformer whose image tokens are merged on the way to coarser
- * grids; latents that begin as pooled residuals; a code per latent by angle; the same backwards. Any
- * prefix of levels decodes. Follows the released code where the paper says otherwise: merging takes
- * every second token, and the latents' buffer is re-read with rows and columns exchanged. */
+ * convolutional encoder and a vision transformer whose image tokens are merged on the way to
+ * coarser grids; latents that begin as pooled residuals; a code per latent by angle; the same
+ * backwards. Any prefix of levels decodes. Follows the released code where the paper says
+ * otherwise: merging takes every second token, and the latents' buffer is re-read with rows and
+ * columns exchanged. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  *
  *   encoder: conv_in; per level, resnets and (but for the last) a halving: zeros right and below, a
  *            3x3 convolution of stride 2; middle; norm, conv_out; quant_conv to mean and variance
- *   decoder: post_quant_conv, conv_in; middle; per level from the coarsest, one resnet more and (but
- *            for the last) nearest enlargement with a convolution; norm, conv_out
+ *   decoder: post_quant_conv, conv_in; middle; per level from the coarsest, one resnet more and
+ *            (but for the last) nearest enlargement with a convolution; norm, conv_out
  *   middle:  resnet, attention of one head, resnet */
 #include "tokenizers/image/vae.h"
 

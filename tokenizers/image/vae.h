@@ -23,8 +23,8 @@ void tt_vae_close(tt_vae *v); /* NULL is fine */
 const tt_vae_info *tt_vae_about(const tt_vae *v);
 
 /* mean, logvar: images x channels x height/factor x width/factor, unscaled; logvar is clamped to
- * [-30, 20] and may be NULL. planes: images x 3 x height x width; sides are multiples of factor, else
- * TT_EINVAL. */
+ * [-30, 20] and may be NULL. planes: images x 3 x height x width; sides are multiples of factor,
+ * else TT_EINVAL. */
 tt_status tt_vae_encode(tt_vae *v, float *mean, float *logvar, const float *planes, int64_t images,
                         int32_t height, int32_t width, tt_err *e);
 /* planes: images x 3 x (h factor) x (w factor), not clamped. latent: unscaled. */
