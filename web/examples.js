@@ -74,6 +74,6 @@ export const examples = {
 
 /** Labels to begin with, by image model; of others, some from the whole list. */
 export const imageExamples = {
-  'tutti-image': ['red apple', 'sunflower', 'blue heart', 'grinning face', 'mushroom', 'umbrella',
-    'rocket', 'fire'],
+  'tutti-image': ['red apple, noto', 'sunflower, twitter', 'blue heart, glossy',
+    'grinning face, noto', 'mushroom, noto', 'umbrella, flat', 'rocket, classic', 'frog, noto'],
 };

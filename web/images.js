@@ -214,22 +214,33 @@ function labelField(group, i) {
   return label;
 }
 
-/** A few labels to begin with: those known to work well, or some spread over the whole list. */
+/** 'red apple, noto' as a value of every group; null if a part is no label of the model. */
+function valuesOf(example) {
+  const parts = example.split(', ');
+  const values = labels.map(g => parts.find(p => g.labels.includes(p)) ?? '');
+  return values.filter(Boolean).length === parts.length ? values : null;
+}
+
+/** A few to begin with, as [text, value per group]: those known to work well, or some spread over
+ *  the whole list of the first group. */
 function someLabels() {
   const list = labels[0]?.labels ?? [], n = Math.min(8, list.length);
-  const good = (imageExamples[model().id] ?? []).filter(l => list.includes(l));
-  return good.length ? good
-    : Array.from({ length: n }, (_, i) => list[Math.floor((i + 0.5) * list.length / n)]);
+  const good = (imageExamples[model().id] ?? []).map(e => [e, valuesOf(e)]).filter(e => e[1]);
+  const spread = (_, i) => list[Math.floor((i + 0.5) * list.length / n)];
+  return good.length ? good : Array.from({ length: n }, spread).map(l => [l, [l]]);
 }
 
 function showExamples() {
   const list = someLabels();
   $('examples-box').hidden = !list.length;
-  $('examples').replaceChildren(...list.map(name => {
+  $('examples').replaceChildren(...list.map(([name, values]) => {
     const b = document.createElement('button');
     b.type = 'button';
     b.textContent = name;
-    b.addEventListener('click', () => { $('label-0').value = name; generate(); });
+    b.addEventListener('click', () => {
+      values.forEach((v, i) => { $(`label-${i}`).value = v; });
+      generate();
+    });
     return b;
   }));
 }
