@@ -91,7 +91,8 @@ static tt_status check_unread(const tt_imaging *g, const tt_form *f, tt_err *e)
     size_t n;
     const tt_param *all = tt_param_all(&n);
     for (size_t i = 0; i < n; i++) {
-        if (!tt_params_given_at(&g->params, i) || tt_planner_reads(g->model->image->planner, &all[i]))
+        if (!tt_params_given_at(&g->params, i) ||
+            tt_planner_reads(g->model->image->planner, &all[i]))
             continue;
         const cJSON *node;
         tt_json_path path = {0};

@@ -337,7 +337,7 @@ for want in '"code":"invalid_json"' 'was used before' 'a batch has no streams' '
     '"code":"model_not_found"' '"custom_id":"last","response":{"status_code":200'; do
     holds "bad line: $want" "$dir/o4" "$want"
 done
-expect 'batch without files' 64 'give -i' "$tutti" batch -m $model
+expect 'batch without files' 64 'give -o OUTPUT' "$tutti" batch -m $model
 expect 'batch without input' 1 'No such file' "$tutti" batch -m $model -i "$dir/none" -o "$dir/o5"
 expect 'batch into nowhere' 1 'No such file' "$tutti" batch -m $model -i "$dir/in" -o "$dir/no/o5"
 : >"$dir/empty"
@@ -360,7 +360,7 @@ expect 'an image as JSON' 0 '"b64_json":"iVBOR' $image -p '' --json
 expect 'nothing to make anew' 1 'no transparent place' $image -p '' --image "$dir/a.png"
 expect 'a mask that is no PNG' 1 'not a PNG' $image -p '' --image "$dir/a.png" --mask "$0"
 expect 'a mask without an image' 64 '--mask needs --image' $image -p '' --mask "$dir/a.png"
-expect 'a label nobody knows' 1 "does not know 'zzz'" $image -p zzz
+expect 'a label nobody knows' 1 "does not know 'qqqq'" $image -p qqqq
 expect 'a parameter of texts' 1 "does not read 'threshold'" $image -p '' --set threshold=0.5
 expect 'a text into a file' 1 'are for image models' "$tutti" generate -m $model -p x -o "$dir/d.png"
 expect 'a chat with an image model' 1 'makes images' "$tutti" generate -m tutti-image --chat -p x
