@@ -379,7 +379,7 @@ expect 'images of classes' 0 '^36 images' $per 18 --classes 0,2 -o "$dir/many"
 is_png 'one of them' "$dir/many/00002-00017.png"
 expect 'images do not overwrite' 1 '--resume' $per 18 --classes 0,2 -o "$dir/many"
 cp -r "$dir/many" "$dir/half"
-sed -i '2,$ { /^[01]$/!d; }' "$dir/half/batch.list"
+{ head -n 1 "$dir/many/batch.list"; printf '0\n1\n'; } >"$dir/half/batch.list" # class 0
 rm "$dir/half"/00002*
 expect 'images --resume' 0 '^18 images.*18 were there' $per 18 --classes 0,2 -o "$dir/half" --resume
 for f in "$dir/many"/*.png; do cmp -s "$f" "$dir/half/${f##*/}" || bad 'images --resume' "${f##*/} differs"; done
