@@ -594,7 +594,7 @@ static void run_mixed(bench *b, trial *list, int n)
     tt_params params[STRANGERS];
     trial stranger[STRANGERS] = {0};
     static const char *const sampler[STRANGERS] = {"recurrent", "forcing", "self_speculative"};
-    for (int i = 0; i < STRANGERS && n; i++) {
+    for (int i = 0; i < STRANGERS; i++) {
         tt_params_default(&params[i]);
         params[i].recurrence = 3 + i;
         params[i].temperature = 0.5 * i;
@@ -641,7 +641,7 @@ static void run_mixed(bench *b, trial *list, int n)
         report(b, name, !list[i].bad, list[i].why);
         tt_run_close(&list[i].run);
     }
-    for (int i = 0; i < STRANGERS && n; i++)
+    for (int i = 0; i < STRANGERS; i++)
         tt_run_close(&stranger[i].run);
     tt_batch_free(&batch);
 }
@@ -670,7 +670,8 @@ static void replay_trials(bench *b, const cJSON *root)
         run_alone(b, t);
         n++;
     }
-    run_mixed(b, list, n);
+    if (n)
+        run_mixed(b, list, n);
     for (int i = 0; i < n; i++) {
         free(list[i].id);
         free(list[i].open);
