@@ -9,7 +9,7 @@ tt_status tt_fsq_open(tt_fsq *f, const int32_t *level, int32_t dims, tt_err *e)
         return tt_fail(e, TT_EFORMAT, "%d levels; 1 to %d are possible", dims, TT_FSQ_DIMS);
     *f = (tt_fsq){.dims = dims, .codes = 1};
     for (int32_t i = 0; i < dims; i++) {
-        if (level[i] < 2 || level[i] > 65536 ||
+        if (level[i] < 2 || level[i] > TT_FSQ_LEVELS ||
             __builtin_mul_overflow(f->codes, level[i], &f->codes))
             return tt_fail(e, TT_EFORMAT, "level %d is %d: no finite scalar quantiser", i,
                            level[i]);

@@ -7,7 +7,8 @@
 
 #include "kernels/base/err.h"
 
-enum { TT_FSQ_DIMS = 16 };
+/* With more levels the bound's factor of 1.001 would reach one that is not there. */
+enum { TT_FSQ_DIMS = 16, TT_FSQ_LEVELS = 1000 };
 
 typedef struct {
     int32_t dims, level[TT_FSQ_DIMS];
@@ -15,7 +16,7 @@ typedef struct {
     double half[TT_FSQ_DIMS], off[TT_FSQ_DIMS], shift[TT_FSQ_DIMS];
 } tt_fsq;
 
-/* TT_EFORMAT for levels outside 2..65536, none or too many of them, or more than 2^31 codes. */
+/* TT_EFORMAT for levels outside 2..TT_FSQ_LEVELS, none or too many of them, or more than 2^31 codes. */
 tt_status tt_fsq_open(tt_fsq *f, const int32_t *level, int32_t dims, tt_err *e);
 
 /* tanh(z + shift) half - off: what is rounded. bounded: dims. */
