@@ -12,9 +12,9 @@ tt_canvas *tt_gen_add_canvas(tt_gen *g, tt_err *e)
         tt_fail(e, TT_EINVAL, "more than %d texts in one request", TT_MAX_READ);
         return NULL;
     }
-    if (!g->endpoint->reads && (int64_t)(g->canvases + 1) * g->n > g->api->max_samples) {
-        tt_fail_param(e, "n", "invalid_value",
-                      "the request asks for more than %d answers (prompts times n)",
+    if (!g->endpoint->reads && (int64_t)(g->canvases + 1) * g->made > g->api->max_samples) {
+        tt_fail_param(e, g->made > g->n ? "best_of" : "n", "invalid_value",
+                      "the request asks for more than %d answers (prompts times n, or best_of)",
                       g->api->max_samples);
         return NULL;
     }

@@ -76,6 +76,9 @@ static const tt_field fields[] = {
          "{\"type\": \"json_schema\", \"json_schema\": {\"name\", \"schema\"}}: the answer is JSON "
          "of that schema; json_object: any object, up to 3 levels deep; text: anything"),
     READ("n", GEN, INT, 1, 128, "answers per prompt, each with its own random numbers"),
+    READ("best_of", CO, INT, 1, 128,
+         "so many answers are made, of which the n likeliest come back: those of the highest mean "
+         "log-probability a token, as it was when the token was placed"),
     READ("seed", GEN, INT, -SEED, SEED,
          "start of the random numbers; same seed, same answer. Random when absent"),
     READ("stop", CO | CH | FI | LL, TEXTS, 0, 4, "up to 4 strings that end the answer"),
@@ -174,7 +177,6 @@ static const tt_field fields[] = {
     READ("diffusing", CO | CH | IN | FI, BOOL, 0, 0,
          "true: stream snapshots of the whole text, as tutti.stream_mode snapshot"),
 
-    NEUTRAL("best_of", CO, ANY, "1"),
     NEUTRAL("output_compression", OUT, ANY, "100|\"100\""),
     NEUTRAL("presence_penalty", GEN, ANY, "0"),
     NEUTRAL("frequency_penalty", GEN, ANY, "0"),

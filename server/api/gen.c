@@ -84,7 +84,7 @@ static tt_status open_choice(tt_gen *g, tt_choice *c, tt_err *e)
 
 static int32_t samples_of(const tt_gen *g, const tt_canvas *c)
 {
-    return c->samples ? c->samples : g->n;
+    return c->samples ? c->samples : g->made;
 }
 
 tt_status tt_gen_open_choices(tt_gen *g, tt_err *e)

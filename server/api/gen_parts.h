@@ -110,7 +110,7 @@ struct tt_gen {
     const tt_sampler *sampler;
     const tt_served *guide;
     tt_params params;
-    int32_t n;
+    int32_t n, made; /* answers a prompt gets, and how many are made to choose them from */
     int64_t seed;
     const char *stop[4];
     int stops;

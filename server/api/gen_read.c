@@ -315,26 +315,38 @@ static tt_status read_shared(tt_gen *g, const cJSON *body, tt_err *e)
 
 tt_status tt_gen_read_reading(tt_gen *g, const cJSON *body, tt_err *e)
 {
-    g->n = 1;
+    g->n = g->made = 1;
     return read_shared(g, body, e);
+}
+
+static tt_status read_counts(tt_gen *g, const cJSON *body, tt_err *e)
+{
+    g->n = (int32_t)tt_field_int(body, "n", 1);
+    g->made = (int32_t)tt_field_int(body, "best_of", g->n);
+    if (g->made < g->n)
+        return tt_fail_param(e, "best_of", "invalid_value",
+                             "'best_of' is %d, must be n (%d) or more", g->made, g->n);
+    if (g->made > g->n && g->stream)
+        return tt_fail_param(e, "best_of", "unsupported_parameter",
+                             "which of 'best_of' answers is best shows at the end: no 'stream'");
+    if (g->made > 1 && g->params.temperature == 0)
+        tt_gen_warn(g, "temperature is 0: the n answers may all be the same");
+    return TT_OK;
 }
 
 tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
 {
     static tt_status (*const steps[])(tt_gen *, const cJSON *, tt_err *) = {
         read_sampler, read_guide, read_params, read_bias, read_logprobs, read_stops, read_stream,
-        read_extension, read_shared, tt_gen_read_negative,
+        read_extension, read_shared, tt_gen_read_negative, read_counts,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         tt_status s = steps[i](g, body, e);
         if (s)
             return s;
     }
-    g->n = (int32_t)tt_field_int(body, "n", 1);
     g->echo = tt_field_bool(body, "echo", false);
     if (g->logprobs && g->stream && g->mode != TT_STREAM_COMMITTED)
         tt_gen_warn(g, "logprobs are sent in stream_mode committed only");
-    if (g->n > 1 && g->params.temperature == 0)
-        tt_gen_warn(g, "temperature is 0: the n answers may all be the same");
     return TT_OK;
 }

@@ -40,7 +40,7 @@ static tt_job_spec spec_of(const tt_gen *g, const tt_canvas *c)
         .open = (const uint8_t *)c->open.data,
         .columns = (int32_t)c->ids.count,
         .prompt = c->prompt,
-        .samples = c->samples ? c->samples : g->n,
+        .samples = c->samples ? c->samples : g->made,
         .seed = (uint64_t)g->seed,
         .draft = c->draft.size ? (const int32_t *)(const void *)c->draft.data : NULL,
         .encoding = c->encoding,

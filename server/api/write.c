@@ -219,21 +219,54 @@ void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w)
     tt_json_close(w, ']');
 }
 
-static void write_choice(const tt_gen *g, const tt_choice *c, tt_json *w)
+/* Mean log-probability of the tokens of an answer; of an empty one 0. */
+static double likelihood(const tt_choice *c)
 {
+    double sum = 0;
+    int64_t tokens = 0;
+    for (int k = 0; k < c->canvas->holes; k++)
+        for (int32_t i = c->out[k].begin; i < c->out[k].end && i < c->view.end; i++, tokens++)
+            sum += (double)c->view.logprob[i];
+    return tokens ? sum / (double)tokens : 0;
+}
+
+static void write_choice(const tt_gen *g, const tt_choice *c, int index, tt_json *w)
+{
+    bool best = g->made > g->n;
     tt_json_open(w, '{');
-    tt_json_int_member(w, "index", c->index);
+    tt_json_int_member(w, "index", index);
     g->endpoint->choice(g, c, w);
     tt_json_text_member(w, "finish_reason", tt_finish_text(c->finish));
-    if (g->trace) {
+    if (g->trace || best)
         tt_json_open_member(w, "tutti", '{');
+    if (best)
+        tt_json_float_member(w, "score", likelihood(c));
+    if (g->trace) {
         tt_json_key(w, "trace");
         tt_choice_write_trace(g, c, w);
         if (c->view.recurrences)
             tt_choice_write_recurrences(c, 0, INT32_MAX, w);
-        tt_json_close(w, '}');
     }
+    if (g->trace || best)
+        tt_json_close(w, '}');
     tt_json_close(w, '}');
+}
+
+/* Best of n: the likeliest answers of every prompt, the best first; of equals the first made. */
+static void write_best(const tt_gen *g, tt_json *w)
+{
+    for (int first = 0, index = 0; first < g->choices; first += g->made) {
+        bool written[128] = {false}; /* as many as best_of may be */
+        for (int32_t k = 0; k < g->n; k++, index++) {
+            int best = -1;
+            for (int i = 0; i < g->made; i++)
+                if (!written[i] && (best < 0 || likelihood(&g->choice[first + i]) >
+                                                    likelihood(&g->choice[first + best])))
+                    best = i;
+            written[best] = true;
+            write_choice(g, &g->choice[first + best], index, w);
+        }
+    }
 }
 
 void tt_gen_write_answer(const tt_gen *g, tt_json *w)
@@ -248,8 +281,10 @@ void tt_gen_write_answer(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "created", g->created);
     tt_json_text_member(w, "model", g->model->id);
     tt_json_open_member(w, "choices", '[');
-    for (int i = 0; i < g->choices; i++)
-        write_choice(g, &g->choice[i], w);
+    if (g->made > g->n)
+        write_best(g, w);
+    for (int i = 0; i < g->choices && g->made == g->n; i++)
+        write_choice(g, &g->choice[i], i, w);
     tt_json_close(w, ']');
     tt_json_key(w, "usage");
     tt_gen_write_usage(g, w);

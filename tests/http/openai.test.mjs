@@ -316,7 +316,7 @@ test('errors have the class, code, param and request id', async () => {
     [{ model, prompt, max_tokens: 0 }, OpenAI.BadRequestError, 'invalid_value', 'max_tokens'],
     [{ model, prompt, max_tokens: 1e6 }, OpenAI.BadRequestError, 'context_length_exceeded', 'max_tokens'],
     [{ model, prompt, tutti: { x: 1 } }, OpenAI.BadRequestError, 'unknown_parameter', 'tutti.x'],
-    [{ model, prompt, best_of: 3 }, OpenAI.BadRequestError, 'unsupported_parameter', 'best_of'],
+    [{ model, prompt, n: 2, best_of: 1 }, OpenAI.BadRequestError, 'invalid_value', 'best_of'],
   ];
   for (const [body, type, code, param] of cases)
     await assert.rejects(client.completions.create(body), e => {

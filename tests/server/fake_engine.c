@@ -170,7 +170,7 @@ static void step_sample(tt_job *j, sample *s)
     int32_t c = next_open(j, s);
     s->id[c] = script_id(j, c);
     s->step[c] = ++s->now;
-    s->logprob[c] = -0.25f;
+    s->logprob[c] = -0.25f - 0.5f * (float)((s - j->sample) * 3 % 5) * atomic_load(&f->uneven);
     if (j->spec.log)
         s->change[s->changes++] = (tt_change){.step = s->now, .column = c, .id = s->id[c],
                                               .logprob = -0.25f};

@@ -17,6 +17,7 @@ typedef struct {
     atomic_bool paused;           /* no steps; cancelling still works */
     atomic_int busy;              /* so many submits answer TT_EBUSY */
     atomic_bool fail;             /* jobs end as TT_FINISH_ERROR */
+    atomic_bool uneven;           /* of five samples the likeliest are 0, 2, 4, 1, 3 */
     atomic_int jobs, cancelled, stopped; /* counted */
     atomic_int live;              /* jobs not yet released */
     int32_t prompt, columns;      /* of the last job submitted */

@@ -84,6 +84,27 @@ static void choices_are_ordered_by_prompt_then_sample(void **state)
     cJSON_Delete(t);
 }
 
+/* Samples 0 .. 4 have -0.25, -1.75, -0.75, -2.25, -1.25 a token. */
+static void best_of_gives_the_likeliest(void **state)
+{
+    (void)state;
+    static const double want[] = {-0.25, -0.75, -1.25};
+    atomic_store(&tt_fake_engine.uneven, true);
+    cJSON *t = post(CO, "{" M "\"prompt\":[\"A\",\"B\"],\"n\":3,\"best_of\":5,\"max_tokens\":3,"
+                        "\"temperature\":1}");
+    atomic_store(&tt_fake_engine.uneven, false);
+    assert_int_equal(cJSON_GetArraySize(at(t, "choices")), 6);
+    for (int i = 0; i < 6; i++) {
+        char path[40];
+        snprintf(path, sizeof path, "choices.%d.tutti.score", i);
+        assert_true(number_at(t, path) == want[i % 3]);
+        snprintf(path, sizeof path, "choices.%d.index", i);
+        assert_true(number_at(t, path) == i);
+    }
+    assert_true(number_at(t, "usage.completion_tokens") == 30); /* all that were made */
+    cJSON_Delete(t);
+}
+
 static void prompts_may_be_ids(void **state)
 {
     (void)state;
@@ -470,6 +491,7 @@ int main(void)
         cmocka_unit_test_setup(a_completion_has_openai_s_members, fresh),
         cmocka_unit_test_setup(lengths_have_defaults, fresh),
         cmocka_unit_test_setup(choices_are_ordered_by_prompt_then_sample, fresh),
+        cmocka_unit_test_setup(best_of_gives_the_likeliest, fresh),
         cmocka_unit_test_setup(prompts_may_be_ids, fresh),
         cmocka_unit_test_setup(a_suffix_makes_a_gap, fresh),
         cmocka_unit_test_setup(a_stop_id_ends_an_answer_and_not_a_gap, fresh),
