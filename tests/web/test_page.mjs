@@ -140,7 +140,7 @@ test('a wave of states freezes from left to right', async page => {
     '&max_tokens=40&seed=3&exit_threshold=0.0005&inner_recurrence=2');
   await page.waitForSelector('.server.up');
   await page.click('#go');
-  await page.waitForFunction(() => document.querySelector('#stat-end').textContent !== '–');
+  await done(page);
   const last = Number(await page.getAttribute('#scrub', 'max'));
   let before = 0, wide = 0;
   for (let n = 1; n <= last; n++) {
