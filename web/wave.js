@@ -32,9 +32,10 @@ function bar(pos, column, most, cell) {
  *  said about it in a line, or '' when the run is of another kind. */
 export function drawWave(svg, columns) {
   const counts = columns.map(c => c.recurrences ?? 0), most = Math.max(...counts, 1);
+  svg.replaceChildren();
   if (!counts.some(n => n > 0)) return '';
   svg.setAttribute('viewBox', `0 0 ${Math.max(1, columns.length)} 1`);
-  svg.replaceChildren(...columns.flatMap((c, pos) => c.recurrences
+  svg.append(...columns.flatMap((c, pos) => c.recurrences
     ? [bar(pos, c, most, `position ${pos}: ${c.recurrences} recurrences${c.draft ? ', open' : ', frozen'}`)]
     : []));
   const open = columns.filter(c => c.recurrences && c.draft).length;

@@ -16,7 +16,8 @@ typedef struct {
     double half[TT_FSQ_DIMS], off[TT_FSQ_DIMS], shift[TT_FSQ_DIMS];
 } tt_fsq;
 
-/* TT_EFORMAT for levels outside 2..TT_FSQ_LEVELS, none or too many of them, or more than 2^31 codes. */
+/* TT_EFORMAT for levels outside 2..TT_FSQ_LEVELS, none or too many of them, or more than 2^31
+ * codes. */
 tt_status tt_fsq_open(tt_fsq *f, const int32_t *level, int32_t dims, tt_err *e);
 
 /* tanh(z + shift) half - off: what is rounded. bounded: dims. */
