@@ -201,17 +201,8 @@ void tt_gen_fail(tt_gen *g, const tt_err *e)
 
 void tt_gen_fail_by(tt_gen *g, const tt_view *v)
 {
-    tt_err e = {0};
-    if (v->finish == TT_FINISH_ERROR)
-        e = v->error;
-    else if (v->finish == TT_FINISH_DEADLINE)
-        tt_fail_param(&e, "tutti.deadline_ms", "deadline_exceeded",
-                      "the deadline of %lld ms passed before the answer was complete",
-                      (long long)g->deadline_ms);
-    else
-        tt_fail(&e, TT_ECANCEL, "the request was cancelled");
-    if (!e.status)
-        tt_fail(&e, TT_EFORMAT, "generation failed");
+    tt_err e;
+    tt_work_failure(&e, v, g->deadline_ms);
     tt_gen_fail(g, &e);
 }
 

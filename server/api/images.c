@@ -261,17 +261,8 @@ static void imaging_fail(tt_work *w, const tt_err *e)
 
 static void fail_by(tt_imaging *g, const tt_view *v)
 {
-    tt_err e = {0};
-    if (v->finish == TT_FINISH_ERROR)
-        e = v->error;
-    else if (v->finish == TT_FINISH_DEADLINE)
-        tt_fail_param(&e, "tutti.deadline_ms", "deadline_exceeded",
-                      "the deadline of %lld ms passed before the answer was complete",
-                      (long long)g->deadline_ms);
-    else
-        tt_fail(&e, TT_ECANCEL, "the request was cancelled");
-    if (!e.status)
-        tt_fail(&e, TT_EFORMAT, "the image could not be made");
+    tt_err e;
+    tt_work_failure(&e, v, g->deadline_ms);
     tt_imaging_fail(g, &e);
 }
 

@@ -16,3 +16,18 @@ tt_status tt_work_read(tt_work **out, tt_api *api, const tt_route *route, const 
     *out = s ? NULL : tt_gen_work(g);
     return s;
 }
+
+void tt_work_failure(tt_err *out, const tt_view *v, int64_t deadline_ms)
+{
+    *out = (tt_err){0};
+    if (v->finish == TT_FINISH_ERROR)
+        *out = v->error;
+    else if (v->finish == TT_FINISH_DEADLINE)
+        tt_fail_param(out, "tutti.deadline_ms", "deadline_exceeded",
+                      "the deadline of %lld ms passed before the answer was complete",
+                      (long long)deadline_ms);
+    else
+        tt_fail(out, TT_ECANCEL, "the request was cancelled");
+    if (!out->status)
+        tt_fail(out, TT_EFORMAT, "generation failed");
+}

@@ -53,6 +53,9 @@ typedef struct {
 tt_status tt_work_read(tt_work **out, tt_api *api, const tt_route *route, const tt_body *body,
                        tt_err *e);
 
+/* Why a job that ended without an answer did. */
+void tt_work_failure(tt_err *out, const tt_view *v, int64_t deadline_ms);
+
 static inline void tt_work_free(tt_work *w) /* cancels what runs; NULL is fine */
 {
     if (w)
