@@ -130,7 +130,7 @@ $(B)/%.cu.o: %.cu
 	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -c -o $@ $<
 $(B)/tutti-cuda.so: $(CUDA_OBJ) $(B)/kernels/base/err.o $(B)/kernels/base/pool.o $(B)/kernels/tensor.o
 	$(call SAY,LD) :
-	$(Q)$(NVCC) -shared -cudart static -o $@ $^ -ldl
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z -Xlinker defs -o $@ $^ -ldl
 $(B)/tests/golden/replay: $(REPLAY_OBJ) $(B)/libserver.a $(B)/libtutti.a
 	$(call SAY,LD) :
 	$(Q)$(CC) $(SANITIZE) $(LDFLAGS) -o $@ $^ $(SRVLIBS) $(LIBS)

@@ -48,7 +48,7 @@ typedef tt_status tt_op_alloc(tt_stream *s, void **out, size_t bytes,
                               tt_err *e);          /* 64-byte aligned */
 typedef void tt_op_release(tt_stream *s, void *p); /* NULL is fine */
 typedef tt_status tt_op_upload(tt_stream *s, void *dst, const void *host_src, size_t bytes,
-                               tt_err *e);
+                               tt_err *e); /* host_src is the caller's again when it returns */
 typedef tt_status tt_op_download(tt_stream *s, void *host_dst, const void *src, size_t bytes,
                                  tt_err *e); /* host_dst is valid after sync */
 typedef tt_status tt_op_sync(tt_stream *s, tt_err *e);
@@ -371,6 +371,13 @@ typedef tt_status tt_op_gelu_erf(tt_stream *s, tt_act *y, int64_t ldy, const tt_
 typedef tt_status tt_op_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
                                     int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e);
 
+/* `linear`, then z[index[r]] = the outputs of row r from `split` on; no index twice, the other rows
+ * of z stay. y: rows x n, stride ldy; what it holds from column split on is not defined. z: rows of
+ * n - split, stride ldz; not y or x. index: device. The bits are those of linear and scatter. */
+typedef tt_status tt_op_linear_split(tt_stream *s, tt_act *y, int64_t ldy, int64_t split, tt_act *z,
+                                     int64_t ldz, const int32_t *index, const tt_act *x,
+                                     int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e);
+
 /* Where one residual branch ends and the next begins: x[r] += gate[m] * a[r], then y[r] as `adaln`
  * makes it of x[r]; m = index[r]. gate, shift, scale: rows of dim, stride ld. y may be a. The bits
  * are those of gate_add and adaln. */
@@ -494,6 +501,12 @@ typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo,
 typedef tt_status tt_op_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                                  int64_t rows, int64_t dim, tt_err *e);
 
+/* layernorm of each of `heads` heads of head_dim channels by itself, in place; head h at
+ * x + h * head_dim; w, b: [heads x head_dim], each head its own. */
+typedef tt_status tt_op_layernorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float *w,
+                                        const float *b, int64_t rows, int64_t heads,
+                                        int64_t head_dim, float eps, tt_err *e);
+
 #define TT_SOME_OPS(X) \
     X(rmsnorm_heads)   \
     X(route)           \
@@ -520,7 +533,9 @@ typedef tt_status tt_op_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_
     X(conv3x3)         \
     X(group_norm)      \
     X(average_pool)    \
-    X(nearest)
+    X(nearest)         \
+    X(layernorm_heads) \
+    X(linear_split)
 
 /* --- optional --- */
 
@@ -534,7 +549,8 @@ typedef tt_status tt_op_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *
 
 /* Rows a pass of so many is to be padded to (at least rows), so that few shapes occur. */
 typedef int64_t tt_op_bucket(const tt_stream *s, int64_t rows);
-/* Passes whose calls of `head` (on at most 256 rows) differ in this number are different shapes. */
+/* Passes whose calls of `head` (on at most 2,048 rows) differ in this number are different
+ * shapes. */
 typedef int64_t tt_op_head_key(const tt_stream *s, const tt_matrix *w, const tt_draw *draw,
                                int64_t rows);
 /* Passes whose spans differ in this number, all bits of all spans together, are different shapes.
@@ -566,6 +582,13 @@ typedef struct {
 /* Quick, between passes. A HOST backend without it gets the cpu's. */
 typedef tt_status tt_op_memory(tt_stream *s, tt_memory *out, tt_err *e);
 
+/* y = rmsnorm(x, w), then z = rmsnorm(y, v), to the bit: where one part of a network ends with a
+ * norm and the next begins with one. y may be x; z is neither. Else `rmsnorm` twice. */
+typedef tt_status tt_op_rmsnorm_twice(tt_stream *s, tt_act *z, int64_t ldz, const float *v,
+                                      tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                      const float *w, int64_t rows, int64_t dim, float eps,
+                                      tt_err *e);
+
 #define TT_OPTIONAL_OPS(X) \
     X(act_type)            \
     X(glu)                 \
@@ -575,7 +598,8 @@ typedef tt_status tt_op_memory(tt_stream *s, tt_memory *out, tt_err *e);
     X(pass_begin)          \
     X(pass_end)            \
     X(ceilings)            \
-    X(memory)
+    X(memory)              \
+    X(rmsnorm_twice)
 
 #ifdef __cplusplus
 }

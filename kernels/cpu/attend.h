@@ -9,7 +9,10 @@
  * Purity of rows: blocks start at multiples of KEYS from the span's first key whatever the rows,
  * and a key that a row does not see gets weight zero, which adds zero. A value that is not finite
  * would spoil that (0 * inf), so such values are packed as zero, and rows that do see one, or are
- * not finite themselves, are computed by the twin. */
+ * not finite themselves, are computed by the twin.
+ *
+ * With a bias (attention_biased) every row sees every key, a bias of minus infinity being a score
+ * so low that its weight is zero beside any other. */
 #ifndef TT_CPU_ATTEND_H
 #define TT_CPU_ATTEND_H
 
@@ -25,6 +28,7 @@ typedef struct {
     const float *q;
     int64_t ldo, ldq;
     const tt_span *span;
+    const tt_biased_span *biased; /* with a bias: what the spans are made of, else NULL */
     int64_t heads, kv_heads, group, dim;
     int64_t steps;  /* of DEPTH channels */
     int64_t panels; /* of PANEL value channels */
@@ -291,12 +295,86 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
     }
 }
 
+/* score * scale + bias of n keys, hidden ones as HIDDEN. Whether all can be told apart from it in
+ * float32. */
+#define HIDDEN (-1e38f)
+static bool add_bias(float *score, int64_t n, vf scale, const float *bias, int64_t step)
+{
+    float apart[KEYS];
+    for (int64_t j = 0; j < n && step != 1; j++)
+        apart[j] = bias[j * step];
+    const float *by = step == 1 ? bias : apart;
+    vm bad = v_gt(v_set(0), v_set(0));
+    for (int64_t i = 0; i < n; i += LANES) {
+        vf s = v_fma(v_load_part(score + i, n - i), scale, v_load_part(by + i, n - i));
+        bad = v_or(bad, v_or(v_differs(s, s), v_gt(s, v_set(0x1.fffffep127f))));
+        v_store_part(score + i, v_max(s, v_set(HIDDEN)), n - i);
+    }
+    return !v_any(bad);
+}
+
+/* attend_tile with a bias. */
+static void biased_tile(const attend_job *job, const workspace *w, const tt_span *p,
+                        const packed *kv, int64_t head, int64_t row, int rows)
+{
+    const tt_biased_span *b = &job->biased[p - job->span];
+    int64_t width = job->steps * DEPTH, ld_sum = job->panels * PANEL;
+    const float *bias = b->bias + head * b->bias_head;
+    const float *q = job->q + (p->query_row + row) * job->ldq + head * job->dim;
+    bool plain[TILE_ROWS];
+    running run[TILE_ROWS];
+    for (int r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < width; i += LANES)
+            op_store(w->q + r * width + i, v_load_part(q + r * job->ldq + i, job->dim - i),
+                     job->round, width - i);
+        plain[r] = kv->sound < p->keys || !sound(q + r * job->ldq, job->dim);
+        run[r] = (running){-INFINITY, 0};
+    }
+    memset(w->sum, 0, (size_t)(rows * ld_sum) * sizeof(float));
+    for (int64_t from = 0; from < p->keys; from += KEYS) {
+        int64_t n = p->keys - from < KEYS ? p->keys - from : KEYS;
+        for (int64_t c = 0; c < n; c += PANEL)
+            panel_product(w->score + c, KEYS, w->q, width, rows, kv->k + (from + c) * width,
+                          job->steps, n - c < PANEL ? n - c : PANEL, NULL, NULL, false);
+        for (int r = 0; r < rows; r++) {
+            float *score = w->score + r * KEYS;
+            const float *by = bias + (row + r) * b->bias_query + from * b->bias_key;
+            plain[r] |= !add_bias(score, n, v_set(job->scale), by, b->bias_key);
+            vf factor = v_set(continue_softmax(&run[r], w->weight + r * KEYS, score, n, n,
+                                               v_set(1.44269504f), job->round));
+            for (int64_t c = 0; c < ld_sum && from; c += LANES)
+                v_store(w->sum + r * ld_sum + c, v_mul(v_load(w->sum + r * ld_sum + c), factor));
+        }
+        for (int64_t c = 0; c < job->dim; c += PANEL)
+            panel_product(w->sum + c, ld_sum, w->weight, KEYS, rows,
+                          kv->v + c * kv->padded + from * PANEL, (n + DEPTH - 1) / DEPTH,
+                          job->dim - c < PANEL ? job->dim - c : PANEL, NULL, NULL, true);
+    }
+    for (int r = 0; r < rows; r++) {
+        float *out = job->out + (p->query_row + row + r) * job->ldo + head * job->dim;
+        vf inverse = v_set(1.0f / run[r].total);
+        /* Else nothing is seen, or scores are too large for float32; the twin knows. */
+        plain[r] |= !(run[r].max > 0.5f * HIDDEN && run[r].total > 0.5f && run[r].total < INFINITY);
+        for (int64_t i = 0; i < job->dim && !plain[r]; i += LANES)
+            v_store_part(out + i, v_fma(v_load(w->sum + r * ld_sum + i), inverse, v_set(0)),
+                         job->dim - i);
+        if (plain[r])
+            tt_cpu_attend_biased_row(out, q + r * job->ldq, b, row + r, head, job->dim, job->scale,
+                                     job->round ? TT_COMPUTE_BF16 : TT_COMPUTE_F32, w->plain);
+    }
+}
+
 static void attend_rows(const attend_job *job, int thread, const tt_span *p, const packed *kv,
                         int64_t head, int64_t from, int64_t to)
 {
     workspace w = work_at(job, thread);
-    for (int64_t row = from; row < to; row += TILE_ROWS)
-        attend_tile(job, &w, p, kv, head, row, to - row < TILE_ROWS ? (int)(to - row) : TILE_ROWS);
+    for (int64_t row = from; row < to; row += TILE_ROWS) {
+        int rows = to - row < TILE_ROWS ? (int)(to - row) : TILE_ROWS;
+        if (job->biased)
+            biased_tile(job, &w, p, kv, head, row, rows);
+        else
+            attend_tile(job, &w, p, kv, head, row, rows);
+    }
 }
 
 static void pack_task(void *arg, int64_t i, int thread)
@@ -335,6 +413,35 @@ static void whole_task(void *arg, int64_t i, int thread)
         attend_rows(job, thread, p, &kv, kv_head * job->group + h, 0, p->query_rows);
 }
 
+static tt_status attend_all(tt_stream *s, attend_job *job, int64_t spans, tt_err *e)
+{
+    job->group = job->heads / job->kv_heads;
+    job->steps = (job->dim + DEPTH - 1) / DEPTH;
+    job->panels = panels_of(job->dim);
+    for (int64_t i = 0; i < spans; i++)
+        job->most_keys = job->span[i].keys > job->most_keys ? job->span[i].keys : job->most_keys;
+    int64_t threads = tt_pool_threads(s->pool), tasks = spans * job->kv_heads;
+    /* Few large tasks would leave threads idle: share the packs and cut the rows. */
+    job->shared = threads > 1 && tasks < 4 * threads;
+    job->cuts = job->shared ? (4 * threads + spans * job->heads - 1) / (spans * job->heads) : 1;
+    job->pack_bytes = pack_size(job, job->most_keys);
+    size_t work = place_all(job).bytes * (size_t)threads;
+    void *scratch;
+    size_t packs = job->pack_bytes * (size_t)(job->shared ? tasks : threads);
+    tt_status st = tt_cpu_scratch(&s->scratch, &scratch, packs + work, e);
+    if (st)
+        return tt_context(e, st, "attention");
+    job->pack = scratch;
+    job->work = job->pack + packs;
+    if (job->shared) {
+        tt_pool_run(s->pool, tasks, pack_task, job);
+        tt_pool_run(s->pool, spans * job->heads * job->cuts, shared_task, job);
+    } else {
+        tt_pool_run(s->pool, tasks, whole_task, job);
+    }
+    return TT_OK;
+}
+
 static tt_status attend(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q, int64_t ldq,
                         const tt_span *span, int64_t spans, int64_t heads, int64_t kv_heads,
                         int64_t head_dim, float scale, bool round, tt_err *e)
@@ -349,34 +456,42 @@ static tt_status attend(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
                       .span = span,
                       .heads = heads,
                       .kv_heads = kv_heads,
-                      .group = heads / kv_heads,
                       .dim = head_dim,
-                      .steps = (head_dim + DEPTH - 1) / DEPTH,
-                      .panels = panels_of(head_dim),
                       .scale = scale,
                       .round = round};
+    return attend_all(s, &job, spans, e);
+}
+
+static tt_status attend_biased(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q, int64_t ldq,
+                               const tt_biased_span *biased, int64_t spans, int64_t heads,
+                               int64_t head_dim, float scale, bool round, tt_err *e)
+{
+    void *room;
+    tt_status st = tt_cpu_attention_biased_check(ldo, ldq, biased, spans, heads, head_dim, e);
+    if (!st && spans)
+        st = tt_cpu_scratch(&s->tile, &room, (size_t)spans * sizeof(tt_span), e);
+    if (st || !spans)
+        return st;
+    tt_span *span = room;
     for (int64_t i = 0; i < spans; i++)
-        job.most_keys = span[i].keys > job.most_keys ? span[i].keys : job.most_keys;
-    int64_t threads = tt_pool_threads(s->pool), tasks = spans * kv_heads;
-    /* Few large tasks would leave threads idle: share the packs and cut the rows. */
-    job.shared = threads > 1 && tasks < 4 * threads;
-    job.cuts = job.shared ? (4 * threads + spans * heads - 1) / (spans * heads) : 1;
-    job.pack_bytes = pack_size(&job, job.most_keys);
-    size_t work = place_all(&job).bytes * (size_t)threads;
-    void *scratch;
-    size_t packs = job.pack_bytes * (size_t)(job.shared ? tasks : threads);
-    st = tt_cpu_scratch(&s->scratch, &scratch, packs + work, e);
-    if (st)
-        return tt_context(e, st, "attention");
-    job.pack = scratch;
-    job.work = job.pack + packs;
-    if (job.shared) {
-        tt_pool_run(s->pool, tasks, pack_task, &job);
-        tt_pool_run(s->pool, spans * heads * job.cuts, shared_task, &job);
-    } else {
-        tt_pool_run(s->pool, tasks, whole_task, &job);
-    }
-    return TT_OK;
+        span[i] = (tt_span){.query_row = biased[i].query_row,
+                            .query_rows = biased[i].query_rows,
+                            .k = biased[i].k,
+                            .v = biased[i].v,
+                            .ld_kv = biased[i].ld_kv,
+                            .keys = biased[i].keys};
+    attend_job job = {.out = out,
+                      .q = q,
+                      .ldo = ldo,
+                      .ldq = ldq,
+                      .span = span,
+                      .biased = biased,
+                      .heads = heads,
+                      .kv_heads = heads,
+                      .dim = head_dim,
+                      .scale = scale,
+                      .round = round};
+    return attend_all(s, &job, spans, e);
 }
 
 #endif

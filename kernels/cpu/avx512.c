@@ -35,3 +35,12 @@ tt_status LEVEL(attention)(tt_stream *s, tt_act *out, int64_t ldo, const tt_act 
     return attend(s, out, ldo, q, ldq, span, spans, heads, kv_heads, head_dim, scale,
                   compute == TT_COMPUTE_BF16, e);
 }
+
+tt_status LEVEL(attention_biased)(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
+                                  int64_t ldq, const tt_biased_span *span, int64_t spans,
+                                  int64_t heads, int64_t head_dim, float scale, tt_compute compute,
+                                  tt_err *e)
+{
+    return attend_biased(s, out, ldo, q, ldq, span, spans, heads, head_dim, scale,
+                         compute == TT_COMPUTE_BF16, e);
+}

@@ -42,3 +42,14 @@ tt_status tt_avx512_bf16_attention(tt_stream *s, tt_act *out, int64_t ldo, const
                                    scale, compute, e);
     return attend(s, out, ldo, q, ldq, span, spans, heads, kv_heads, head_dim, scale, true, e);
 }
+
+tt_status tt_avx512_bf16_attention_biased(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
+                                          int64_t ldq, const tt_biased_span *span, int64_t spans,
+                                          int64_t heads, int64_t head_dim, float scale,
+                                          tt_compute compute, tt_err *e)
+{
+    if (compute != TT_COMPUTE_BF16)
+        return tt_avx512_attention_biased(s, out, ldo, q, ldq, span, spans, heads, head_dim, scale,
+                                          compute, e);
+    return attend_biased(s, out, ldo, q, ldq, span, spans, heads, head_dim, scale, true, e);
+}

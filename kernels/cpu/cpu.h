@@ -50,6 +50,8 @@ static inline int64_t tt_cpu_visible(const tt_span *p, int64_t q)
 /* TT_EINVAL when a head or span cannot be. */
 tt_status tt_cpu_attention_check(int64_t ldo, int64_t ldq, const tt_span *span, int64_t spans,
                                  int64_t heads, int64_t kv_heads, int64_t head_dim, tt_err *e);
+tt_status tt_cpu_attention_biased_check(int64_t ldo, int64_t ldq, const tt_biased_span *span,
+                                        int64_t spans, int64_t heads, int64_t head_dim, tt_err *e);
 tt_status tt_cpu_rope_check(int64_t ld, int64_t rows, int64_t heads, int64_t head_dim, int64_t half,
                             tt_err *e);
 
@@ -73,6 +75,10 @@ void tt_cpu_rmsnorm_row(float *y, const float *x, const float *w, int64_t dim, f
 /* scratch: head_dim + keys of the span. */
 void tt_cpu_attend_row(float *out, const float *q, const tt_span *p, int64_t row, int64_t kv_head,
                        int64_t head_dim, float scale, tt_compute compute, double *scratch);
+/* scratch: keys of the span + head_dim. */
+void tt_cpu_attend_biased_row(float *out, const float *q, const tt_biased_span *p, int64_t row,
+                              int64_t head, int64_t head_dim, float scale, tt_compute compute,
+                              double *scratch);
 
 /* --- weights --- */
 
@@ -143,22 +149,24 @@ tt_status tt_cpu_check_draw(const char *name, const tt_draw *d, int64_t row, int
 
 /* --- faster versions --- */
 
-#define TT_CPU_LEVEL(level)                     \
-    tt_op_matrix_open tt_##level##_matrix_open; \
-    tt_op_rmsnorm tt_##level##_rmsnorm;         \
-    tt_op_cfg_mix tt_##level##_cfg_mix;         \
-    tt_op_swiglu tt_##level##_swiglu;           \
-    tt_op_gelu tt_##level##_gelu;               \
-    tt_op_group_norm tt_##level##_group_norm;   \
-    tt_op_rope tt_##level##_rope;               \
-    tt_op_attention tt_##level##_attention;     \
-    tt_op_head tt_##level##_head;               \
+#define TT_CPU_LEVEL(level)                               \
+    tt_op_matrix_open tt_##level##_matrix_open;           \
+    tt_op_rmsnorm tt_##level##_rmsnorm;                   \
+    tt_op_cfg_mix tt_##level##_cfg_mix;                   \
+    tt_op_swiglu tt_##level##_swiglu;                     \
+    tt_op_gelu tt_##level##_gelu;                         \
+    tt_op_group_norm tt_##level##_group_norm;             \
+    tt_op_rope tt_##level##_rope;                         \
+    tt_op_attention tt_##level##_attention;               \
+    tt_op_attention_biased tt_##level##_attention_biased; \
+    tt_op_head tt_##level##_head;                         \
     extern const tt_cpu_rows tt_##level##_rows;
 TT_CPU_LEVEL(avx2)
 TT_CPU_LEVEL(avx512)
 #undef TT_CPU_LEVEL
-/* The two that AVX512-BF16 makes faster when TT_COMPUTE_BF16 is asked for. */
+/* The three that AVX512-BF16 makes faster when TT_COMPUTE_BF16 is asked for. */
 tt_op_matrix_open tt_avx512_bf16_matrix_open;
 tt_op_attention tt_avx512_bf16_attention;
+tt_op_attention_biased tt_avx512_bf16_attention_biased;
 
 #endif

@@ -169,3 +169,18 @@ tt_status tt_cpu_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act 
     tt_status st = s->op.linear(s, y, ldy, x, ldx, rows, w, false, e);
     return st ? st : s->op.gelu(s, y, ldy, y, ldy, rows, n, e);
 }
+
+/* By the table's own product and scatter. */
+tt_status tt_cpu_linear_split(tt_stream *s, tt_act *y, int64_t ldy, int64_t split, tt_act *z,
+                              int64_t ldz, const int32_t *index, const tt_act *x, int64_t ldx,
+                              int64_t rows, const tt_matrix *w, tt_err *e)
+{
+    int64_t n;
+    s->op.matrix_size(w, &n, NULL, NULL);
+    if (split < 0 || split >= n || ldz < n - split)
+        return tt_fail(e, TT_EINVAL, "linear_split: outputs from %lld on of %lld, stride %lld",
+                       (long long)split, (long long)n, (long long)ldz);
+    tt_status st = s->op.linear(s, y, ldy, x, ldx, rows, w, false, e);
+    return st ? st
+              : s->op.scatter(s, z, ldz, (const float *)y + split, ldy, index, rows, n - split, e);
+}

@@ -303,8 +303,10 @@ static void packed_task(void *arg, int64_t i, int thread)
     }
 }
 
-/* Bounds that keep a block of x and a piece of a panel in a second-level cache together. */
-enum { BLOCK_BYTES = 384 << 10, PIECE_BYTES = 256 << 10, TILE_ROWS = 6 };
+/* Bounds that keep a block of x and a piece of a panel in a second-level cache together. Rows of
+ * many inputs do not stay there: LEAST_ROWS of them share each walk through the weights, which come
+ * from farther away. */
+enum { BLOCK_BYTES = 384 << 10, PIECE_BYTES = 256 << 10, TILE_ROWS = 6, LEAST_ROWS = 96 };
 
 static int64_t round_up(int64_t n, int64_t to)
 {
@@ -320,7 +322,7 @@ static void cut(packed_job *job, int threads)
     const tt_cpu_gemm *g = w->gemm;
     int64_t row_bytes = steps_of(w) * g->depth * (int64_t)g->operand;
     int64_t most = BLOCK_BYTES / row_bytes / TILE_ROWS * TILE_ROWS;
-    most = most < 4 * TILE_ROWS ? 4 * TILE_ROWS : most;
+    most = most < LEAST_ROWS ? LEAST_ROWS : most;
     job->panels = (w->n + g->panel - 1) / g->panel;
     job->chunk = PIECE_BYTES / (g->panel * g->depth * (int64_t)g->operand);
     int64_t tasks = threads > 1 ? 4 * threads : 1;

@@ -87,6 +87,22 @@ tt_status tt_cpu_layernorm(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x
     return TT_OK;
 }
 
+tt_status tt_cpu_layernorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float *w,
+                                 const float *b, int64_t rows, int64_t heads, int64_t head_dim,
+                                 float eps, tt_err *e)
+{
+    if (heads < 1 || head_dim < 1 || tt_cpu_bad_shape(rows, heads * head_dim, ld))
+        return tt_cpu_shape_error("layernorm_heads", rows, heads * head_dim, ld, e);
+    for (int64_t h = 0; h < heads; h++) {
+        tt_act *head = (float *)x + h * head_dim;
+        tt_status st = tt_cpu_layernorm(s, head, ld, head, ld, w + h * head_dim, b + h * head_dim,
+                                        rows, head_dim, eps, e);
+        if (st)
+            return st;
+    }
+    return TT_OK;
+}
+
 /* --- adaLN (Peebles and Xie, arXiv 2212.09748) --- */
 
 typedef struct {

@@ -52,10 +52,11 @@ static void describe_cpu(const tt_stream *s, char *text, size_t size)
     .flags = TT_BACKEND_HOST | TT_BACKEND_HOLES, .probe = probe, .open = open_stream,           \
     .close = close_stream, .describe = describe_fn, .has_compute = has,                         \
     .ceilings = tt_cpu_ceilings, .memory = tt_cpu_memory, TT_OPS(TWIN) TT_SOME_OPS(TWIN)
-#define FASTER(level, open_fn, attention_fn)                                           \
-    .matrix_open = open_fn, .attention = attention_fn, .linear = tt_cpu_linear_packed, \
-    .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                  \
-    .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head, \
+#define FASTER(level, products)                                                            \
+    .matrix_open = tt_##products##_matrix_open, .attention = tt_##products##_attention,    \
+    .attention_biased = tt_##products##_attention_biased, .linear = tt_cpu_linear_packed,  \
+    .rmsnorm = tt_##level##_rmsnorm, .cfg_mix = tt_##level##_cfg_mix,                      \
+    .swiglu = tt_##level##_swiglu, .rope = tt_##level##_rope, .head = tt_##level##_head,   \
     .gelu = tt_##level##_gelu, .group_norm = tt_##level##_group_norm
 
 /* A later initialiser of a member replaces an earlier one: the twins first, then what is faster. */
@@ -69,14 +70,14 @@ static const tt_backend scalar = {FRAME("cpu", "built-in, plain C", describe_cpu
 
 #if defined(__x86_64__)
 static const tt_backend avx2 = {FRAME("cpu", "built-in, AVX2", describe_cpu, only_f32)
-                                    FASTER(avx2, tt_avx2_matrix_open, tt_avx2_attention)};
+                                    FASTER(avx2, avx2)};
 
 static const tt_backend avx512 = {FRAME("cpu", "built-in, AVX-512", describe_cpu, only_f32)
-                                      FASTER(avx512, tt_avx512_matrix_open, tt_avx512_attention)};
+                                      FASTER(avx512, avx512)};
 
 static const tt_backend avx512_bf16 = {
     FRAME("cpu", "built-in, AVX-512 with bfloat16", describe_cpu, f32_and_bf16)
-        FASTER(avx512, tt_avx512_bf16_matrix_open, tt_avx512_bf16_attention)};
+        FASTER(avx512, avx512_bf16)};
 #endif
 
 #pragma GCC diagnostic pop

@@ -6,78 +6,19 @@
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
  * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out
  * the keys too. How a span is cut follows from its own sizes alone. Hopper has kernels of its own
- * for heads of 64 and 128 channels (attention_hopper.cu, attention_hopper_short.cu). Everything
- * else takes the plain kernel: four warps a query row and head. */
-#include "kernels/cuda/attention.cuh"
+ * for heads of 64 and 128 channels (attention_hopper.cu, attention_hopper_short.cu). Float32 takes
+ * tiles too, of fused multiply-adds (attention_f32.cuh). Everything else takes the plain kernel:
+ * four warps a query row and head. */
+#include "kernels/cuda/attention_f32.cuh"
+#include "kernels/cuda/attention_mma.cuh"
 
 namespace {
 
-constexpr int kRows = 64, kKeys = 64, kThreads = 128;
 constexpr int kChunk = 192;                   /* keys of a part at least */
 constexpr int kSplitRows = 64;                /* query rows up to which a span is cut */
+constexpr int kTiledRows = 16;                /* of float32, query rows from which tiles are used */
 
 /* --- tensor cores --- */
-
-__device__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
-/* Place of 16 bytes `part` of a row in a tile of HD channels; swizzled against bank conflicts. */
-template <int HD> __device__ int place(int row, int part)
-{
-    constexpr int PARTS = HD / 8, MASK = PARTS < 8 ? PARTS - 1 : 7;
-    return (row * PARTS + (part ^ (row & MASK))) * 8;
-}
-
-__device__ void copy16(bf16 *to, const bf16 *from, bool valid)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(from), "r"(valid ? 16 : 0));
-}
-__device__ void copies_end() { asm volatile("cp.async.commit_group;"); }
-template <int LEFT> __device__ void copies_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
-}
-
-__device__ void load_matrix(uint32_t (&r)[4], const bf16 *p)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)));
-}
-__device__ void load_transposed(uint32_t (&r)[4], const bf16 *p)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)));
-}
-__device__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
-                 "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-__device__ uint32_t pack2(float a, float b)
-{
-    __nv_bfloat162 p = __floats2bfloat162_rn(a, b);
-    uint32_t w;
-    memcpy(&w, &p, 4);
-    return w;
-}
-
-/* Rows [first, first + n) of a matrix of `dim` channels, `rows` valid, into a tile. */
-template <int HD>
-__device__ void load_tile(bf16 *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows,
-                          int dim)
-{
-    constexpr int PARTS = HD / 8;
-    for (int t = threadIdx.x; t < kKeys * PARTS; t += kThreads) {
-        int row = t / PARTS, part = t % PARTS;
-        bool valid = first + row < rows && part * 8 < dim;
-        const bf16 *p = from + (valid ? (first + row) * ld + part * 8 : 0);
-        copy16(tile + place<HD>(row, part), p, valid);
-    }
-}
 
 /* Running state of a thread's two rows (lane / 4 and 8 below). */
 template <int HD> struct state {
@@ -262,8 +203,6 @@ __device__ void store_rows(const span &s, const state<HD> &st, const heads &n, i
     }
 }
 
-template <int HD> constexpr size_t tile_bytes() { return (size_t)5 * kKeys * HD * sizeof(bf16); }
-
 /* Two warps have the same rows and different keys: the second leaves its state in shared memory,
  * the first adds it to its own. */
 template <int HD> __device__ void join_halves(state<HD> &s, float *room, bool second)
@@ -393,7 +332,10 @@ __global__ void __launch_bounds__(kThreads) attend_spans(bf16 *out, int64_t ldo,
                                                          int64_t ldq, const call *c, heads n)
 {
     extern __shared__ __align__(128) char raw[];
-    begin();
+    let_next_start();
+    if (blockIdx.x >= c->items)
+        return; /* makes room; spans are arguments, written before any kernel of the pass */
+    wait_for_previous();
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
         const span *s = span_of(c, item);
         if (s->query_rows <= kRows / 2)
@@ -401,6 +343,38 @@ __global__ void __launch_bounds__(kThreads) attend_spans(bf16 *out, int64_t ldo,
         else
             attend<HD, 1>(c, *s, n, blockIdx.y, item, out, ldo, q, ldq, (bf16 *)raw);
         __syncthreads();
+    }
+}
+
+/* --- float32 --- */
+
+struct span_rule {
+    const span *s;
+    float scale;
+    __device__ float score(int64_t row, int64_t key, float dot) const
+    {
+        return key < visible(*s, row) && key != s->hole + row ? dot * scale : -CUDART_INF_F;
+    }
+};
+
+template <int HD>
+__global__ void __launch_bounds__(f32::kThreads) attend_tiles(float *out, int64_t ldo,
+                                                              const float *q, int64_t ldq,
+                                                              const call *c, heads n)
+{
+    extern __shared__ __align__(16) float room[];
+    begin();
+    for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x) {
+        const span &s = *span_of(c, item);
+        int64_t first = (item - s.item) * f32::kRows, kv = blockIdx.y / (n.heads / n.kv_heads);
+        int64_t rows = s.query_rows - first < f32::kRows ? s.query_rows - first : f32::kRows;
+        const float *k = (const float *)s.k + kv * n.dim, *v = (const float *)s.v + kv * n.dim;
+        const float *from = q + (s.query_row + first) * ldq + blockIdx.y * (int64_t)n.dim;
+        bool wide = n.dim % 4 == 0 && ldq % 4 == 0 && s.ld_kv % 4 == 0 && aligned16(k) &&
+                    aligned16(v) && aligned16(from);
+        f32::attend<HD>(out + (s.query_row + first) * ldo + blockIdx.y * (int64_t)n.dim, ldo, from,
+                        ldq, k, v, s.ld_kv, first, rows, visible(s, first + rows - 1), n.dim, wide,
+                        span_rule{&s, n.scale}, room);
     }
 }
 
@@ -484,8 +458,6 @@ bool fits_cores(const tt_span *s, int64_t spans, const void *out, int64_t ldo, c
     return ok;
 }
 
-int padded_dim(int dim) { return dim <= 32 ? 32 : dim <= 64 ? 64 : dim <= 128 ? 128 : 256; }
-
 /* Room for the parts of cut spans; the counters lie behind them, zero. */
 tt_status reserve_parts(cuda *c, call *to, const heads &n, tt_err *e)
 {
@@ -512,17 +484,31 @@ tt_status reserve_parts(cuda *c, call *to, const heads &n, tt_err *e)
 }
 
 /* Which kernel a span takes: it follows from the span's sizes, the heads' and the device alone. */
-enum span_kind { KIND_ROWS, KIND_SHORT, KIND_LONG };
+enum span_kind { KIND_ROWS, KIND_TILES, KIND_SHORT, KIND_LONG };
 
 bool is_long(const cuda *c, int64_t query_rows, int64_t dim)
 {
     return c->hopper && query_rows > kSplitRows && (dim == 64 || dim == 128);
 }
 
-/* Describes the spans of one kind on the device; *rows: their query rows. */
-tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span *in, int64_t spans,
-                    const heads &n, span_kind kind, tt_err *e)
+/* Of float32: tiles of rows are worth it from some rows on. */
+bool is_tiled(int64_t query_rows, int64_t dim)
 {
+    return query_rows >= kTiledRows && dim <= f32::kMostDim;
+}
+
+bool takes(const cuda *c, span_kind kind, const tt_stream *s, int64_t query_rows, int64_t dim)
+{
+    if (kind == KIND_LONG || kind == KIND_SHORT)
+        return is_long(c, query_rows, dim) == (kind == KIND_LONG);
+    return (s->act == TT_F32 && is_tiled(query_rows, dim)) == (kind == KIND_TILES);
+}
+
+/* Describes the spans of one kind on the device; *rows: their query rows. */
+tt_status send_call(tt_stream *stream, const call **dev_call, int64_t *rows, const tt_span *in,
+                    int64_t spans, const heads &n, span_kind kind, tt_err *e)
+{
+    cuda *c = cuda_of(stream);
     void *host, *dev;
     tt_status st = cuda_arg_room(c, &host, &dev,
                                  sizeof(call) + (size_t)cuda_list_room(spans) * sizeof(span), e);
@@ -533,8 +519,7 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
     *rows = 0;
     for (int64_t i = 0; i < spans; i++) {
         const tt_span *s = &in[i];
-        if (s->query_rows == 0 ||
-            (kind != KIND_ROWS && is_long(c, s->query_rows, n.dim) != (kind == KIND_LONG)))
+        if (s->query_rows == 0 || !takes(c, kind, stream, s->query_rows, n.dim))
             continue;
         *rows += s->query_rows;
         span *o = &to->at[to->spans++];
@@ -551,7 +536,7 @@ tt_status send_call(cuda *c, const call **dev_call, int64_t *rows, const tt_span
         o->see = s->see;
         o->block = s->block;
         o->item = to->items;
-        int tile = kind == KIND_LONG ? kLongRows : kRows;
+        int tile = kind == KIND_LONG ? kLongRows : kRows; /* f32::kRows are as many */
         o->tiles = (int32_t)((s->query_rows + tile - 1) / tile);
         o->chunks = 1;
         if (kind == KIND_SHORT && s->query_rows <= kSplitRows && s->keys > kChunk) {
@@ -598,12 +583,12 @@ tt_status run_cores_by_kind(tt_stream *s, bf16 *out, int64_t ldo, const bf16 *q,
     for (int64_t i = 0; i < spans; i++)
         all += in[i].query_rows;
     all = tt_cuda_bucket(s, all);
-    tt_status st = send_call(c, &dev, &rows, in, spans, n, KIND_LONG, e);
+    tt_status st = send_call(s, &dev, &rows, in, spans, n, KIND_LONG, e);
     if (!st && rows)
         st = cuda_attend_long(c, out, ldo, q, ldq, dev, n,
                               (unsigned)(all / kLongRows + cuda_list_room(spans)), e);
     if (!st)
-        st = send_call(c, &dev, &rows, in, spans, n, KIND_SHORT, e);
+        st = send_call(s, &dev, &rows, in, spans, n, KIND_SHORT, e);
     if (st || !rows)
         return st;
     if (c->hopper && (n.dim == 64 || n.dim == 128))
@@ -612,18 +597,33 @@ tt_status run_cores_by_kind(tt_stream *s, bf16 *out, int64_t ldo, const bf16 *q,
     switch (padded_dim(n.dim)) {
     case 32: return run_cores<32>(c, out, ldo, q, ldq, dev, n, tiles, e);
     case 64: return run_cores<64>(c, out, ldo, q, ldq, dev, n, tiles, e);
+    case 96: return run_cores<96>(c, out, ldo, q, ldq, dev, n, tiles, e);
     case 128: return run_cores<128>(c, out, ldo, q, ldq, dev, n, tiles, e);
     default: return run_cores<256>(c, out, ldo, q, ldq, dev, n, tiles, e);
     }
 }
 
-tt_status run_plain(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t ldq,
-                    const tt_span *in, int64_t spans, const heads &n, tt_err *e)
+template <int HD>
+tt_status run_tiles(const cuda *c, float *out, int64_t ldo, const float *q, int64_t ldq,
+                    const call *spans, const heads &n, int64_t tiles, tt_err *e)
+{
+    static uint64_t allowed;
+    tt_status st = allow_shared(c, &allowed, attend_tiles<HD>, f32::shared_bytes<HD>(),
+                                "attention", e);
+    dim3 grid((unsigned)tiles, (unsigned)n.heads);
+    return st ? st
+              : launch(c, "attention", attend_tiles<HD>, grid, f32::kThreads,
+                       f32::shared_bytes<HD>(), e, out, ldo, q, ldq, spans, n);
+}
+
+/* Spans of few rows, or of heads of any size: a row at a time. */
+tt_status run_rows(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t ldq,
+                   const tt_span *in, int64_t spans, const heads &n, tt_err *e)
 {
     cuda *c = cuda_of(s);
     const call *dev;
     int64_t rows;
-    tt_status st = send_call(c, &dev, &rows, in, spans, n, KIND_ROWS, e);
+    tt_status st = send_call(s, &dev, &rows, in, spans, n, KIND_ROWS, e);
     if (st || !rows)
         return st;
     rows = tt_cuda_bucket(s, rows);
@@ -632,6 +632,24 @@ tt_status run_plain(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t
                                       (bf16 *)out, ldo, (const bf16 *)q, ldq, dev, n)
                              : launch(c, "attention", attend_plain<float>, grid, kThreads, 0, e,
                                       (float *)out, ldo, (const float *)q, ldq, dev, n);
+}
+
+tt_status run_plain(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t ldq,
+                    const tt_span *in, int64_t spans, const heads &n, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    const call *dev;
+    int64_t all = 0, rows = 0;
+    for (int64_t i = 0; i < spans; i++)
+        all += in[i].query_rows;
+    int64_t tiles = tt_cuda_bucket(s, all) / f32::kRows + cuda_list_room(spans);
+    tt_status st = s->act == TT_F32 ? send_call(s, &dev, &rows, in, spans, n, KIND_TILES, e)
+                                    : TT_OK;
+    if (!st && rows) {
+        auto run = n.dim <= 32 ? run_tiles<32> : n.dim <= 64 ? run_tiles<64> : run_tiles<128>;
+        st = run(c, (float *)out, ldo, (const float *)q, ldq, dev, n, tiles, e);
+    }
+    return st ? st : run_rows(s, out, ldo, q, ldq, in, spans, n, e);
 }
 
 } // namespace
@@ -663,5 +681,7 @@ extern "C" int64_t tt_cuda_span_key(const tt_stream *s, int64_t query_rows, int6
 {
     if (query_rows == 0)
         return 0;
+    if (s->act == TT_F32)
+        return is_tiled(query_rows, head_dim) ? 2 : 1;
     return is_long(cuda_of(s), query_rows, head_dim) ? 2 : 1;
 }

@@ -124,6 +124,7 @@ static const tt_backend table = {
     .pass_end = tt_cuda_pass_end,
     .ceilings = tt_cuda_ceilings,
     .memory = tt_cuda_memory,
+    .rmsnorm_twice = tt_cuda_rmsnorm_twice,
     TT_SOME_OPS(CUDA_OP)
 };
 

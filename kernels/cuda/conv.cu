@@ -1,9 +1,10 @@
 /* conv.cu - 3x3 convolution as a matrix product whose left side is gathered on the way into shared
  * memory: row r is a pixel, input (3 u + v) * channels + h is channel h of its neighbour (u, v).
  *
- * Two kernels: bfloat16 by mma.sync, 128 pixels by 128 outputs a block (the tile of gemm_mma.cu);
- * and one for any shape and type by fused multiply-adds in float32, which is how codes are found,
- * where rounding the operands could turn one. Either sums an output over the inputs in order. */
+ * Two kernels beside Hopper's own (conv_hopper.cu): bfloat16 by mma.sync, 128 pixels by 128
+ * outputs a block (the tile of gemm_mma.cu); and one for any shape and type by fused multiply-adds
+ * in float32, which is how codes are found, where rounding the operands could turn one. Either sums
+ * an output over the inputs in order. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/mma.cuh"
 
@@ -211,6 +212,9 @@ extern "C" tt_status tt_cuda_conv3x3(tt_stream *s, tt_act *y, int64_t ldy, const
         return TT_OK;
     if (!narrow)
         return run_any<float, float>(c, y, x, w, p, e);
+    const cuda_conv all = {y, ldy, x, ldx, shape, w, add};
+    if (c->hopper && cuda_conv_hopper_fits(&all))
+        return cuda_conv_hopper(c, &all, e);
     if (p.channels % 8 == 0 && ldx % 8 == 0 && aligned16(x))
         return run_mma(c, (bf16 *)y, (const bf16 *)x, w, p, e);
     return run_any<bf16, bf16>(c, y, x, w, p, e);

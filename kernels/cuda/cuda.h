@@ -72,7 +72,9 @@ enum {
     CUDA_TILE = 64 << 20,    /* bytes of logits at a time */
     CUDA_QUARTERS_N = 4224,  /* outputs of matrices whose sums are made of quarters, at most */
     CUDA_QUARTERS_DONE = 1 << 10,
-    CUDA_QUARTERS = CUDA_QUARTERS_DONE + 4 * 128 * CUDA_QUARTERS_N * 4, /* bytes */
+    CUDA_QUARTERS_ROWS = 256, /* up to which different blocks take the quarters */
+    CUDA_QUARTERS = /* bytes; a column of 128 more, as there may be one beyond the outputs */
+        CUDA_QUARTERS_DONE + 4 * CUDA_QUARTERS_ROWS * (CUDA_QUARTERS_N + 128) * 4,
     CUDA_COUNTERS = 4 << 20, /* bytes of counters of split attention */
 };
 
@@ -95,6 +97,8 @@ struct tt_matrix {
     cuda_card *card; /* device; NULL unless opened for `linear` */
     size_t bytes;
 };
+
+enum { CUDA_SPLIT_RUN = 8 }; /* columns that are stored together */
 
 /* GLU matrices hold eight gate rows, then the eight up rows that belong to them, and so on. */
 enum { CUDA_GLU_RUN = 8 };
@@ -169,6 +173,7 @@ tt_op_linear tt_cuda_linear;
 tt_op_glu tt_cuda_glu;
 tt_op_embed tt_cuda_embed;
 tt_op_rmsnorm tt_cuda_rmsnorm;
+tt_op_rmsnorm_twice tt_cuda_rmsnorm_twice;
 tt_op_gather tt_cuda_gather;
 tt_op_cfg_mix tt_cuda_cfg_mix;
 tt_op_swiglu tt_cuda_swiglu;
@@ -194,9 +199,11 @@ tt_op_add_scaled tt_cuda_add_scaled;
 tt_op_attention_biased tt_cuda_attention_biased;
 tt_op_multiply tt_cuda_multiply;
 tt_op_layernorm tt_cuda_layernorm;
+tt_op_layernorm_heads tt_cuda_layernorm_heads;
 tt_op_unit tt_cuda_unit;
 tt_op_gelu_erf tt_cuda_gelu_erf;
 tt_op_linear_gelu tt_cuda_linear_gelu;
+tt_op_linear_split tt_cuda_linear_split;
 tt_op_gate_adaln tt_cuda_gate_adaln;
 tt_op_scatter tt_cuda_scatter;
 tt_op_conv3x3 tt_cuda_conv3x3;
@@ -225,6 +232,11 @@ typedef struct {
     bool wide;      /* y is float32 whatever the activations are (logits) */
     const void *x8; /* e4m3 activations and their scales instead of x */
     const float *x8_scale;
+    /* index not NULL: columns from `split` on go to row index[r] of z instead; device. Products of
+     * bfloat16 on Hopper alone. */
+    const int32_t *index;
+    void *z;
+    int64_t ldz, split; /* split: a multiple of CUDA_SPLIT_RUN */
     /* Not NULL: rows [begin[i], begin[i + 1]) take the matrix of card[i] instead of w, which then
      * tells the shape of all of them alone. Device. */
     const cuda_card *const *card;
@@ -243,6 +255,23 @@ tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e);
 tt_status cuda_gemm_hopper_grouped(cuda *c, const cuda_gemm *g, tt_err *e);
 /* The map of a matrix's card. */
 tt_status cuda_gemm_hopper_map(const cuda *c, CUtensorMap *map, const tt_matrix *m, tt_err *e);
+
+/* --- between the convolution's files --- */
+
+/* y = x convolved with w, as tt_op_conv3x3; sizes already checked. */
+typedef struct {
+    void *y;
+    int64_t ldy;
+    const void *x;
+    int64_t ldx;
+    const tt_image_shape *shape;
+    const tt_matrix *w;
+    bool add; /* y += */
+} cuda_conv;
+
+/* bfloat16 by wgmma on compute capability 9.0. */
+bool cuda_conv_hopper_fits(const cuda_conv *v);
+tt_status cuda_conv_hopper(cuda *c, const cuda_conv *v, tt_err *e);
 
 #ifdef __cplusplus
 }

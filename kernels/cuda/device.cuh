@@ -92,10 +92,12 @@ template <typename T> __device__ inline T block_sum(T x)
     return warp_sum(lane < warps ? part[lane] : T(0));
 }
 
-/* Launches k on the stream unless only arguments are wanted. */
+/* Launches k on the stream unless only arguments are wanted, in clusters of so many blocks. All
+ * kernels ask for the same division of a multiprocessor's memory, the most that can be shared: to
+ * change it the multiprocessor must be idle, and kernels could not follow each other closely. */
 template <typename... P, typename... A>
-static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 grid, dim3 block,
-                        size_t shared, tt_err *e, A... a)
+static tt_status launch_clusters(const cuda *c, const char *what, void (*k)(P...), dim3 grid,
+                                 dim3 block, size_t shared, unsigned cluster, tt_err *e, A... a)
 {
     if (!cuda_runs(c))
         return TT_OK;
@@ -104,15 +106,30 @@ static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 g
     config.blockDim = block;
     config.dynamicSmemBytes = shared;
     config.stream = c->q;
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &early;
-    config.numAttrs = c->early ? 1 : 0;
+    cudaLaunchAttribute attr[2] = {};
+    attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[0].val.programmaticStreamSerializationAllowed = 1;
+    attr[1].id = cudaLaunchAttributeClusterDimension;
+    attr[1].val.clusterDim.x = cluster;
+    attr[1].val.clusterDim.y = attr[1].val.clusterDim.z = 1;
+    config.attrs = attr;
+    config.numAttrs = c->early ? cluster > 1 ? 2 : 1 : 0;
     cuda_range_begin(c, what);
-    tt_status st = cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
+    tt_status st = TT_OK;
+    if (c->early)
+        st = cuda_check(cudaFuncSetAttribute(k, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                             cudaSharedmemCarveoutMaxShared), what, e);
+    if (!st)
+        st = cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
     cuda_range_end(c);
     return st;
+}
+
+template <typename... P, typename... A>
+static tt_status launch(const cuda *c, const char *what, void (*k)(P...), dim3 grid, dim3 block,
+                        size_t shared, tt_err *e, A... a)
+{
+    return launch_clusters(c, what, k, grid, block, shared, 1, e, a...);
 }
 
 /* Runs `call` with T as the stream's activation type. */

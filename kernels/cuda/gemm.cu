@@ -118,33 +118,93 @@ tt_status run_simple(cuda *c, const cuda_gemm *g, tt_err *e)
 
 /* --- activations to e4m3, one scale a row --- */
 
-__global__ void __launch_bounds__(256) round_fp8(__nv_fp8_storage_t *y, int64_t kp, float *scale,
-                                                 const bf16 *x, int64_t ldx, int64_t k)
+constexpr int kRoundThreads = 512, kRoundKept = 4;
+
+/* The greatest of the block's. */
+__device__ float block_max(float x)
 {
-    __shared__ float most[8];
+    __shared__ float most[kRoundThreads / 32];
+    for (int d = 16; d; d >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, d));
+    if (threadIdx.x % 32 == 0)
+        most[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int w = 0; w < kRoundThreads / 32; w++)
+        x = fmaxf(x, most[w]);
+    return x;
+}
+
+__device__ uint32_t round4(const float (&x)[4], float times)
+{
+    uint32_t four = 0;
+#pragma unroll
+    for (int j = 0; j < 4; j += 2) {
+        float2 two = make_float2(x[j] * times, x[j + 1] * times);
+        four |= (uint32_t)__nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3) << 8 * j;
+    }
+    return four;
+}
+
+/* What a block found, to the row's scale and the factor that rounding multiplies with. */
+__device__ float keep_scale(float *scale, float max)
+{
+    float unit = max > 0 ? max / 448.0f : 1.0f;
+    if (threadIdx.x == 0)
+        scale[blockIdx.x] = unit;
+    return 1.0f / unit;
+}
+
+/* One block a row. */
+__global__ void __launch_bounds__(kRoundThreads)
+    round_fp8(__nv_fp8_storage_t *y, int64_t kp, float *scale, const bf16 *x, int64_t ldx,
+              int64_t k)
+{
     begin();
     const bf16 *row = x + blockIdx.x * ldx;
     float max = 0;
-    for (int64_t i = threadIdx.x; i < k; i += 256)
+    for (int64_t i = threadIdx.x; i < k; i += kRoundThreads)
         max = fmaxf(max, fabsf(get(row[i])));
-    for (int d = 16; d; d >>= 1)
-        max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
-    if (threadIdx.x % 32 == 0)
-        most[threadIdx.x / 32] = max;
-    __syncthreads();
-    for (int w = 0; w < 8; w++)
-        max = fmaxf(max, most[w]);
-    float unit = max > 0 ? max / 448.0f : 1.0f, times = 1.0f / unit;
-    for (int64_t i = threadIdx.x * 4; i < kp; i += 256 * 4) {
-        uint32_t four = 0;
-        for (int j = 0; j < 4; j++) {
-            float v = i + j < k ? get(row[i + j]) * times : 0.0f;
-            four |= (uint32_t)__nv_cvt_float_to_fp8(v, __NV_SATFINITE, __NV_E4M3) << 8 * j;
-        }
-        *reinterpret_cast<uint32_t *>(y + blockIdx.x * kp + i) = four;
+    float times = keep_scale(scale, block_max(max));
+    for (int64_t i = threadIdx.x * 4; i < kp; i += kRoundThreads * 4) {
+        float v[4];
+        for (int j = 0; j < 4; j++)
+            v[j] = i + j < k ? get(row[i + j]) : 0.0f;
+        *reinterpret_cast<uint32_t *>(y + blockIdx.x * kp + i) = round4(v, times);
     }
-    if (threadIdx.x == 0)
-        scale[blockIdx.x] = unit;
+}
+
+/* 16 bytes of x a thread, at most kRoundKept times, read once. */
+__global__ void __launch_bounds__(kRoundThreads)
+    round_fp8_wide(__nv_fp8_storage_t *y, int64_t kp, float *scale, const bf16 *x, int64_t ldx,
+                   int64_t k)
+{
+    begin();
+    pack<bf16> kept[kRoundKept];
+    float max = 0;
+#pragma unroll
+    for (int n = 0; n < kRoundKept; n++) {
+        int64_t i = (n * kRoundThreads + (int64_t)threadIdx.x) * 8;
+        kept[n].raw = make_uint4(0, 0, 0, 0);
+        if (i < k)
+            kept[n] = load16(x + blockIdx.x * ldx + i);
+    }
+#pragma unroll
+    for (int n = 0; n < kRoundKept; n++)
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            max = fmaxf(max, fabsf(get(kept[n].v[j])));
+    float times = keep_scale(scale, block_max(max));
+#pragma unroll
+    for (int n = 0; n < kRoundKept; n++) {
+        int64_t i = (n * kRoundThreads + (int64_t)threadIdx.x) * 8;
+        float v[2][4];
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            v[j / 4][j % 4] = get(kept[n].v[j]);
+        if (i < kp)
+            *reinterpret_cast<uint2 *>(y + blockIdx.x * kp + i) =
+                make_uint2(round4(v[0], times), round4(v[1], times));
+    }
 }
 
 tt_status run_fp8(cuda *c, cuda_gemm *g, tt_err *e)
@@ -157,8 +217,11 @@ tt_status run_fp8(cuda *c, cuda_gemm *g, tt_err *e)
         return st;
     g->x8 = c->fp8;
     g->x8_scale = (const float *)((char *)c->fp8 + bytes);
-    st = launch(c, "fp8", round_fp8, (unsigned)g->rows, 256, 0, e, (__nv_fp8_storage_t *)g->x8,
-                m->kp, (float *)g->x8_scale, (const bf16 *)g->x, g->ldx, m->k);
+    bool wide = aligned16(g->x) && g->ldx % 8 == 0 && m->k % 8 == 0 &&
+                m->kp <= kRoundKept * kRoundThreads * 8;
+    st = launch(c, "fp8", wide ? round_fp8_wide : round_fp8, (unsigned)g->rows,
+                kRoundThreads, 0, e, (__nv_fp8_storage_t *)g->x8, m->kp, (float *)g->x8_scale,
+                (const bf16 *)g->x, g->ldx, m->k);
     return st ? st : cuda_gemm_hopper(c, g, e);
 }
 
@@ -226,6 +289,39 @@ extern "C" tt_status tt_cuda_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, c
     g.gelu = true;
     tt_status st = check("linear_gelu", s, &g, w->n, e);
     return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+}
+
+extern "C" tt_status tt_cuda_linear_split(tt_stream *s, tt_act *y, int64_t ldy, int64_t split,
+                                          tt_act *z, int64_t ldz, const int32_t *index,
+                                          const tt_act *x, int64_t ldx, int64_t rows,
+                                          const tt_matrix *w, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w;
+    g.narrow = s->act == TT_BF16;
+    tt_status st = check("linear_split", s, &g, w->n, e);
+    if (!st && (split < 0 || split >= w->n || ldz < w->n - split))
+        st = tt_fail(e, TT_EINVAL, "linear_split: outputs from %lld on of %lld, stride %lld",
+                     (long long)split, (long long)w->n, (long long)ldz);
+    if (st)
+        return st;
+    if (c->hopper && w->compute == TT_COMPUTE_BF16 && !w->fp8 && cuda_gemm_hopper_fits(&g) &&
+        split % CUDA_SPLIT_RUN == 0) {
+        g.index = index;
+        g.z = z;
+        g.ldz = ldz;
+        g.split = split;
+        return cuda_gemm_run(c, &g, e);
+    }
+    st = cuda_gemm_run(c, &g, e);
+    const char *rest = (const char *)y + split * (int64_t)tt_dtype_size(s->act);
+    return st ? st : tt_cuda_scatter(s, z, ldz, rest, ldy, index, rows, w->n - split, e);
 }
 
 /* One launch for all groups, by the kernel that `linear` takes. The list of their cards is an

@@ -3,17 +3,17 @@
  * long sums, and e4m3, take sums of sums: see hopper_sum and kPromote.
  *
  * A block holds TM rows of x by TN rows of w. One warp feeds: bulk tensor copies of 128 bytes of K
- * at a time into a ring of stages; TM / 64 warpgroups multiply. Blocks are persistent and take
- * tiles in turn, all row tiles of a weight tile one after the other, so that weights come from
- * memory once. With few rows the time is that of reading the weights: TN is chosen so that the
- * tiles fill the multiprocessors, and the ring is filled with weights while the kernel before
- * still runs. Included by one .cu per element type, to be compiled side by side. */
+ * at a time into a ring of stages (gemm_hopper_ring.cuh); TM / 64 warpgroups multiply. Blocks are
+ * persistent and take tiles in turn, all row tiles of a weight tile one after the other, so that
+ * weights come from memory once. With few rows the time is that of reading the weights: TN is
+ * chosen so that the tiles fill the multiprocessors (gemm_hopper_tiles.cuh), and the ring is filled
+ * with weights while the kernel before still runs. Included by one .cu per element type, to be
+ * compiled side by side. */
 #ifndef TT_GEMM_HOPPER_CUH
 #define TT_GEMM_HOPPER_CUH
 
-#include "kernels/cuda/device.cuh"
-#include "kernels/cuda/head.cuh"
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/gemm_hopper_store.cuh"
+#include "kernels/cuda/gemm_hopper_tiles.cuh"
 
 enum hopper_out {
     OUT_ACT,  /* bfloat16 */
@@ -22,255 +22,7 @@ enum hopper_out {
     OUT_HEAD, /* statistics of rows of logits */
 };
 
-/* Long sums over few outputs are made of the sums of the quarters of K, in order, always: with few
- * rows four blocks then share a tile, each reading a quarter of the rows too. */
-enum hopper_sum {
-    WHOLE,       /* one sum */
-    QUARTERS,    /* one block takes the four sums of a tile */
-    ONE_QUARTER, /* a block takes one, then adds up the four of a quarter of the columns */
-};
-
-struct hopper_args {
-    int64_t rows, n; /* n: rows of the weight as stored */
-    int row_tiles, tiles, slabs; /* tiles times four and slabs of a quarter for ONE_QUARTER */
-    void *y;
-    int64_t ldy;
-    int64_t width; /* columns of y */
-    const float *scale, *bias, *x_scale;
-    bool add, gelu, vector; /* vector: y takes 16-byte accesses */
-    float *part;      /* of ONE_QUARTER: sums of the quarters, and how many were ever done */
-    uint32_t *done;
-    head_tile_args head;
-};
-
 namespace hopper {
-
-constexpr int kSlab = 128; /* bytes of K a stage */
-
-template <int TM> __host__ __device__ constexpr int threads() { return TM == 64 ? 160 : 384; }
-
-template <int TM, int TN> constexpr int stages()
-{
-    return 216 * 1024 / ((TM + TN) * kSlab) < 16 ? 216 * 1024 / ((TM + TN) * kSlab) : 16;
-}
-static_assert(1024 + 216 * 1024 + 16 * 16 <= kWholeShared, "the ring does not fit");
-
-template <int TM, int TN> struct ring {
-    static constexpr int STAGES = stages<TM, TN>();
-    char *x, *w; /* [stage][rows][128 bytes] */
-    uint64_t *full, *empty;
-    int stage, parity;
-
-    __device__ ring(char *raw) : stage(0), parity(0)
-    {
-        char *base = (char *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
-        x = base;
-        w = base + STAGES * TM * kSlab;
-        full = (uint64_t *)(w + STAGES * TN * kSlab);
-        empty = full + STAGES;
-    }
-    __device__ void next()
-    {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
-/* What a block does next. */
-struct job {
-    int n0, m0, slab0; /* first output, row, slab of K */
-};
-template <int TM, int TN, hopper_sum SUM> __device__ job job_of(int i, const hopper_args &a)
-{
-    int tile = SUM == ONE_QUARTER ? i / 4 : i;
-    return {tile / a.row_tiles * TN, tile % a.row_tiles * TM,
-            SUM == ONE_QUARTER ? i % 4 * a.slabs : 0};
-}
-
-/* The feeding thread. Weights of the first stages are fetched before the kernel before is done. */
-template <int TM, int TN, bool FP8, hopper_sum SUM>
-__device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *mw,
-                     const hopper_args &a)
-{
-    constexpr int S = ring<TM, TN>::STAGES, UNIT = FP8 ? kSlab : kSlab / 2;
-    constexpr int BYTES = (TM + TN) * kSlab;
-    int tile = blockIdx.x, early = a.slabs < S ? a.slabs : S;
-    if (tile >= a.tiles) {
-        wait_for_previous();
-        return;
-    }
-    job j = job_of<TM, TN, SUM>(tile, a);
-    prefetch_map(mw);
-    prefetch_map(mx);
-    for (int i = 0; i < early; i++) {
-        barrier_expect(&r.full[i], BYTES);
-        copy_box(r.w + i * TN * kSlab, mw, &r.full[i], (j.slab0 + i) * UNIT, j.n0, kEvictFirst);
-    }
-    wait_for_previous();
-    for (int done = 0; tile < a.tiles; tile += gridDim.x) {
-        j = job_of<TM, TN, SUM>(tile, a);
-        for (int i = 0; i < a.slabs; i++, r.next()) {
-            int k = (j.slab0 + i) * UNIT;
-            bool has_weights = done < early;
-            if (!has_weights) {
-                barrier_wait(&r.empty[r.stage], r.parity ^ 1);
-                barrier_expect(&r.full[r.stage], BYTES);
-            }
-            copy_box(r.x + r.stage * TM * kSlab, mx, &r.full[r.stage], k, j.m0, kEvictLast);
-            if (!has_weights)
-                copy_box(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], k, j.n0, kEvictFirst);
-            done++;
-        }
-    }
-}
-
-/* --- epilogues --- */
-
-/* Scales, bias and activation of the thread's columns. n0: first column of the tile in the weight.
- */
-template <int TN>
-__device__ void finish(float (&d)[TN / 2], const hopper_args &a, int64_t m0, int n0)
-{
-    int lane = threadIdx.x % 32;
-    float by[2] = {1, 1};
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int64_t row = m0 + lane / 4 + 8 * h;
-        if (a.x_scale && row < a.rows)
-            by[h] = a.x_scale[row];
-    }
-    if (!a.scale && !a.bias && !a.x_scale && !a.gelu)
-        return;
-#pragma unroll
-    for (int g = 0; g < TN / 8; g++)
-#pragma unroll
-        for (int c = 0; c < 2; c++) {
-            int64_t col = n0 + 8 * g + 2 * (lane % 4) + c;
-            float s = a.scale && col < a.n ? a.scale[col] : 1.0f;
-            float b = a.bias && col < a.n ? a.bias[col] : 0.0f;
-            d[4 * g + c] = d[4 * g + c] * by[0] * s + b;
-            d[4 * g + 2 + c] = d[4 * g + 2 + c] * by[1] * s + b;
-        }
-    if (a.gelu)
-#pragma unroll
-        for (int i = 0; i < TN / 2; i++)
-            d[i] = gelu_tanh(d[i]);
-}
-
-/* 32 columns of one row: v[2 j + c] is column 8 j + 2 (lane % 4) + c. old: eight of them that are
- * added, from column 8 (lane % 4) on, where 16 bytes can be loaded at once. */
-__device__ inline void store_row(const float (&v)[8], bool valid, int64_t row, int64_t col,
-                                 const hopper_args &a, uint4 old = make_uint4(0, 0, 0, 0))
-{
-    int t = threadIdx.x % 4;
-    bf16 *y = (bf16 *)a.y + row * a.ldy;
-    if (!a.vector) {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            int64_t at = col + i / 2 * 8 + 2 * t + i % 2;
-            if (valid && at < a.width)
-                put(&y[at], a.add ? v[i] + get(y[at]) : v[i]);
-        }
-        return;
-    }
-    int64_t mine = col + 8 * t;
-    uint32_t p[4] = {old.x, old.y, old.z, old.w};
-    if (a.add)
-        transpose_quad(p);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float2 more = unpack2(p[j]);
-        p[j] = pack2(v[2 * j] + more.x, v[2 * j + 1] + more.y);
-    }
-    transpose_quad(p);
-    if (valid && mine < a.width) /* widths are multiples of 8 here */
-        *reinterpret_cast<uint4 *>(y + mine) = make_uint4(p[0], p[1], p[2], p[3]);
-}
-
-/* What is to be added to RUN groups of 32 columns, all loads before the first use. */
-template <int RUN>
-__device__ void load_added(uint4 (&old)[RUN][2], const hopper_args &a, int64_t m0, int n0)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int g = 0; g < RUN; g++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            int64_t row = m0 + lane / 4 + 8 * h, col = n0 + 32 * g + 8 * (lane % 4);
-            const bf16 *y = (const bf16 *)a.y + row * a.ldy + col;
-            old[g][h] = make_uint4(0, 0, 0, 0);
-            if (a.add && a.vector && row < a.rows && col < a.width)
-                old[g][h] = *reinterpret_cast<const uint4 *>(y);
-        }
-}
-
-/* n0: column of d's first in the result; g0: group of 32 columns to begin with. */
-template <int RUN, int N>
-__device__ void store_groups(const float (&d)[N], const uint4 (&old)[RUN][2], int g0,
-                             const hopper_args &a, int64_t m0, int n0)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int g = 0; g < RUN; g++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float v[8];
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-                v[i] = d[4 * (4 * (g0 + g) + i / 2) + 2 * h + i % 2];
-            int64_t row = m0 + lane / 4 + 8 * h;
-            store_row(v, row < a.rows, row, n0 + 32 * (g0 + g), a, old[g][h]);
-        }
-}
-
-template <int TN> __device__ void store_act(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
-                                            int n0)
-{
-    constexpr int RUN = TN % 128 == 0 ? 4 : TN < 128 ? TN / 32 : 1;
-#pragma unroll
-    for (int g = 0; g < TN / 32; g += RUN) {
-        uint4 old[RUN][2];
-        load_added(old, a, m0, n0 + 32 * g);
-        store_groups(d, old, g, a, m0, n0);
-    }
-}
-
-template <int TN> __device__ void store_glu(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
-                                            int n0)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int g = 0; g < TN / 8; g += 8)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float v[8];
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                float gate = d[4 * (g + i / 2 * 2) + 2 * h + i % 2];
-                float up = d[4 * (g + i / 2 * 2 + 1) + 2 * h + i % 2];
-                v[i] = gate / (1.0f + __expf(-gate)) * up;
-            }
-            int64_t row = m0 + lane / 4 + 8 * h;
-            store_row(v, row < a.rows, row, n0 / 2 + 4 * g, a);
-        }
-}
-
-template <int TN> __device__ void store_wide(float (&d)[TN / 2], const hopper_args &a, int64_t m0,
-                                             int n0)
-{
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < TN / 2; i++) {
-        int64_t row = m0 + lane / 4 + i / 2 % 2 * 8;
-        int64_t col = n0 + i / 4 * 8 + 2 * (lane % 4) + i % 2;
-        if (row < a.rows && col < a.width) {
-            float *y = (float *)a.y + row * a.ldy + col;
-            *y = a.add ? *y + d[i] : d[i];
-        }
-    }
-}
 
 /* --- the kernel --- */
 
@@ -280,16 +32,17 @@ constexpr int kPromote = 4;
 
 /* The four blocks of a tile share out its columns: each leaves its sums of a quarter of K for the
  * others and adds up, in order, all four of its columns. out: those of tile columns
- * [32 (i % 4), + 32). A block waits for the others here. They are neighbours in the grid, which has
- * no more blocks than there are multiprocessors, so they run or are the next to run. */
+ * [32 quarter, + 32). A block waits for the others here. All four take the tile in the same turn,
+ * as the blocks of a grid are a multiple of eight, and there are no more of them than
+ * multiprocessors, so they run or are the next to run. */
 template <int TM, int TN>
-__device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_args &a, int i,
-                     bool any_row)
+__device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_args &a, int tile,
+                     int mine, bool any_row)
 {
     static_assert(TN == 128, "32 columns for each of four blocks");
     constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8; /* multiplying threads; float4s of one */
-    int group = threadIdx.x / 128, mine = i % 4;
-    float4 *part = (float4 *)a.part + (int64_t)(i / 4) * 4 * SIZE * FOURS + threadIdx.x;
+    int group = threadIdx.x / 128;
+    float4 *part = (float4 *)a.part + (int64_t)tile * 4 * SIZE * FOURS + threadIdx.x;
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
         if (k / 4 == mine) {
@@ -304,7 +57,7 @@ __device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_ar
     __threadfence();
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
     if (threadIdx.x % 128 == 0) {
-        uint32_t *done = &a.done[i / 4 * (TM / 64) + group];
+        uint32_t *done = &a.done[tile * (TM / 64) + group];
         uint32_t all = (atomicAdd(done, 1) / 4 + 1) * 4, now;
         do
             asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(done) : "memory");
@@ -339,8 +92,7 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
     float total[TOTALS ? TN / 2 : 1];
     for (int k = 0; k < slabs; k++, r.next()) {
         barrier_wait(&r.full[r.stage], r.parity);
-        uint64_t x = describe(r.x + (r.stage * TM + group * 64) * kSlab);
-        uint64_t w = describe(r.w + r.stage * TN * kSlab);
+        uint64_t x = r.x_part(group), w = r.w_part();
         fence_registers(d);
         multiply_begin();
 #pragma unroll
@@ -351,7 +103,7 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
         if (last >= 0) {
             multiply_wait<1>(); /* the one before is done: its stage is free */
             if (threadIdx.x % 128 == 0)
-                barrier_arrive(&r.empty[last]);
+                r.release(last);
         }
         last = r.stage;
         at++;
@@ -367,7 +119,7 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
     multiply_wait<0>();
     fence_registers(d);
     if (threadIdx.x % 128 == 0)
-        barrier_arrive(&r.empty[last]);
+        r.release(last);
     if (TOTALS)
 #pragma unroll
         for (int j = 0; j < TN / 2; j++)
@@ -387,9 +139,9 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
         if constexpr (SUM == ONE_QUARTER) {
             float quarter[16];
             uint4 old[1][2];
-            int n0 = t.n0 + i % 4 * 32;
-            load_added(old, a, m0, n0);
-            join<TM, TN>(quarter, d, a, i, m0 < a.rows);
+            int mine = quarter_of<SUM>(i), n0 = t.n0 + 32 * mine;
+            load_added(old, a, m0, n0, tile_end<32>(a, n0));
+            join<TM, TN>(quarter, d, a, tile_of<SUM>(i), mine, m0 < a.rows);
             finish<32>(quarter, a, m0, n0);
             store_groups(quarter, old, 0, a, m0, n0);
             continue;
@@ -401,7 +153,7 @@ __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
             store_glu<TN>(d, a, m0, t.n0);
         else if (OUT == OUT_WIDE)
             store_wide<TN>(d, a, m0, t.n0);
-        else
+        else if (t.n0 < a.n)
             head_tile<TN>(d, a.head, a.rows, a.n, m0, t.n0, t.n0 / TN);
     }
 }
@@ -413,16 +165,10 @@ __global__ void __launch_bounds__(threads<TM>(), 1)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
-    ring<TM, TN> r(raw);
-    constexpr int S = ring<TM, TN>::STAGES;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < S; i++) {
-            barrier_init(&r.full[i], 1);
-            barrier_init(&r.empty[i], TM / 64);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    __syncthreads();
+    ring<TM, TN> r(raw, a.stages, a.x_rows, (int)blockIdx.x % 2 ^ 1);
+    if (threadIdx.x == 0)
+        r.init();
+    cluster_sync();
     let_next_start();
     if (threadIdx.x >= TM / 64 * 128) {
         if (TM > 64)
@@ -435,6 +181,7 @@ __global__ void __launch_bounds__(threads<TM>(), 1)
         wait_for_previous();
         multiply<TM, TN, OUT, FP8, SUM>(r, a);
     }
+    cluster_sync(); /* the other one still frees stages here */
 #endif
 }
 
@@ -464,9 +211,10 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     if (!cuda_runs(c))
         return TT_OK;
     const tt_matrix *m = g->w;
-    CUtensorMap mx, mw;
-    a.row_tiles = (int)((g->rows + TM - 1) / TM);
-    a.tiles = a.row_tiles * (int)((a.n + TN - 1) / TN);
+    a.pair = pair_of(g->rows, TM);
+    tiling t = tiles_of(g->rows, a.n, TM, TN, a.pair);
+    a.row_tiles = (int)t.rows;
+    a.tiles = (int)(t.rows * t.columns);
     a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
     if (SUM == ONE_QUARTER) {
         a.tiles *= 4;
@@ -474,54 +222,25 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
         a.done = (uint32_t *)c->quarters;
         a.part = (float *)((char *)c->quarters + CUDA_QUARTERS_DONE);
     }
-    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, TM, false, e)
-                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, TM, false, e);
+    a.x_rows = rows_fetched(g->rows, TM);
+    a.stages = stages_of(ring_bytes<TM>(), a.x_rows, TN);
+    int x_box = a.pair == SHARE_ROWS ? a.x_rows / 2 : a.x_rows;
+    int w_box = a.pair == SHARE_WEIGHTS ? TN / 2 : TN;
+    CUtensorMap mx, mw;
+    tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, x_box, false, e)
+                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, x_box, false, e);
     if (!st)
-        st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, TN, true, e);
+        st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, w_box, true, e);
     if (st)
         return st;
     auto kernel = gemm<TM, TN, OUT, FP8, SUM>;
     static uint64_t allowed;
-    st = allow_shared(c, &allowed, kernel, kWholeShared, "linear", e);
+    st = allow_shared(c, &allowed, kernel, shared_bytes<TM>(), "linear", e);
     if (st)
         return st;
-    unsigned grid = (unsigned)(a.tiles < c->sms ? a.tiles : c->sms);
-    return launch(c, "linear", kernel, grid, threads<TM>(), kWholeShared, e, mx, mw, a);
-}
-
-/* Time of a tile shape in cycles, roughly: waves of tiles, each as long as its products or its
- * reading, whichever is longer, and what starting and ending one costs. */
-inline double cost(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
-{
-    double row_tiles = (double)((rows + tm - 1) / tm);
-    double tiles = row_tiles * (double)((n + tn - 1) / tn);
-    double waves = (double)(((int64_t)tiles + c->sms - 1) / c->sms);
-    double products = (double)k_bytes / 32 * (tm / 64) * tn / 2 * 1.1;
-    double fetched = tn + (double)(rows < tm ? rows : tm);
-    double reading = (double)k_bytes * (tn / row_tiles / 18.0 + fetched / 45.0);
-    return waves * ((products > reading ? products : reading) + 800 + 4.0 * tn);
-}
-
-struct choice {
-    int tm, tn;
-};
-
-inline choice choose(const cuda *c, const cuda_gemm *g, int64_t n, const int *widths, int count)
-{
-    choice best = {0, 0};
-    double least = 0;
-    int64_t k_bytes = g->w->k * (g->w->fp8 ? 1 : 2);
-    for (int tm = 64; tm <= 128; tm += 64)
-        for (int i = 0; i < count; i++) {
-            if (tm == 64 ? g->rows > 64 : g->w->fp8 && widths[i] > 128)
-                continue; /* too many registers for sums of sums */
-            double now = cost(c, g->rows, n, k_bytes, tm, widths[i]);
-            if (!best.tm || now < least) {
-                best = {tm, widths[i]};
-                least = now;
-            }
-        }
-    return best;
+    int most = SUM == ONE_QUARTER ? c->sms / 8 * 8 : c->sms / 2 * 2;
+    return launch_clusters(c, "linear", kernel, (unsigned)(a.tiles < most ? a.tiles : most),
+                           threads<TM>(), shared_bytes<TM>(), 2, e, mx, mw, a);
 }
 
 inline hopper_args arguments(const cuda_gemm *g)
@@ -538,14 +257,14 @@ inline hopper_args arguments(const cuda_gemm *g)
     a.x_scale = g->x8_scale;
     a.add = g->add;
     a.gelu = g->gelu;
-    a.vector = aligned16(g->y) && g->ldy % 8 == 0 && a.width % 8 == 0;
+    a.vector = aligned16(g->y) && g->ldy % 8 == 0 && a.width % 8 == 0 && aligned16(g->z) &&
+               g->ldz % 8 == 0;
+    a.index = g->index;
+    a.z = g->z;
+    a.ldz = g->ldz;
+    a.split = g->split;
     return a;
 }
-
-#define TT_HOPPER_CASE(tn_, out_)                                     \
-    case tn_:                                                         \
-        return t.tm == 64 ? run<64, tn_, out_, FP8>(c, g, a, e)       \
-                          : run<(FP8 && tn_ > 128) ? 64 : 128, tn_, out_, FP8>(c, g, a, e);
 
 /* Whether sums are made of quarters: a property of the matrix. Then 128 outputs a tile and four
  * blocks a tile fill the GPU. */
@@ -555,44 +274,63 @@ inline bool quartered(const tt_matrix *m)
            m->k % (4 * kSlab / 2) == 0;
 }
 
+#define TT_HOPPER_CASE(tm_, tn_, out_, sum_) \
+    case tn_:                                \
+        return run<tm_, tn_, out_, FP8, sum_>(c, g, a, e);
+
 inline tt_status act_of_quarters(cuda *c, const cuda_gemm *g, tt_err *e)
 {
-    static const int widths[] = {32, 64, 96, 128, 160};
+    constexpr bool FP8 = false;
+    static const int widths[] = {64, 96, 128, 160};
     hopper_args a = arguments(g);
     if (g->rows <= 64)
-        return run<64, 128, OUT_ACT, false, ONE_QUARTER>(c, g, a, e);
-    if (g->rows <= 128)
-        return run<128, 128, OUT_ACT, false, ONE_QUARTER>(c, g, a, e);
-    switch (choose(c, g, a.n, widths, 5).tn) {
-    case 32: return run<128, 32, OUT_ACT, false, QUARTERS>(c, g, a, e);
-    case 64: return run<128, 64, OUT_ACT, false, QUARTERS>(c, g, a, e);
-    case 96: return run<128, 96, OUT_ACT, false, QUARTERS>(c, g, a, e);
-    case 128: return run<128, 128, OUT_ACT, false, QUARTERS>(c, g, a, e);
-    default: return run<128, 160, OUT_ACT, false, QUARTERS>(c, g, a, e);
+        return run<64, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
+    if (g->rows <= CUDA_QUARTERS_ROWS)
+        return run<128, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
+    switch (choose(c, g, a.n, widths, 4)) {
+        TT_HOPPER_CASE(128, 64, OUT_ACT, QUARTERS)
+        TT_HOPPER_CASE(128, 96, OUT_ACT, QUARTERS)
+        TT_HOPPER_CASE(128, 128, OUT_ACT, QUARTERS)
+    default: return run<128, 160, OUT_ACT, FP8, QUARTERS>(c, g, a, e);
     }
 }
 
+/* Up to 64 rows: widths that share out the columns finely. */
+template <bool FP8> tt_status act_of_few(cuda *c, const cuda_gemm *g, tt_err *e)
+{
+    static const int widths[] = {32, 40, 64, 96, 128, 192};
+    hopper_args a = arguments(g);
+    switch (choose(c, g, a.n, widths, 6)) {
+        TT_HOPPER_CASE(64, 32, OUT_ACT, WHOLE)
+        TT_HOPPER_CASE(64, 40, OUT_ACT, WHOLE)
+        TT_HOPPER_CASE(64, 64, OUT_ACT, WHOLE)
+        TT_HOPPER_CASE(64, 96, OUT_ACT, WHOLE)
+        TT_HOPPER_CASE(64, 128, OUT_ACT, WHOLE)
+    default: return run<64, 192, OUT_ACT, FP8>(c, g, a, e);
+    }
+}
+
+/* Sums of sums, which e4m3 has, leave registers for 128 columns at most. */
 template <bool FP8> tt_status act(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     if constexpr (!FP8)
         if (quartered(g->w))
             return act_of_quarters(c, g, e);
-    static const int widths[] = {32, 64, 96, 128, 192, 160, 256};
+    if (g->rows <= 64)
+        return act_of_few<FP8>(c, g, e);
+    static const int widths[] = {64, 96, 128, 160, 192, 256};
     hopper_args a = arguments(g);
-    choice t = choose(c, g, a.n, widths, FP8 ? 5 : 7);
-    switch (t.tn) {
-        TT_HOPPER_CASE(32, OUT_ACT)
-        TT_HOPPER_CASE(64, OUT_ACT)
-        TT_HOPPER_CASE(96, OUT_ACT)
-        TT_HOPPER_CASE(128, OUT_ACT)
-        TT_HOPPER_CASE(192, OUT_ACT)
-    default:
-        if constexpr (!FP8)
-            switch (t.tn) {
-                TT_HOPPER_CASE(160, OUT_ACT)
-                TT_HOPPER_CASE(256, OUT_ACT)
-            }
-        return tt_fail(e, TT_EINVAL, "linear: no tile");
+    int width = choose(c, g, a.n, widths, FP8 ? 3 : 6);
+    if constexpr (!FP8)
+        switch (width) {
+            TT_HOPPER_CASE(128, 160, OUT_ACT, WHOLE)
+            TT_HOPPER_CASE(128, 192, OUT_ACT, WHOLE)
+            TT_HOPPER_CASE(128, 256, OUT_ACT, WHOLE)
+        }
+    switch (width) {
+        TT_HOPPER_CASE(128, 64, OUT_ACT, WHOLE)
+        TT_HOPPER_CASE(128, 96, OUT_ACT, WHOLE)
+    default: return run<128, 128, OUT_ACT, FP8>(c, g, a, e);
     }
 }
 
@@ -600,18 +338,20 @@ template <bool FP8> tt_status glu(cuda *c, const cuda_gemm *g, tt_err *e)
 {
     static const int widths[] = {64, 128, 192, 256};
     hopper_args a = arguments(g);
-    choice t = choose(c, g, a.n, widths, FP8 ? 3 : 4);
-    switch (t.tn) {
-        TT_HOPPER_CASE(64, OUT_GLU)
-        TT_HOPPER_CASE(128, OUT_GLU)
-        TT_HOPPER_CASE(192, OUT_GLU)
-    default:
-        if constexpr (!FP8)
-            switch (t.tn) {
-                TT_HOPPER_CASE(256, OUT_GLU)
-            }
-        return tt_fail(e, TT_EINVAL, "glu: no tile");
-    }
+    int width = choose(c, g, a.n, widths, g->rows <= 64 ? 3 : FP8 ? 2 : 4);
+    if (g->rows <= 64)
+        switch (width) {
+            TT_HOPPER_CASE(64, 64, OUT_GLU, WHOLE)
+            TT_HOPPER_CASE(64, 128, OUT_GLU, WHOLE)
+        default: return run<64, 192, OUT_GLU, FP8>(c, g, a, e);
+        }
+    if constexpr (!FP8)
+        switch (width) {
+            TT_HOPPER_CASE(128, 192, OUT_GLU, WHOLE)
+            TT_HOPPER_CASE(128, 256, OUT_GLU, WHOLE)
+        }
+    return width == 64 ? run<128, 64, OUT_GLU, FP8>(c, g, a, e)
+                       : run<128, 128, OUT_GLU, FP8>(c, g, a, e);
 }
 
 } // namespace hopper

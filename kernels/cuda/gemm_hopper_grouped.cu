@@ -73,15 +73,9 @@ __global__ void __launch_bounds__(threads<TM>(), 1)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
-    ring<TM, TN> r(raw);
-    constexpr int S = ring<TM, TN>::STAGES;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < S; i++) {
-            barrier_init(&r.full[i], 1);
-            barrier_init(&r.empty[i], TM / 64);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
+    ring<TM, TN> r(raw, p.a.stages, TM, -1);
+    if (threadIdx.x == 0)
+        r.init();
     __syncthreads();
     begin();
     if (threadIdx.x >= TM / 64 * 128) {
@@ -110,6 +104,7 @@ template <int TM, bool FP8> tt_status run_grouped(cuda *c, const cuda_gemm *g, t
     p.groups = g->groups;
     p.columns = (int)blocks(m->n, TN);
     p.a = arguments(g);
+    p.a.stages = stages_of(ring_bytes<TM>(), TM, TN);
     p.a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
     p.run = FP8 ? kPromote : quartered(m) ? p.a.slabs / 4 : p.a.slabs;
     int tiles;
@@ -120,10 +115,10 @@ template <int TM, bool FP8> tt_status run_grouped(cuda *c, const cuda_gemm *g, t
     static uint64_t allowed;
     auto kernel = grouped<TM, TN, FP8>;
     if (!st)
-        st = allow_shared(c, &allowed, kernel, kWholeShared, "linear_grouped", e);
+        st = allow_shared(c, &allowed, kernel, shared_bytes<TM>(), "linear_grouped", e);
     return st ? st
               : launch(c, "linear_grouped", kernel, (unsigned)(tiles < c->sms ? tiles : c->sms),
-                       threads<TM>(), kWholeShared, e, mx, p);
+                       threads<TM>(), shared_bytes<TM>(), e, mx, p);
 }
 
 } // namespace hopper

@@ -735,6 +735,15 @@ tt_status run_group(const head_call &h, const group &g, tt_err *e)
     return st;
 }
 
+/* Most plain rows at a time: enough to fill the GPU where the head is small, and parts of a few
+ * megabytes. */
+int64_t plain_rows(int64_t n)
+{
+    int64_t parts = (n + kHeadTile - 1) / kHeadTile;
+    int64_t most = ((int64_t)8 << 20) / (parts * (int64_t)sizeof(head_part));
+    return most < 256 ? 256 : most > 2048 ? 2048 : most / 128 * 128;
+}
+
 /* Most rows of a tile. */
 int64_t tile_rows(int64_t n)
 {
@@ -831,7 +840,7 @@ extern "C" tt_status tt_cuda_head(tt_stream *s, tt_row_stats *stats, tt_id_value
         return bad;
     if (n_top < 0 || n_top > TT_MAX_TOP)
         return tt_fail(e, TT_EINVAL, "head: %d best, %d at most", n_top, TT_MAX_TOP);
-    enum { MOST = 1024 };
+    enum { MOST = 2048 };
     int32_t list[2][MOST];
     head_call h = {c, w, (const char *)x, ldx, s->act, stats, top, top ? n_top : 0, logits, draw};
     for (int64_t r = 0; r < rows; r++) {
@@ -848,7 +857,7 @@ extern "C" tt_status tt_cuda_head(tt_stream *s, tt_row_stats *stats, tt_id_value
         }
         for (int plain = 1; plain >= 0; plain--)
             for (int64_t i = 0; i < n[plain];) {
-                int64_t most = plain ? 256 : tile, left = n[plain] - i;
+                int64_t most = plain ? plain_rows(w->n) : tile, left = n[plain] - i;
                 int64_t run = left < most ? left : most;
                 group g = {list[plain] + i, run, plain == 1};
                 head_call part = h;

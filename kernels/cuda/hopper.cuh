@@ -32,6 +32,23 @@ __device__ inline void barrier_arrive(uint64_t *b)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address(b)) : "memory");
 }
+/* At the barrier in the same place of another block of the cluster. Nothing the thread wrote has to
+ * be seen there, so this is not a release to the cluster: that would wait a microsecond. */
+__device__ inline void barrier_arrive_at(uint64_t *b, int block)
+{
+    asm volatile("{\n.reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(
+                     address(b)),
+                 "r"(block)
+                 : "memory");
+}
+/* All threads of a cluster. */
+__device__ inline void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\n"
+                 "barrier.cluster.wait.acquire;" ::: "memory");
+}
 __device__ inline void barrier_wait(uint64_t *b, int parity)
 {
     asm volatile("{\n.reg .pred p;\n"
@@ -50,6 +67,32 @@ __device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
                  ".L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(address(to)),
                  "l"(map), "r"(address(full)), "r"(k), "r"(row), "l"(policy)
+                 : "memory");
+}
+/* The same to this place of both blocks of a cluster of two; counts at the barrier of each. */
+__device__ inline void copy_box_to_both(void *to, const CUtensorMap *map, uint64_t *full, int k,
+                                        int row, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4}], [%2], %5, %6;" ::"r"(
+                     address(to)),
+                 "l"(map), "r"(address(full)), "r"(k), "r"(row), "h"((uint16_t)3), "l"(policy)
+                 : "memory");
+}
+__device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full, int k, int tap,
+                                int row, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(address(to)),
+                 "l"(map), "r"(address(full)), "r"(k), "r"(tap), "r"(row), "l"(policy)
+                 : "memory");
+}
+__device__ inline void copy_box(void *to, const CUtensorMap *map, uint64_t *full, int k, int x,
+                                int y, int image, uint64_t policy)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(address(to)),
+                 "l"(map), "r"(address(full)), "r"(k), "r"(x), "r"(y), "r"(image), "l"(policy)
                  : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap *map)

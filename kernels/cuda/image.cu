@@ -4,7 +4,7 @@
 
 namespace {
 
-constexpr int kThreads = 256, kMaxChunks = 64, kMaxGroups = 256;
+constexpr int kThreads = 256, kMaxChunks = 128, kMaxGroups = 256;
 
 bool bad_image(const tt_image_shape *p)
 {
@@ -48,7 +48,7 @@ template <typename T> struct group_args {
     bool silu;
 };
 
-constexpr int kRun = 4;
+constexpr int kRun = 4, kAhead = 4; /* kAhead: runs of a thread on their way at a time */
 
 template <typename T> __device__ void load_run(float (&v)[kRun], const T *p)
 {
@@ -93,16 +93,25 @@ __global__ void __launch_bounds__(kThreads) group_parts(moments *out, group_args
     int64_t first = (int64_t)blockIdx.x * a.chunk, last = first + a.chunk;
     last = last < a.pixels ? last : a.pixels;
     const T *x = a.x + blockIdx.y * a.pixels * a.ldx + lane * kRun;
-    float sum = 0, square = 0, zero = 0, v[kRun], n = 0;
-    for (int64_t r = first + threadIdx.x / lanes; r < last; r += step) {
-        load_run(v, x + r * a.ldx);
-        zero = n == 0 ? v[0] : zero;
-        n += kRun;
+    float sum = 0, square = 0, zero = 0, n = 0;
+    for (int64_t r = first + threadIdx.x / lanes; r < last; r += kAhead * step) {
+        float v[kAhead][kRun];
 #pragma unroll
-        for (int i = 0; i < kRun; i++) {
-            float d = v[i] - zero;
-            sum += d;
-            square = fmaf(d, d, square);
+        for (int k = 0; k < kAhead; k++) /* all loads before the first use */
+            if (r + k * step < last)
+                load_run(v[k], x + (r + k * step) * a.ldx);
+        zero = n == 0 ? v[0][0] : zero;
+#pragma unroll
+        for (int k = 0; k < kAhead; k++) {
+            if (r + k * step >= last)
+                break;
+            n += kRun;
+#pragma unroll
+            for (int i = 0; i < kRun; i++) {
+                float d = v[k][i] - zero;
+                sum += d;
+                square = fmaf(d, d, square);
+            }
         }
     }
     bool whole = (int)threadIdx.x < lanes * step; /* the last threads may have no lane */
@@ -140,50 +149,92 @@ __global__ void __launch_bounds__(kThreads) group_whole(moments *out, group_args
         out[(int64_t)blockIdx.y * a.groups + blockIdx.x] = part[0];
 }
 
-/* Grid: chunks of pixels x images; a.chunks parts of every group are merged first. */
+/* Mean and inverse deviation of the block's image's groups. Eight threads a group merge every
+ * eighth part each, then one another's: there are many blocks, and each does it. */
+constexpr int kMergers = 8;
+__device__ void merge_groups(float *mean, float *inv, const moments *in, int chunks, int groups,
+                             float eps)
+{
+    int mine = threadIdx.x % kMergers;
+    for (int g0 = 0; g0 < groups; g0 += kThreads / kMergers) {
+        int g = g0 + threadIdx.x / kMergers;
+        moments m = {0, 0, 0};
+        for (int i = mine; i < chunks && g < groups; i += kMergers)
+            m = merge(m, in[(int64_t)i * groups + g]);
+        for (int d = 1; d < kMergers; d *= 2) {
+            moments o = {__shfl_xor_sync(~0u, m.n, d), __shfl_xor_sync(~0u, m.mean, d),
+                         __shfl_xor_sync(~0u, m.m2, d)};
+            m = mine & d ? merge(o, m) : merge(m, o);
+        }
+        if (mine == 0 && g < groups) {
+            mean[g] = m.mean;
+            inv[g] = rsqrtf(m.m2 / m.n + eps);
+        }
+    }
+    __syncthreads();
+}
+
+/* Grid: chunks of pixels x images. */
 template <typename T, bool RUNS>
 __global__ void __launch_bounds__(kThreads) group_apply(const moments *in, group_args<T> a,
                                                         int64_t chunk)
 {
     __shared__ float mean[kMaxGroups], inv[kMaxGroups];
     begin();
-    for (int g = threadIdx.x; g < a.groups; g += kThreads) {
-        moments m = {0, 0, 0};
-        for (int i = 0; i < a.chunks; i++)
-            m = merge(m, in[((int64_t)blockIdx.y * a.chunks + i) * a.groups + g]);
-        mean[g] = m.mean;
-        inv[g] = rsqrtf(m.m2 / m.n + a.eps);
-    }
-    __syncthreads();
-    constexpr int N = RUNS ? kRun : 1;
+    merge_groups(mean, inv, in + (int64_t)blockIdx.y * a.chunks * a.groups, a.chunks, a.groups,
+                 a.eps);
+    constexpr int N = RUNS ? kRun : 1, AHEAD = RUNS ? kAhead : 1;
     int lanes = a.channels / N, wide = a.channels / a.groups;
-    int64_t first = blockIdx.x * chunk * lanes, last = first + chunk * lanes;
-    last = last < a.pixels * lanes ? last : a.pixels * lanes;
-    for (int64_t t = first + threadIdx.x; t < last; t += kThreads) {
-        int64_t row = blockIdx.y * a.pixels + t / lanes;
-        int h = (int)(t % lanes) * N, g = h / wide;
-        float v[kRun];
-        if (RUNS)
-            load_run(v, a.x + row * a.ldx + h);
-        else
-            v[0] = get(a.x[row * a.ldx + h]);
+    int64_t first = blockIdx.x * chunk, left = a.pixels - first;
+    uint32_t end = (uint32_t)((left < chunk ? left : chunk) * lanes);
+    for (uint32_t t0 = threadIdx.x; t0 < end; t0 += AHEAD * kThreads) {
+        float v[AHEAD][kRun];
+        int64_t row[AHEAD];
+        int h[AHEAD];
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            v[i] = fmaf((v[i] - mean[g]) * inv[g], a.w[h + i], a.b[h + i]);
-            v[i] = a.silu ? v[i] / (1.0f + __expf(-v[i])) : v[i];
+        for (int k = 0; k < AHEAD; k++) { /* all loads before the first use */
+            uint32_t t = t0 + k * kThreads;
+            row[k] = blockIdx.y * a.pixels + first + t / (uint32_t)lanes;
+            h[k] = (int)(t % (uint32_t)lanes) * N;
+            if (t >= end)
+                continue;
+            if constexpr (RUNS)
+                load_run(v[k], a.x + row[k] * a.ldx + h[k]);
+            else
+                v[k][0] = get(a.x[row[k] * a.ldx + h[k]]);
         }
-        if (RUNS)
-            store_run(a.y + row * a.ldy + h, v);
-        else
-            put(&a.y[row * a.ldy + h], v[0]);
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            if (t0 + k * kThreads >= end)
+                break;
+            int g = h[k] / wide;
+            float weight[kRun], bias[kRun];
+            if constexpr (RUNS) {
+                load_run(weight, a.w + h[k]);
+                load_run(bias, a.b + h[k]);
+            } else {
+                weight[0] = a.w[h[k]];
+                bias[0] = a.b[h[k]];
+            }
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                v[k][i] = fmaf((v[k][i] - mean[g]) * inv[g], weight[i], bias[i]);
+                v[k][i] = a.silu ? v[k][i] / (1.0f + __expf(-v[k][i])) : v[k][i];
+            }
+            if constexpr (RUNS)
+                store_run(a.y + row[k] * a.ldy + h[k], v[k]);
+            else
+                put(&a.y[row[k] * a.ldy + h[k]], v[k][0]);
+        }
     }
 }
 
 template <typename T> tt_status group_norm(cuda *c, group_args<T> a, int64_t images, tt_err *e)
 {
     bool runs = a.channels / a.groups % kRun == 0 && a.channels / kRun <= kThreads &&
-                a.ldx % kRun == 0 && a.ldy % kRun == 0 && aligned16(a.x) && aligned16(a.y);
-    /* As many pixels a block as make 64 of them, a few at least. */
+                a.ldx % kRun == 0 && a.ldy % kRun == 0 && aligned16(a.x) && aligned16(a.y) &&
+                aligned16(a.w) && aligned16(a.b);
+    /* As many pixels a block as make kMaxChunks of them, a few at least. */
     int64_t chunk = (a.pixels + kMaxChunks - 1) / kMaxChunks, least = 16;
     a.chunk = (int)(chunk < least ? least : chunk);
     a.chunks = runs ? (int)((a.pixels + a.chunk - 1) / a.chunk) : 1;
@@ -194,7 +245,11 @@ template <typename T> tt_status group_norm(cuda *c, group_args<T> a, int64_t ima
     if (!st)
         st = launch(c, "group_norm", runs ? group_parts<T> : group_whole<T>, grid, kThreads, 0, e,
                     parts, a);
-    chunk = 8192 / a.channels; /* some numbers per thread */
+    /* Some numbers a thread, and no more blocks than fill the GPU twice: their number changes no
+     * bit here. */
+    int64_t some = 8192 / a.channels, fill = (int64_t)16 * c->sms;
+    chunk = (a.pixels * images + fill - 1) / fill;
+    chunk = chunk < some ? some : chunk;
     chunk = chunk < 1 ? 1 : chunk;
     grid = dim3(blocks(a.pixels, chunk), (unsigned)images);
     return st ? st

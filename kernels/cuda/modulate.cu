@@ -27,6 +27,31 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_heads_rows(T *x, int64_t ld,
         put(&head[i], w[i] * rounded(head, get(head[i]) * inv));
 }
 
+/* One warp a head. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    layernorm_heads_rows(T *x, int64_t ld, const float *w, const float *b, int64_t items,
+                         int64_t heads, int64_t dim, float eps)
+{
+    begin();
+    int64_t item = (int64_t)blockIdx.x * (kThreads / 32) + threadIdx.x / 32, h = item % heads;
+    int lane = threadIdx.x % 32;
+    if (item >= items)
+        return;
+    T *head = x + item / heads * ld + h * dim;
+    float sum = 0, squares = 0;
+    for (int64_t i = lane; i < dim; i += 32)
+        sum += get(head[i]);
+    float mean = warp_sum(sum) / (float)dim;
+    for (int64_t i = lane; i < dim; i += 32) {
+        float off = get(head[i]) - mean;
+        squares = fmaf(off, off, squares);
+    }
+    float inv = rsqrtf(warp_sum(squares) / (float)dim + eps);
+    for (int64_t i = lane; i < dim; i += 32)
+        put(&head[i], fmaf((get(head[i]) - mean) * inv, w[h * dim + i], b[h * dim + i]));
+}
+
 template <typename T> struct modulation {
     const T *shift, *scale;
     int64_t ld;
@@ -115,6 +140,116 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
+/* Both of them, where a row fits the registers of a warp: all of it is read at once, and no warp
+ * waits for another. Nothing is added where a is NULL. */
+constexpr int kKept = 4; /* times 16 bytes a lane */
+
+template <typename T> struct warp_args {
+    T *y, *x; /* x is written only where something is added */
+    const T *a, *gate;
+    int64_t ldy, ldx, lda, rows;
+    const float *w;
+    modulation<T> m;
+    int dim;
+    float eps;
+};
+
+template <typename T> __device__ void load_kept(pack<T> (&v)[kKept], const T *from, int dim)
+{
+#pragma unroll
+    for (int k = 0; k < kKept; k++) {
+        int i = (32 * k + threadIdx.x % 32) * pack<T>::N;
+        v[k].raw = make_uint4(0, 0, 0, 0);
+        if (i < dim)
+            v[k] = load16(from + i);
+    }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) adaln_warps(const __grid_constant__ warp_args<T> p)
+{
+    constexpr int N = pack<T>::N;
+    begin();
+    int64_t r = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (r >= p.rows)
+        return;
+    int64_t from = (int64_t)p.m.index[r] * p.m.ld;
+    pack<T> v[kKept], shift[kKept], scale[kKept];
+    load_kept(v, p.x + r * p.ldx, p.dim);
+    if (p.a) {
+        load_kept(shift, p.a + r * p.lda, p.dim);
+        load_kept(scale, p.gate + from, p.dim);
+#pragma unroll
+        for (int k = 0; k < kKept; k++) {
+            int i = (32 * k + threadIdx.x % 32) * N;
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                put(&v[k].v[j], fmaf(get(scale[k].v[j]), get(shift[k].v[j]), get(v[k].v[j])));
+            if (i < p.dim)
+                store16(p.x + r * p.ldx + i, v[k]);
+        }
+    }
+    load_kept(shift, p.m.shift + from, p.dim);
+    load_kept(scale, p.m.scale + from, p.dim);
+    float sum = 0, squares = 0;
+#pragma unroll
+    for (int k = 0; k < kKept; k++)
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            sum += get(v[k].v[j]);
+    float mean = warp_sum(sum) / (float)p.dim;
+#pragma unroll
+    for (int k = 0; k < kKept; k++)
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            float off = get(v[k].v[j]) - mean;
+            bool there = (32 * k + threadIdx.x % 32) * N < (unsigned)p.dim;
+            squares = there ? fmaf(off, off, squares) : squares;
+        }
+    float inv = rsqrtf(warp_sum(squares) / (float)p.dim + p.eps);
+#pragma unroll
+    for (int k = 0; k < kKept; k++) {
+        int i = (32 * k + threadIdx.x % 32) * N;
+        if (i >= p.dim)
+            break;
+        pack<T> o;
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            pack<float> w = load16(p.w + i + j);
+#pragma unroll
+            for (int u = 0; u < 4; u++) {
+                float normal = (get(v[k].v[j + u]) - mean) * inv * w.v[u];
+                put(&o.v[j + u],
+                    fmaf(normal, 1.0f + get(scale[k].v[j + u]), get(shift[k].v[j + u])));
+            }
+        }
+        store16(p.y + r * p.ldy + i, o);
+    }
+}
+
+/* By sizes and addresses that are the same for every row. */
+template <typename T> bool fits_warp(const warp_args<T> &p)
+{
+    constexpr int N = pack<T>::N;
+    return p.dim % N == 0 && p.dim <= kKept * 32 * N && p.ldy % N == 0 && p.ldx % N == 0 &&
+           p.lda % N == 0 && p.m.ld % N == 0 && aligned16(p.y) && aligned16(p.x) &&
+           aligned16(p.a) && aligned16(p.gate) && aligned16(p.w) && aligned16(p.m.shift) &&
+           aligned16(p.m.scale);
+}
+
+template <typename T> tt_status run_adaln(const cuda *c, const warp_args<T> &p, tt_err *e)
+{
+    if (fits_warp(p)) {
+        int warps = p.rows < 8 * c->sms ? 1 : 8; /* few rows: one a multiprocessor */
+        return launch(c, "adaln", adaln_warps<T>, blocks(p.rows, warps), 32 * warps, 0, e, p);
+    }
+    if (p.a)
+        return launch(c, "gate_adaln", gate_adaln_rows<T>, (unsigned)p.rows, kThreads, 0, e, p.y,
+                      p.ldy, p.x, p.ldx, p.a, p.lda, p.w, p.gate, p.m, (int64_t)p.dim, p.eps);
+    return launch(c, "adaln", adaln_rows<T>, (unsigned)p.rows, kThreads, 0, e, p.y, p.ldy,
+                  (const T *)p.x, p.ldx, p.w, p.m, (int64_t)p.dim, p.eps);
+}
+
 template <typename T>
 __global__ void gelu_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
 {
@@ -179,6 +314,21 @@ extern "C" tt_status tt_cuda_rmsnorm_heads(tt_stream *s, tt_act *x, int64_t ld, 
                    kThreads, 0, e, (T *)x, ld, w, rows * heads, heads, head_dim, eps));
 }
 
+extern "C" tt_status tt_cuda_layernorm_heads(tt_stream *s, tt_act *x, int64_t ld, const float *w,
+                                             const float *b, int64_t rows, int64_t heads,
+                                             int64_t head_dim, float eps, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (heads < 1 || head_dim < 1 || heads > INT32_MAX || head_dim > INT32_MAX ||
+        bad_shape(rows, heads * head_dim, ld))
+        return shape_error("layernorm_heads", rows, head_dim, ld, e);
+    if (rows == 0)
+        return TT_OK;
+    BY_TYPE(launch(c, "layernorm_heads", layernorm_heads_rows<T>,
+                   blocks(rows * heads, kThreads / 32), kThreads, 0, e, (T *)x, ld, w, b,
+                   rows * heads, heads, head_dim, eps));
+}
+
 extern "C" tt_status tt_cuda_adaln(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
                                    int64_t ldx, const float *w, const tt_act *shift,
                                    const tt_act *scale, int64_t ld, const int32_t *index,
@@ -189,9 +339,11 @@ extern "C" tt_status tt_cuda_adaln(tt_stream *s, tt_act *y, int64_t ldy, const t
         return shape_error("adaln", rows, dim, ld < dim ? ld : ldx < ldy ? ldx : ldy, e);
     if (rows == 0)
         return TT_OK;
-    BY_TYPE(launch(c, "adaln", adaln_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
-                   (const T *)x, ldx, w,
-                   modulation<T>{(const T *)shift, (const T *)scale, ld, index}, dim, eps));
+    BY_TYPE(run_adaln(c,
+                      warp_args<T>{(T *)y, (T *)(uintptr_t)x, nullptr, nullptr, ldy, ldx, 0, rows,
+                                   w, {(const T *)shift, (const T *)scale, ld, index}, (int)dim,
+                                   eps},
+                      e));
 }
 
 extern "C" tt_status tt_cuda_gate_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
@@ -218,9 +370,11 @@ extern "C" tt_status tt_cuda_gate_adaln(tt_stream *s, tt_act *y, int64_t ldy, tt
         return shape_error("gate_adaln", rows, dim, ld < dim ? ld : ldx < ldy ? ldx : ldy, e);
     if (rows == 0)
         return TT_OK;
-    BY_TYPE(launch(c, "gate_adaln", gate_adaln_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
-                   (T *)x, ldx, (const T *)a, lda, w, (const T *)gate,
-                   modulation<T>{(const T *)shift, (const T *)scale, ld, index}, dim, eps));
+    BY_TYPE(run_adaln(c,
+                      warp_args<T>{(T *)y, (T *)x, (const T *)a, (const T *)gate, ldy, ldx, lda,
+                                   rows, w, {(const T *)shift, (const T *)scale, ld, index},
+                                   (int)dim, eps},
+                      e));
 }
 
 extern "C" tt_status tt_cuda_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

@@ -4,6 +4,7 @@
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kFewRows = 32; /* up to which a row is several blocks' work */
 
 __global__ void table_rows(float *cos_out, float *sin_out, const int32_t *position,
                            const float *inv_freq, int64_t half)
@@ -46,10 +47,11 @@ template <typename T> __device__ void rotate(T *lo, T *hi, float c, float d)
     put(hi, b * c + a * d);
 }
 
-/* One block a row. The first heads heads of the row rotate; what follows the first q_width
- * channels (keys, then values, each kv_width) is copied to the row's store. WIDE: 16 bytes a
- * thread. The store is looked up while the kernel before still runs: it and the columns are
- * arguments and inputs of the pass, written before any of its kernels. */
+/* gridDim.y blocks a row. The first heads heads of the row rotate, those from q_width channels on
+ * (keys) also on their way to the row's store, where the values behind them go as they are; keys
+ * and values are kv_width each. WIDE: 16 bytes a thread. The store is looked up while the kernel
+ * before still runs: it and the columns are arguments and inputs of the pass, written before any of
+ * its kernels. */
 template <typename T, bool WIDE>
 __global__ void rope_rows(T *x, int64_t ld, const float *cos_in, const float *sin_in, int heads,
                           int head_dim, int half, int64_t q_width, int64_t kv_width,
@@ -58,20 +60,23 @@ __global__ void rope_rows(T *x, int64_t ld, const float *cos_in, const float *si
     let_next_start();
     constexpr int N = WIDE ? pack<T>::N : 1;
     int64_t r = blockIdx.x;
+    int first = (int)(blockIdx.y * blockDim.x + threadIdx.x), step = (int)(gridDim.y * blockDim.x);
     const tt_store *s = store_of(to, r);
     T *k = nullptr, *v = nullptr;
     if (s) {
         int64_t at = (int64_t)column[r] * kv_width;
-        k = (T *)s->k + at;
+        k = (T *)s->k + at - q_width;
         v = (T *)s->v + at;
     }
     wait_for_previous();
     T *row = x + r * ld;
     const float *c = cos_in + r * half, *d = sin_in + r * half;
     int runs = half / N;
-    for (int t = threadIdx.x; t < heads * runs; t += blockDim.x) {
+    for (int t = first; t < heads * runs; t += step) {
         int h = t / runs, i = t % runs * N;
-        T *lo = row + (int64_t)h * head_dim + i, *hi = lo + half;
+        int64_t at = (int64_t)h * head_dim + i;
+        T *lo = row + at, *hi = lo + half;
+        bool keep = s && at >= q_width;
         if (WIDE) {
             pack<T> a = load16(lo), b = load16(hi);
 #pragma unroll
@@ -79,22 +84,31 @@ __global__ void rope_rows(T *x, int64_t ld, const float *cos_in, const float *si
                 rotate(&a.v[j], &b.v[j], c[i + j], d[i + j]);
             store16(lo, a);
             store16(hi, b);
+            if (keep) {
+                store16(k + at, a);
+                store16(k + at + half, b);
+            }
         } else {
             rotate(lo, hi, c[i], d[i]);
+            if (keep) {
+                k[at] = *lo;
+                k[at + half] = *hi;
+            }
         }
     }
     if (!s)
         return;
-    __syncthreads();
-    const T *from = row + q_width;
-    for (int64_t i = (int64_t)threadIdx.x * N; i < kv_width; i += (int64_t)blockDim.x * N)
-        if (WIDE) {
-            store16(k + i, load16(from + i));
-            store16(v + i, load16(from + kv_width + i));
-        } else {
-            k[i] = from[i];
-            v[i] = from[kv_width + i];
-        }
+    const T *values = row + q_width + kv_width;
+    for (int64_t i = (int64_t)first * N; i < kv_width; i += (int64_t)step * N)
+        if (WIDE)
+            store16(v + i, load16(values + i));
+        else
+            v[i] = values[i];
+    int still = head_dim - 2 * half; /* channels of a head that do not rotate */
+    for (int64_t i = first; i < kv_width / head_dim * still; i += step) {
+        int64_t at = q_width + i / still * head_dim + 2 * half + i % still;
+        k[at] = row[at];
+    }
 }
 
 struct shape {
@@ -110,7 +124,8 @@ tt_status run(const cuda *c, T *x, int64_t ld, const float *cos_in, const float 
     bool wide = aligned16(x) && ld % N == 0 && n.half % N == 0 && n.head_dim % N == 0;
     int heads = (int)(n.heads + n.kv_heads);
     auto kernel = wide ? rope_rows<T, true> : rope_rows<T, false>;
-    return launch(c, "rope", kernel, (unsigned)n.rows, kThreads, 0, e, x, ld, cos_in, sin_in, heads,
+    dim3 grid((unsigned)n.rows, n.rows <= kFewRows ? kFewRows / 8 : 1);
+    return launch(c, "rope", kernel, grid, kThreads, 0, e, x, ld, cos_in, sin_in, heads,
                   (int)n.head_dim, (int)n.half, q, kv, to, column);
 }
 

@@ -1,5 +1,7 @@
 /* rows.cu - row-wise operations: embedding, norm, gather, guidance, gated activation, sum. All are
  * bound by memory or launch latency: one block a row, 16 bytes a thread where addresses allow. */
+#include <algorithm>
+
 #include "kernels/cuda/device.cuh"
 
 namespace {
@@ -22,25 +24,57 @@ __global__ void embed_rows(T *y, int64_t ldy, const W *table, int64_t kp, const 
 /* --- RMSNorm --- */
 
 /* As released code does it: the normalised value is rounded to the activations' type before it is
- * multiplied by the weight. In rmsnorm_wide a row of at most kKept * 16 bytes a thread is read once
- * and stays in registers. */
+ * multiplied by the weight. In the wide kernels a row of at most kKept * 16 bytes a thread is read
+ * once and stays in registers. */
 constexpr int kKept = 4;
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, const T *x, int64_t ldx,
-                                                         const float *w, int64_t dim, float eps)
-{
-    let_next_start();
-    constexpr int N = pack<T>::N;
-    const T *in = x + blockIdx.x * ldx;
-    T *out = y + blockIdx.x * ldy;
+/* A thread's share of a row, and of a weight. */
+template <typename T> struct kept {
+    static constexpr int N = pack<T>::N;
     pack<T> v[kKept];
-    float sum = 0, weight[kKept][N];
+
+    static __device__ int64_t place(int k) { return (k * kThreads + threadIdx.x) * (int64_t)N; }
+
+    __device__ void load(const T *in, int64_t dim)
+    {
 #pragma unroll
-    for (int k = 0; k < kKept; k++) { /* weights come while the kernel before still runs */
-        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
+        for (int k = 0; k < kKept; k++)
+            if (place(k) < dim)
+                v[k] = load16(in + place(k));
+    }
+    __device__ void store(T *out, int64_t dim) const
+    {
+#pragma unroll
+        for (int k = 0; k < kKept; k++)
+            if (place(k) < dim)
+                store16(out + place(k), v[k]);
+    }
+    __device__ void normalise(const float (&weight)[kKept][N], int64_t dim, float eps)
+    {
+        float sum = 0;
+#pragma unroll
+        for (int k = 0; k < kKept; k++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                if (place(k) < dim)
+                    sum = fmaf(get(v[k].v[j]), get(v[k].v[j]), sum);
+        float inv = rsqrtf(block_sum(sum) / (float)dim + eps);
+#pragma unroll
+        for (int k = 0; k < kKept; k++)
+#pragma unroll
+            for (int j = 0; j < N; j++)
+                put(&v[k].v[j], weight[k][j] * rounded(v[k].v, get(v[k].v[j]) * inv));
+    }
+};
+
+template <int N>
+__device__ void load_weight(float (&weight)[kKept][N], const float *w, int64_t dim)
+{
+#pragma unroll
+    for (int k = 0; k < kKept; k++)
 #pragma unroll
         for (int j = 0; j < N; j += 4) {
+            int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
             pack<float> four = {};
             if (i < dim)
                 four = load16(w + i + j);
@@ -48,32 +82,39 @@ __global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, cons
             for (int u = 0; u < 4; u++)
                 weight[k][j + u] = four.v[u];
         }
-    }
+}
+
+/* Weights come while the kernel before still runs. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads) rmsnorm_wide(T *y, int64_t ldy, const T *x, int64_t ldx,
+                                                         const float *w, int64_t dim, float eps)
+{
+    let_next_start();
+    kept<T> row;
+    float weight[kKept][kept<T>::N];
+    load_weight(weight, w, dim);
     wait_for_previous();
-#pragma unroll
-    for (int k = 0; k < kKept; k++) {
-        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
-        if (i < dim)
-            v[k] = load16(in + i);
-    }
-#pragma unroll
-    for (int k = 0; k < kKept; k++)
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            if ((k * kThreads + threadIdx.x) * (int64_t)N < dim)
-                sum = fmaf(get(v[k].v[j]), get(v[k].v[j]), sum);
-    float inv = rsqrtf(block_sum(sum) / (float)dim + eps);
-#pragma unroll
-    for (int k = 0; k < kKept; k++) {
-        int64_t i = (k * kThreads + threadIdx.x) * (int64_t)N;
-        if (i >= dim)
-            break;
-        pack<T> o;
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            put(&o.v[j], weight[k][j] * rounded(x, get(v[k].v[j]) * inv));
-        store16(out + i, o);
-    }
+    row.load(x + blockIdx.x * ldx, dim);
+    row.normalise(weight, dim, eps);
+    row.store(y + blockIdx.x * ldy, dim);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    rmsnorm_twice_wide(T *z, int64_t ldz, const float *v, T *y, int64_t ldy, const T *x,
+                       int64_t ldx, const float *w, int64_t dim, float eps)
+{
+    let_next_start();
+    kept<T> row;
+    float first[kKept][kept<T>::N], second[kKept][kept<T>::N];
+    load_weight(first, w, dim);
+    load_weight(second, v, dim);
+    wait_for_previous();
+    row.load(x + blockIdx.x * ldx, dim);
+    row.normalise(first, dim, eps);
+    row.store(y + blockIdx.x * ldy, dim);
+    row.normalise(second, dim, eps);
+    row.store(z + blockIdx.x * ldz, dim);
 }
 
 template <typename T>
@@ -220,6 +261,27 @@ extern "C" tt_status tt_cuda_rmsnorm(tt_stream *s, tt_act *y, int64_t ldy, const
                        ? rmsnorm_wide<T>
                        : rmsnorm_rows<T>,
                    (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x, ldx, w, dim, eps));
+}
+
+extern "C" tt_status tt_cuda_rmsnorm_twice(tt_stream *s, tt_act *z, int64_t ldz, const float *v,
+                                           tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                                           const float *w, int64_t rows, int64_t dim, float eps,
+                                           tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    if (bad_shape(rows, dim, ldx) || ldy < dim || ldz < dim)
+        return shape_error("rmsnorm_twice", rows, dim, std::min(ldx, std::min(ldy, ldz)), e);
+    if (rows == 0)
+        return TT_OK;
+    int64_t n = 16 / (int64_t)tt_dtype_size(s->act);
+    bool ok = dim % n == 0 && ldx % n == 0 && ldy % n == 0 && ldz % n == 0 && aligned16(x) &&
+              aligned16(y) && aligned16(z) && aligned16(w) && aligned16(v);
+    if (!ok || dim > kKept * kThreads * n) {
+        tt_status st = tt_cuda_rmsnorm(s, y, ldy, x, ldx, w, rows, dim, eps, e);
+        return st ? st : tt_cuda_rmsnorm(s, z, ldz, y, ldy, v, rows, dim, eps, e);
+    }
+    BY_TYPE(launch(c, "rmsnorm_twice", rmsnorm_twice_wide<T>, (unsigned)rows, kThreads, 0, e,
+                   (T *)z, ldz, v, (T *)y, ldy, (const T *)x, ldx, w, dim, eps));
 }
 
 extern "C" tt_status tt_cuda_gather(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

@@ -41,6 +41,38 @@ template <> struct wgmma<32, true> {
     }
 };
 
+template <> struct wgmma<40, false> {
+    static __device__ void run(float (&d)[20], uint64_t a, uint64_t b, int add)
+    {
+        asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %22, 0; "
+        "wgmma.mma_async.sync.aligned.m64n40k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+        "%19}, "
+        "%20, %21, p, 1, 1, 0, 0;}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]),
+          "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19])
+        : "l"(a), "l"(b), "r"(add));
+    }
+};
+
+template <> struct wgmma<40, true> {
+    static __device__ void run(float (&d)[20], uint64_t a, uint64_t b, int add)
+    {
+        asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %22, 0; "
+        "wgmma.mma_async.sync.aligned.m64n40k32.f32.e4m3.e4m3 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "
+        "%19}, "
+        "%20, %21, p, 1, 1;}"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]),
+          "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]),
+          "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19])
+        : "l"(a), "l"(b), "r"(add));
+    }
+};
+
 template <> struct wgmma<64, false> {
     static __device__ void run(float (&d)[32], uint64_t a, uint64_t b, int add)
     {

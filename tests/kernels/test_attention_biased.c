@@ -1,5 +1,7 @@
 /* What can go wrong: a bias taken of another head, query or key, steps that are zero or negative, a
- * query that sees nothing, a bias of minus infinity that still lets NaN through. */
+ * query that sees nothing, a bias of minus infinity that still lets NaN through; and where keys
+ * come in blocks: a first block of which nothing is seen, tails of tiles, bits that change with the
+ * queries beside a query. */
 #include "tests/kernels/ops.h"
 
 enum { ROWS = 5, KEYS = 7, HEADS = 3, DIM = 4, LD = HEADS * DIM + 1 };
@@ -110,6 +112,68 @@ static void nothing_seen_is_zero_and_nan_stays_hidden(void **state)
     test_each(nothing_seen_is_zero_and_nan_stays_hidden_on);
 }
 
+/* Two spans, the first of MANY keys read backwards: more than are taken at a time. */
+enum { MANY = 700, FEW = 45, WIDE = 36, ALL = 41, FIRST = 23, MORE = 3 * WIDE + 5 };
+
+static void large_bias(float *bias)
+{
+    for (int i = 0; i < 3 * FIRST * MANY; i++) {
+        int row = i / MANY % FIRST, key = MANY - 1 - i % MANY;
+        bias[i] = test_uniform() < 0.2f ? -INFINITY : test_normal();
+        if (row == 3 || (row == 4 && key < 600) || (row == 5 && key != 650))
+            bias[i] = -INFINITY;
+    }
+}
+
+static void large_run(tt_stream *s, float *out, const float *q, const float *kv, const float *bias,
+                      int first, int rows, tt_compute compute)
+{
+    tt_err e = {0};
+    tt_biased_span span[] = {
+        {.query_row = first, .query_rows = rows, .k = kv, .v = kv + MANY * MORE, .ld_kv = MORE,
+         .keys = MANY, .bias = bias + MANY - 1 + first * MANY, .bias_head = FIRST * MANY,
+         .bias_query = MANY, .bias_key = -1},
+        {.query_row = FIRST, .query_rows = ALL - FIRST, .k = kv + 7 * MORE, .v = kv, .ld_kv = MORE,
+         .keys = FEW, .bias = bias, .bias_query = 1, .bias_key = 1}};
+    test_ok(s->op.attention_biased(s, out, MORE, q, MORE, span, rows < FIRST ? 1 : 2, 3, WIDE, 0.4f,
+                                   compute, &e), &e);
+}
+
+static void many_keys_agree_with_the_twin_on(tt_stream *s, const char *name)
+{
+    float *q = test_rows(ALL, 3 * WIDE, MORE, 1), *kv = test_rows(2 * MANY, 3 * WIDE, MORE, 1);
+    float *bias = malloc(3 * FIRST * MANY * sizeof *bias);
+    tt_stream *twin = test_open(&test_devices[0], 1);
+    large_bias(bias);
+    q[2 * MORE] = 1e30f; /* scores beyond float32 */
+    for (int compute = TT_COMPUTE_F32; compute <= TT_COMPUTE_BF16; compute++) {
+        float *want = test_blank(ALL, MORE), *have = test_blank(ALL, MORE);
+        float *alone = test_blank(ALL, MORE);
+        large_run(twin, want, q, kv, bias, 0, FIRST, (tt_compute)compute);
+        large_run(s, have, q, kv, bias, 0, FIRST, (tt_compute)compute);
+        test_close(name, have, want, ALL, 3 * WIDE, MORE, compute ? 2e-3 : 2e-6);
+        test_padding_untouched(name, have, ALL, 3 * WIDE, MORE);
+        large_run(s, alone, q, kv, bias, 4, 6, (tt_compute)compute);
+        for (int r = 4; r < 10; r++)
+            test_same_bits(name, have + r * MORE, alone + r * MORE, 3 * WIDE);
+        free(want);
+        free(have);
+        free(alone);
+        kv[(MANY + 100) * MORE + 5] = INFINITY; /* a value that nobody sees */
+        for (int i = 0; i < 3 * FIRST; i++)
+            bias[i * MANY + MANY - 1 - 100] = -INFINITY;
+    }
+    tt_stream_close(twin);
+    free(bias);
+    free(kv);
+    free(q);
+}
+static void many_keys_agree_with_the_twin(void **state)
+{
+    (void)state;
+    test_each(many_keys_agree_with_the_twin_on);
+}
+
 static void bad_shapes_are_named_on(tt_stream *s, const char *name)
 {
     (void)name;
@@ -138,6 +202,7 @@ int main(void)
         cmocka_unit_test(follows_the_formula),
         cmocka_unit_test(steps_may_be_negative),
         cmocka_unit_test(nothing_seen_is_zero_and_nan_stays_hidden),
+        cmocka_unit_test(many_keys_agree_with_the_twin),
         cmocka_unit_test(bad_shapes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,8 @@ static const product products[] = {
     {63, 65, 33, 2},      {80, 128, 64, 8},    {129, 320, 65, 0},    {320, 40, 130, 16},
     {1000, 256, 31, 0},   {520, 2056, 7, 8},   {96, 72, 257, 0},     {4096, 512, 32, 0},
     {4096, 1024, 300, 0}, {12288, 256, 48, 0}, {2048, 4096, 129, 0}, {200, 8, 640, 0},
+    {1320, 512, 16, 8},   {5280, 256, 40, 0},  {2176, 2048, 100, 0}, {1920, 2048, 250, 0},
+    {5280, 128, 330, 0},
 };
 enum { PRODUCTS = sizeof products / sizeof *products };
 
@@ -168,7 +170,7 @@ static void fp8_products_are_near(void **state)
 
 static void rows_agree(void)
 {
-    static const int64_t dims[] = {1, 7, 64, 100, 257, 1024, 4096, 4100};
+    static const int64_t dims[] = {1, 7, 64, 100, 257, 1024, 4096, 4100, 5280};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
         int64_t d = dims[i], rows = 9, ld = d + (i % 2 ? 3 : 8), n = rows * ld;
         float *x = test_rows(rows, d, ld, 3), *w = test_rows(1, d, d, 1);
@@ -177,7 +179,7 @@ static void rows_agree(void)
         int32_t index[9] = {8, 0, 3, 3, 1, 7, 2, 0, 5};
         void *dx = acts(x, n), *dy = acts(y, n), *du = acts(up, n);
         void *dw = to_device(w, (size_t)d * 4), *ds = to_device(scale, sizeof scale);
-        void *di = to_device(index, sizeof index);
+        void *di = to_device(index, sizeof index), *dv = to_device(up, (size_t)d * 4);
         tt_err e = {0};
         char what[64];
         snprintf(what, sizeof what, "%s rows of %lld", kind(), (long long)d);
@@ -201,7 +203,21 @@ static void rows_agree(void)
         have = floats(dx, n);
         test_close(what, have, x, rows, d, ld, tolerance());
         free(have);
-        void *const used[] = {dx, dy, du, dw, ds, di};
+        test_ok(gpu->op.rmsnorm(gpu, dy, ld, dx, ld, dw, rows, d, 1e-5f, &e), &e);
+        test_ok(gpu->op.rmsnorm(gpu, du, ld, dy, ld, dv, rows, d, 1e-5f, &e), &e);
+        float *first = floats(dy, n), *second = floats(du, n);
+        test_ok(gpu->op.rmsnorm_twice(gpu, du, ld, dv, dx, ld, dx, ld, dw, rows, d, 1e-5f, &e), &e);
+        have = floats(dx, n);
+        for (int64_t r = 0; r < rows; r++)
+            test_same_bits(what, have + r * ld, first + r * ld, d);
+        free(have);
+        have = floats(du, n);
+        for (int64_t r = 0; r < rows; r++)
+            test_same_bits(what, have + r * ld, second + r * ld, d);
+        free(have);
+        free(first);
+        free(second);
+        void *const used[] = {dx, dy, du, dw, ds, di, dv};
         for (size_t k = 0; k < sizeof used / sizeof *used; k++)
             gpu->op.release(gpu, used[k]);
         free(x);
@@ -458,6 +474,7 @@ static void attention_of_a_span_ignores_the_others(void **state)
     BOTH_TYPES({
         attention_over_many_spans(28, 4, 64);
         attention_over_many_spans(16, 16, 128);
+        attention_over_many_spans(11, 11, 96);
     });
 }
 

@@ -1,10 +1,11 @@
 /* Operations on images of the CUDA plug-in, against the twins and against themselves: convolution,
- * GroupNorm, pooling, vector quantisation, scatter, exact GELU, products with GELU, residuals with
- * the next norm.
+ * GroupNorm, pooling, vector quantisation, scatter, exact GELU, products with GELU, products with
+ * scattered outputs, residuals with the next norm.
  *
  * What can go wrong: tiles that end inside an image, a tap over an image's border, channels that
- * are no multiple of 8, fewer outputs than a tile, statistics put together in another order when
- * images share a launch, ties between codes found by different warps. */
+ * are no multiple of 8 or of what is read at a time, fewer outputs than a tile, tiles of another
+ * size for another number of images, more tiles than run at once, statistics put together in
+ * another order when images share a launch, ties between codes found by different warps. */
 #include "tests/kernels/cuda.h"
 
 static void drop(void *const *list, size_t n)
@@ -38,6 +39,11 @@ static const conv_case convs[] = {
     {{5, 11, 13, 40, false}, 130, 0, TT_F32, false, true},
     {{1, 6, 4, 24, true}, 9, 5, TT_I8, true, false},
     {{1, 32, 32, 256, false}, 256, 0, TT_BF16, true, false},
+    {{6, 16, 16, 128, false}, 512, 0, TT_BF16, true, true},
+    {{2, 34, 26, 72, false}, 136, 8, TT_I8, true, true},
+    {{3, 22, 38, 200, true}, 72, 0, TT_BF16, true, false},
+    {{4, 6, 10, 8, true}, 40, 8, TT_F32, false, true},
+    {{3, 112, 120, 24, false}, 72, 0, TT_BF16, false, false}, /* more tiles than blocks */
     {{0, 4, 4, 8, false}, 8, 0, TT_F32, true, false},
 };
 enum { CONVS = sizeof convs / sizeof *convs };
@@ -294,6 +300,66 @@ static void gelu_of_a_product_agrees_with_the_twin(void **state)
     BOTH_TYPES(each_gelu_of_product());
 }
 
+/* The first outputs stay, the others go to rows of their own. */
+static void split_of(int64_t rows, int64_t n, int64_t k, int64_t split)
+{
+    int64_t rest = n - split, ldy = n + 8, ldz = rest + 8, all = 2 * rows + 1;
+    float *x = test_rows(rows, k, k, 1), *y = test_rows(rows, n, ldy, 1);
+    float *z = test_rows(all, rest, ldz, 1), *bias = test_rows(1, n, n, 1);
+    tt_weight w = weight_of(TT_BF16, n, k);
+    tt_matrix *m = open_on(gpu, &w, 1, bias, compute_of(), TT_MATRIX_LINEAR);
+    int32_t *index = calloc((size_t)rows, 4);
+    for (int64_t r = 0; r < rows; r++)
+        index[r] = (int32_t)(2 * ((r * 7 + 3) % rows) + 1); /* in any order where 7 allows it */
+    if (rows % 7 == 0)
+        for (int64_t r = 0; r < rows; r++)
+            index[r] = (int32_t)(2 * (rows - 1 - r) + 1);
+    void *dx = acts(x, rows * k), *dy = acts(y, rows * ldy), *dz = acts(z, all * ldz);
+    void *sy = acts(y, rows * ldy), *sz = acts(z, all * ldz);
+    void *di = to_device(index, (size_t)rows * 4);
+    char what[80];
+    tt_err e = {0};
+    snprintf(what, sizeof what, "%s split at %lld of %lld x %lld x %lld", kind(), (long long)split,
+             (long long)rows, (long long)n, (long long)k);
+    test_ok(gpu->op.linear(gpu, sy, ldy, dx, k, rows, m, false, &e), &e);
+    test_ok(gpu->op.scatter(gpu, sz, ldz, at(sy, split), ldy, di, rows, rest, &e), &e);
+    test_ok(gpu->op.linear_split(gpu, dy, ldy, split, dz, ldz, di, dx, k, rows, m, &e), &e);
+    float *have = floats(dy, rows * ldy), *want = floats(sy, rows * ldy);
+    float *have_z = floats(dz, all * ldz), *want_z = floats(sz, all * ldz);
+    for (int64_t r = 0; r < rows; r++)
+        test_same_bits(what, have + r * ldy, want + r * ldy, split);
+    for (int64_t r = 0; r < all; r++)
+        test_same_bits(what, have_z + r * ldz, want_z + r * ldz, rest);
+    assert_int_equal(gpu->op.linear_split(gpu, dy, ldy, n, dz, ldz, di, dx, k, rows, m, &e),
+                     TT_EINVAL);
+    gpu->op.matrix_close(gpu, m);
+    DROP(dx, dy, dz, sy, sz, di);
+    free_weight(&w);
+    free(index);
+    free(x);
+    free(y);
+    free(z);
+    free(bias);
+    free(have);
+    free(want);
+    free(have_z);
+    free(want_z);
+}
+static void each_split(void)
+{
+    split_of(5, 24, 16, 8);
+    split_of(60, 192, 64, 64);
+    split_of(300, 3072, 1024, 1024);
+    split_of(129, 2048, 1024, 0);
+    split_of(33, 1024, 4096, 512); /* sums of quarters */
+    split_of(70, 200, 64, 40);
+}
+static void a_split_product_is_linear_and_scatter(void **state)
+{
+    (void)state;
+    BOTH_TYPES(each_split());
+}
+
 static void gate_adaln_of(int64_t dim, int64_t ld)
 {
     enum { ROWS = 5, MODS = 3 };
@@ -316,6 +382,9 @@ static void gate_adaln_of(int64_t dim, int64_t ld)
         test_same_bits("gate_adaln", have + r * ld, want + r * ld, dim);
         test_same_bits("gate_adaln's sum", have_x + r * ld, want_x + r * ld, dim);
     }
+    test_ok(twin->op.gate_adaln(twin, a, ld, x, ld, a, ld, w, mod, mod + dim, mod + 2 * dim,
+                                3 * dim, index, ROWS, dim, 1e-6f, &e), &e);
+    test_close("gate_adaln", have, a, ROWS, dim, ld, tolerance());
     DROP(dx, da, dm, sx, sy, dw, di);
     free(x);
     free(a);
@@ -330,9 +399,10 @@ static void each_gate_adaln(void)
 {
     gate_adaln_of(7, 9);
     gate_adaln_of(300, 304);
+    gate_adaln_of(488, 496);
     gate_adaln_of(1024, 1024);
 }
-static void gate_adaln_is_gate_add_and_adaln(void **state)
+static void gate_adaln_is_the_twin_and_both_in_one(void **state)
 {
     (void)state;
     BOTH_TYPES(each_gate_adaln());
@@ -347,7 +417,8 @@ int main(void)
         cmocka_unit_test(nearest_agrees_with_the_twin),
         cmocka_unit_test(scatter_and_gelu_agree_with_the_twin),
         cmocka_unit_test(gelu_of_a_product_agrees_with_the_twin),
-        cmocka_unit_test(gate_adaln_is_gate_add_and_adaln),
+        cmocka_unit_test(a_split_product_is_linear_and_scatter),
+        cmocka_unit_test(gate_adaln_is_the_twin_and_both_in_one),
     };
     return cmocka_run_group_tests(tests, open_streams, close_streams);
 }

@@ -45,8 +45,33 @@ static void heads_of(int64_t rows, int64_t heads, int64_t dim)
     free(x);
     free(w);
 }
+/* Each head has a weight and a bias of its own. */
+static void centred_heads(int64_t rows, int64_t heads, int64_t dim)
+{
+    int64_t width = heads * dim, ld = width + 5, n = rows * ld;
+    float *x = test_rows(rows, width, ld, 3), *w = test_rows(1, 2 * width, 2 * width, 1);
+    void *dx = acts(x, n), *again = acts(x, n), *dw = to_device(w, (size_t)(2 * width) * 4);
+    const float *b = (const float *)dw + width;
+    tt_err e = {0};
+    char what[64];
+    snprintf(what, sizeof what, "%s, %lld heads of %lld", kind(), (long long)heads, (long long)dim);
+    test_ok(twin->op.layernorm_heads(twin, x, ld, w, w + width, rows, heads, dim, 1e-5f, &e), &e);
+    test_ok(gpu->op.layernorm_heads(gpu, dx, ld, dw, b, rows, heads, dim, 1e-5f, &e), &e);
+    test_ok(gpu->op.layernorm_heads(gpu, at(again, (rows - 1) * ld), ld, dw, b, 1, heads, dim,
+                                    1e-5f, &e), &e);
+    float *have = floats(dx, n), *alone = floats(again, n);
+    test_close(what, have, x, rows, width, ld, tolerance());
+    test_same_bits(what, have + (rows - 1) * ld, alone + (rows - 1) * ld, width);
+    DROP(dx, again, dw);
+    free(have);
+    free(alone);
+    free(x);
+    free(w);
+}
 static void each_heads(void)
 {
+    centred_heads(9, 32, 64);
+    centred_heads(3, 5, 33);
     heads_of(9, 5, 128);
     heads_of(3, 1, 1);
     heads_of(7, 12, 65);
@@ -733,7 +758,7 @@ static void add_scaled_agrees_with_the_twin(void **state)
  * second span alone gives the same bits. */
 static void biased_attention(int64_t dim, bool by_distance)
 {
-    enum { HEADS = 3, FIRST = 13, SECOND = 70, ALL = FIRST + SECOND, TABLE = HEADS * ALL * ALL };
+    enum { HEADS = 3, FIRST = 13, SECOND = 150, ALL = FIRST + SECOND, TABLE = HEADS * ALL * ALL };
     int64_t wide = HEADS * dim, ld = 3 * wide + 4;
     float *x = test_rows(ALL, 3 * wide, ld, 1), *y = test_rows(ALL, wide, wide, 1);
     float *bias = test_rows(1, TABLE, TABLE, 3);
@@ -779,8 +804,8 @@ static void biased_attention(int64_t dim, bool by_distance)
 static void biased_attention_agrees_with_the_twin(void **state)
 {
     (void)state;
-    static const int64_t dims[] = {6, 12, 64, 200};
-    for (int i = 0; i < 4; i++)
+    static const int64_t dims[] = {6, 12, 32, 64, 72, 128, 200, 256};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
         for (int by_distance = 0; by_distance < 2; by_distance++)
             BOTH_TYPES(biased_attention(dims[i], by_distance));
 }

@@ -160,6 +160,40 @@ static void gelu_of_a_product(void **state)
     test_each(gelu_of_a_product_on);
 }
 
+static void a_split_product_is_linear_and_scatter_on(tt_stream *s, const char *name)
+{
+    enum { ROWS = 4, N = 19, K = 33, SPLIT = 7, REST = N - SPLIT, LDY = 21, LDZ = 14, ALL = 9 };
+    static const int32_t index[ROWS] = {8, 1, 0, 5};
+    float *x = test_rows(ROWS, K, K, 1), *w = test_rows(N, K, K, 0.3f);
+    float *y = test_blank(ROWS, LDY), *z = test_blank(ALL, LDZ);
+    float *all = test_blank(ROWS, LDY), *want = test_blank(ALL, LDZ);
+    tt_weight weight = test_weight(w, TT_F32, N, K);
+    tt_matrix *m = open_matrix(s, &weight, 1, NULL, TT_COMPUTE_F32, TT_MATRIX_LINEAR);
+    tt_err e = {0};
+    test_ok(s->op.linear(s, all, LDY, x, K, ROWS, m, false, &e), &e);
+    test_ok(s->op.scatter(s, want, LDZ, all + SPLIT, LDY, index, ROWS, REST, &e), &e);
+    test_ok(s->op.linear_split(s, y, LDY, SPLIT, z, LDZ, index, x, K, ROWS, m, &e), &e);
+    for (int r = 0; r < ROWS; r++)
+        test_same_bits(name, y + r * LDY, all + r * LDY, SPLIT);
+    assert_memory_equal(z, want, sizeof(float[ALL][LDZ]));
+    test_padding_untouched(name, z, ALL, REST, LDZ);
+    assert_int_equal(s->op.linear_split(s, y, LDY, N, z, LDZ, index, x, K, ROWS, m, &e), TT_EINVAL);
+    assert_int_equal(s->op.linear_split(s, y, LDY, SPLIT, z, REST - 1, index, x, K, ROWS, m, &e),
+                     TT_EINVAL);
+    s->op.matrix_close(s, m);
+    free(x);
+    free(w);
+    free(y);
+    free(z);
+    free(all);
+    free(want);
+}
+static void a_split_product_is_linear_and_scatter(void **state)
+{
+    (void)state;
+    test_each(a_split_product_is_linear_and_scatter_on);
+}
+
 static void stacked_parts_are_one_matrix_on(tt_stream *s, const char *name)
 {
     enum { K = 37 };
@@ -378,6 +412,7 @@ int main(void)
         cmocka_unit_test(linear_by_hand),
         cmocka_unit_test(every_version_agrees_with_the_twin),
         cmocka_unit_test(gelu_of_a_product),
+        cmocka_unit_test(a_split_product_is_linear_and_scatter),
         cmocka_unit_test(stacked_parts_are_one_matrix),
         cmocka_unit_test(a_row_is_the_same_in_any_batch),
         cmocka_unit_test(thread_count_changes_no_bit),

@@ -170,6 +170,20 @@ static tt_status run_layernorm(tt_stream *s, float *out, float *const in[3], int
     }
     return s->op.layernorm(s, out, ld, in[0], ld, w, b, rows, width, 1e-5f, e);
 }
+/* By the norm of whole rows, a head at a time. */
+static tt_status run_layernorm_heads(tt_stream *s, float *out, float *const in[3], int64_t ld,
+                                     int64_t rows, int64_t width, tt_err *e)
+{
+    float w[1024], b[1024];
+    int64_t heads = width % 4 == 0 ? 4 : 1;
+    for (int i = 0; i < 1024; i++) {
+        w[i] = 0.5f + (float)(i % 7);
+        b[i] = (float)(i % 3) - 1;
+    }
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(out + r * ld, in[0] + r * ld, (size_t)width * sizeof *out);
+    return s->op.layernorm_heads(s, out, ld, w, b, rows, heads, width / heads, 1e-5f, e);
+}
 static tt_status run_unit(tt_stream *s, float *out, float *const in[3], int64_t ld, int64_t rows,
                           int64_t width, tt_err *e)
 {
@@ -185,7 +199,7 @@ static const operation operations[] = {
     {"gate_add", run_gate_add, 1e-6}, {"add", run_add, 0},
     {"add_scaled", run_add_scaled, 1e-6}, {"gelu_erf", run_gelu_erf, 1e-6},
     {"layernorm", run_layernorm, 1e-6}, {"unit", run_unit, 1e-6},
-    {"gate_adaln", run_gate_adaln, 1e-6},
+    {"gate_adaln", run_gate_adaln, 1e-6}, {"layernorm_heads", run_layernorm_heads, 1e-6},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -546,6 +560,7 @@ static void shapes_that_cannot_be_are_refused_on(tt_stream *s, const char *name)
     assert_non_null(strstr(e.text, "rope_table"));
     assert_int_equal(s->op.rmsnorm_heads(s, x, 7, x, 1, 2, 4, 0, &e), TT_EINVAL);
     assert_int_equal(s->op.rmsnorm_heads(s, x, 8, x, 1, 0, 4, 0, &e), TT_EINVAL);
+    assert_int_equal(s->op.layernorm_heads(s, x, 7, x, x, 1, 2, 4, 0, &e), TT_EINVAL);
     assert_int_equal(s->op.gelu(s, x, 7, x, 8, 1, 8, &e), TT_EINVAL);
     assert_int_equal(s->op.adaln(s, x, 8, x, 8, x, x, x, 7, id, 1, 8, 0, &e), TT_EINVAL);
     assert_int_equal(s->op.layernorm(s, x, 7, x, 8, x, x, 1, 8, 0, &e), TT_EINVAL);
