@@ -19,6 +19,7 @@ typedef struct {
     int64_t width, layers, heads, parameters;
     int64_t weight_bytes;
     const char *compute;
+    bool exact; /* products and activations are float32 */
 } tt_comit_info;
 
 typedef struct {
@@ -41,6 +42,8 @@ const tt_comit_info *tt_comit_about(const tt_comit *c);
 
 /* TT_EINVAL for a size that does not fit, TT_ENOMEM. */
 tt_status tt_comit_run(tt_comit *c, const tt_comit_call *call, int64_t calls, tt_err *e);
+/* Multiply-adds of a call. */
+double tt_comit_macs(const tt_comit *c, int64_t h, int64_t w);
 size_t tt_comit_bytes(const tt_comit *c, int64_t calls);
 
 #endif

@@ -268,6 +268,12 @@ tt_status tt_config_member(tt_config **out, tt_config *c, const char *key, tt_er
     return TT_OK;
 }
 
+const char *tt_config_key(const tt_config *c, int i)
+{
+    const cJSON *j = cJSON_GetArrayItem(c->root, i);
+    return j ? j->string : NULL;
+}
+
 bool tt_config_has(const tt_config *c, const char *key)
 {
     const cJSON *j = cJSON_GetObjectItemCaseSensitive(c->root, key);

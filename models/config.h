@@ -47,6 +47,8 @@ const char *tt_config_member_text(tt_config *c, const char *key, const char *mem
 /* The object under key as a config of its own, to be closed: all of it counts as read here.
  * TT_EFORMAT when it is absent or no object; *out is NULL then. */
 tt_status tt_config_member(tt_config **out, tt_config *c, const char *key, tt_err *e);
+/* The i-th key, or NULL behind the last one. */
+const char *tt_config_key(const tt_config *c, int i);
 /* True when the key is there and not null; does not count as reading it. */
 bool tt_config_has(const tt_config *c, const char *key);
 /* First entry of "architectures", or the text "architecture"; "" when there is neither. */

@@ -9,7 +9,8 @@
  *   z + mlp(LN z) of their feature z of the last step
  *
  * Every block is modulated by vectors of the class alone (adaLN without a time), so a state's
- * modulations are computed once, when it begins. */
+ * modulations are computed once: before its first step, those of all states that begin together in
+ * one product, whose weights are most of what a small batch reads. */
 #include "models/enat.h"
 
 #include <math.h>
@@ -225,31 +226,7 @@ static tt_status bind_all(tt_enat *g, const tt_bind *b, tt_err *e)
 /* --- the config --- */
 
 static const char *const no_effect[] = {"model_type", "torch_dtype", "dtype", "quantization",
-                                        "codec", "dropout", "name", NULL};
-
-/* label_groups: how many labels of each kind; all of num_classes when absent. */
-static tt_status read_groups(tt_enat *g, tt_config *c, int64_t classes, tt_err *e)
-{
-    tt_generator_info *info = &g->base.info;
-    int64_t sum = 0;
-    for (int i = 0; i <= TT_MAX_LABEL_GROUPS; i++) {
-        int64_t n = tt_config_int_at(c, "label_groups", i, 0, 0, classes);
-        if (!n)
-            break;
-        if (i == TT_MAX_LABEL_GROUPS)
-            return tt_fail(e, TT_EFORMAT, "config key 'label_groups' has more than %d entries",
-                           TT_MAX_LABEL_GROUPS);
-        info->group[info->groups++] = (int32_t)n;
-        sum += n;
-    }
-    if (!info->groups && classes) {
-        info->group[info->groups++] = (int32_t)classes;
-        sum = classes;
-    }
-    return sum <= classes ? TT_OK
-                          : tt_fail(e, TT_EFORMAT, "config key 'label_groups': %lld labels, "
-                                    "num_classes is %lld", (long long)sum, (long long)classes);
-}
+                                        "codec", "labels", "dropout", "name", NULL};
 
 static tt_status read_config(tt_enat *g, tt_config *c, tt_err *e)
 {
@@ -268,7 +245,7 @@ static tt_status read_config(tt_enat *g, tt_config *c, tt_err *e)
     tt_config_ignore(c, no_effect);
     tt_status st = tt_config_status(c, e);
     if (!st)
-        st = read_groups(g, c, classes, e);
+        st = tt_generator_groups(&g->base.info, c, classes, e);
     if (!st)
         st = tt_config_status(c, e);
     if (st)
@@ -320,6 +297,8 @@ static tt_status check_device(tt_stream *s, tt_err *e)
     if (!st)
         st = TT_BIND_NEED(s, linear_gelu, e);
     if (!st)
+        st = TT_BIND_NEED(s, linear_split, e);
+    if (!st)
         st = TT_BIND_NEED(s, gelu_erf, e);
     return st ? st : TT_BIND_NEED(s, scatter, e);
 }
@@ -361,30 +340,25 @@ static int64_t modulation_width(const tt_enat *g)
     return g->blocks * TT_ENAT_VECTORS * g->width;
 }
 
-/* Row `at` of the modulations: of labels whose rows sum up to c. */
-static tt_status modulate(tt_enat *g, int64_t at, float *c, tt_err *e)
+/* Modulations from row `at` on, of so many rows of c. */
+static tt_status modulate(tt_enat *g, int64_t at, const float *c, int64_t rows, tt_err *e)
 {
     tt_stream *s = g->base.stream;
     tt_act *condition = NULL;
     int64_t n = modulation_width(g);
-    for (int64_t i = 0; i < g->width; i++)
-        c[i] = (float)(c[i] / (1.0 + exp(-(double)c[i])));
-    tt_status st = to_acts(g, &condition, c, g->width, e);
+    tt_status st = to_acts(g, &condition, c, rows * g->width, e);
     if (!st)
-        st = s->op.linear(s, tt_enat_at(g, g->modulations, at * n), n, condition, g->width, 1,
+        st = s->op.linear(s, tt_enat_at(g, g->modulations, at * n), n, condition, g->width, rows,
                           g->modulation, false, e);
-    if (!st)
-        st = s->op.sync(s, e);
     s->op.release(s, condition);
     return st;
 }
 
-static tt_status modulate_labels(tt_enat *g, int64_t at, const tt_condition *condition, tt_err *e)
+/* What modulations are made of: silu of the sum of the labels' rows. */
+static void condition_of(const tt_enat *g, float *c, const tt_condition *condition)
 {
-    float *c = calloc((size_t)g->width, sizeof *c);
     int64_t row = 0, given = 0;
-    if (!c)
-        return tt_fail(e, TT_ENOMEM, "no memory for a condition");
+    memset(c, 0, (size_t)g->width * sizeof *c);
     for (int32_t i = 0; condition && i < g->base.info.groups; row += g->base.info.group[i++]) {
         int64_t label = row + condition->label[i];
         given += condition->label[i] >= 0;
@@ -393,7 +367,59 @@ static tt_status modulate_labels(tt_enat *g, int64_t at, const tt_condition *con
     }
     if (!given)
         memcpy(c, g->labels + g->null_label * g->width, (size_t)g->width * sizeof *c);
-    tt_status st = modulate(g, at, c, e);
+    for (int64_t i = 0; i < g->width; i++)
+        c[i] = (float)(c[i] / (1.0 + exp(-(double)c[i])));
+}
+
+static tt_status modulate_no_class(tt_enat *g, tt_err *e)
+{
+    float *c = malloc((size_t)g->width * sizeof *c);
+    if (!c)
+        return tt_fail(e, TT_ENOMEM, "no memory for a condition");
+    condition_of(g, c, NULL);
+    tt_status st = modulate(g, 0, c, 1, e);
+    free(c);
+    return st;
+}
+
+/* The run of states with consecutive slots from `first` on that wait; returns its end. */
+static int64_t run_of_waiting(const tt_enat *g, tt_enat_state *const *waiting, int64_t first,
+                              float *c)
+{
+    int64_t slot = first;
+    for (; slot < g->room && waiting[slot]; slot++)
+        memcpy(c + (slot - first) * g->width, waiting[slot]->condition,
+               (size_t)g->width * sizeof *c);
+    return slot;
+}
+
+tt_status tt_enat_modulate(tt_enat *g, const tt_generator_call *call, int64_t calls, tt_err *e)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < calls; i++)
+        n += ((tt_enat_state *)call[i].state)->condition != NULL;
+    if (!n)
+        return TT_OK;
+    tt_enat_state **waiting = calloc((size_t)g->room, sizeof(tt_enat_state *)); /* by slot */
+    float *c = malloc((size_t)(n * g->width) * sizeof *c);
+    tt_status st = waiting && c ? TT_OK
+                                : tt_fail(e, TT_ENOMEM, "no memory for %lld conditions",
+                                          (long long)n);
+    for (int64_t i = 0; i < calls && !st; i++) {
+        tt_enat_state *state = (tt_enat_state *)call[i].state;
+        if (state->condition)
+            waiting[state->slot] = state;
+    }
+    for (int64_t slot = 0; slot < g->room && !st; slot++) {
+        int64_t end = run_of_waiting(g, waiting, slot, c);
+        if (end > slot)
+            st = modulate(g, 1 + slot, c, end - slot, e);
+        for (; slot < end && !st; slot++) {
+            free(waiting[slot]->condition);
+            waiting[slot]->condition = NULL;
+        }
+    }
+    free(waiting);
     free(c);
     return st;
 }
@@ -457,7 +483,7 @@ static tt_status grow(tt_enat *g, tt_err *e)
     g->taken = taken;
     bool first = !g->room;
     g->room = room;
-    return first ? modulate_labels(g, 0, NULL, e) : TT_OK;
+    return first ? modulate_no_class(g, e) : TT_OK;
 }
 
 static tt_status take_slot(tt_enat *g, tt_enat_state *st, tt_err *e)
@@ -485,6 +511,7 @@ static void enat_drop(tt_generator_state *base)
     tt_enat_state *st = (tt_enat_state *)base;
     ((tt_enat *)base->generator)->taken[st->slot] = 0;
     free(st->kept[0]);
+    free(st->condition);
 }
 
 static tt_status enat_begin(tt_generator *base, tt_generator_state *state, const tt_condition *c,
@@ -495,10 +522,13 @@ static tt_status enat_begin(tt_generator *base, tt_generator_state *state, const
     tt_status s = take_slot(g, st, e);
     if (s)
         return s;
-    s = modulate_labels(g, 1 + st->slot, c, e);
-    if (s)
+    st->condition = malloc((size_t)g->width * sizeof *st->condition);
+    if (!st->condition) {
         enat_drop(state);
-    return s;
+        return tt_fail(e, TT_ENOMEM, "no memory for a condition");
+    }
+    condition_of(g, st->condition, c);
+    return TT_OK;
 }
 
 static tt_status enat_fork(tt_generator_state *to, const tt_generator_state *from, tt_err *e)
@@ -511,9 +541,17 @@ static tt_status enat_fork(tt_generator_state *to, const tt_generator_state *fro
     if (s)
         return s;
     memcpy(copy->kept[0], st->kept[0], (size_t)g->tokens * 2);
-    s = copy_rows(g, tt_enat_at(g, g->features, copy->slot * rows * g->width), g->features,
-                  st->slot * rows, rows, g->width, e);
+    if (st->condition) {
+        copy->condition = malloc((size_t)g->width * sizeof *copy->condition);
+        if (copy->condition)
+            memcpy(copy->condition, st->condition, (size_t)g->width * sizeof *copy->condition);
+        else
+            s = tt_fail(e, TT_ENOMEM, "no memory for a condition");
+    }
     if (!s)
+        s = copy_rows(g, tt_enat_at(g, g->features, copy->slot * rows * g->width), g->features,
+                      st->slot * rows, rows, g->width, e);
+    if (!s && !st->condition)
         s = copy_rows(g, tt_enat_at(g, g->modulations, (1 + copy->slot) * n), g->modulations,
                       1 + st->slot, 1, n, e);
     if (s)

@@ -49,6 +49,7 @@ typedef struct {
     tt_generator_state base;
     int64_t slot;
     uint8_t *kept[2]; /* per branch and token: its features of the last step are there */
+    float *condition; /* [width]: what its modulations will be made of; NULL once they are */
 } tt_enat_state;
 
 enum { TT_ENAT_VECTORS = 8 }; /* of a block's modulation */
@@ -58,6 +59,8 @@ static inline tt_act *tt_enat_at(const tt_enat *g, const tt_act *p, int64_t elem
     return (char *)(uintptr_t)p + elements * (int64_t)tt_dtype_size(g->base.info.act);
 }
 
+/* The modulations of all states that still wait for them. */
+tt_status tt_enat_modulate(tt_enat *g, const tt_generator_call *call, int64_t calls, tt_err *e);
 tt_status tt_enat_step(tt_generator *g, const tt_generator_call *call, int64_t calls, tt_err *e);
 size_t tt_enat_step_bytes(const tt_generator *g, int64_t calls);
 tt_status tt_enat_work(tt_generator *g, const tt_generator_call *call, int64_t calls,

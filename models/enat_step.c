@@ -14,7 +14,7 @@
 
 #include "models/enat.h"
 
-enum { SPANS = 256, HEAD_CHUNK = 256 }; /* handed to an operation at a time */
+enum { SPANS = 256 }; /* handed to an operation at a time */
 
 typedef struct {
     const tt_generator_call *call;
@@ -63,6 +63,12 @@ typedef struct {
 static int64_t chunk_of(const tt_enat *g)
 {
     return g->base.stream->op.flags & TT_BACKEND_HOST ? 512 : 1 << 14;
+}
+
+/* Rows that the head takes at a time: see tt_op_head_key. */
+static int64_t head_chunk_of(const tt_enat *g)
+{
+    return g->base.stream->op.flags & TT_BACKEND_HOST ? 256 : 2048;
 }
 
 static size_t take(size_t *at, size_t bytes)
@@ -399,14 +405,11 @@ static tt_status run_block(const run *r, int64_t b, int64_t context, int64_t row
     tt_act *h = tt_enat_at(g, r->v.h, context * d);
     tt_status st = modulated(r, b, SHIFT_CONTEXT, 0, context, e);
     if (!st)
-        st = s->op.linear(s, r->v.wide, 2 * d, r->v.h, d, context, k->context, false, e);
+        st = s->op.linear_split(s, r->v.wide, 2 * d, 0, r->v.kv, 2 * d, place, r->v.h, d, context,
+                                k->context, e);
     if (!st)
-        st = s->op.scatter(s, r->v.kv, 2 * d, r->v.wide, 2 * d, place, context, 2 * d, e);
-    if (!st)
-        st = s->op.linear(s, r->v.wide, 3 * d, h, d, rows, k->own, false, e);
-    if (!st)
-        st = s->op.scatter(s, r->v.kv, 2 * d, tt_enat_at(g, r->v.wide, d), 3 * d, place + context,
-                           rows, 2 * d, e);
+        st = s->op.linear_split(s, r->v.wide, 3 * d, d, r->v.kv, 2 * d, place + context, h, d, rows,
+                                k->own, e);
     if (!st)
         st = attend(r, encoder, e);
     if (!st)
@@ -477,9 +480,10 @@ static tt_status run_head(const run *r, tt_err *e)
 {
     tt_enat *g = r->g;
     const lists *n = r->n;
+    int64_t chunk = head_chunk_of(g);
     tt_status st = n->wants ? enter_head(r, e) : TT_OK;
-    for (int64_t at = 0; at < n->wants && !st; at += HEAD_CHUNK) {
-        int64_t m = n->wants - at < HEAD_CHUNK ? n->wants - at : HEAD_CHUNK;
+    for (int64_t at = 0; at < n->wants && !st; at += chunk) {
+        int64_t m = n->wants - at < chunk ? n->wants - at : chunk;
         st = r->s->op.head(r->s, n->stats + at, NULL, 0,
                            n->logits ? n->logits + at * g->base.info.layout.codes : NULL,
                            tt_enat_at(g, r->v.head_out, at * g->width), g->width, m, g->head,
@@ -540,8 +544,9 @@ static int64_t spans_key(const run *r)
 static int64_t head_key(const run *r)
 {
     uint64_t key = 0;
-    for (int64_t at = 0; at < r->n->wants && r->s->op.head_key; at += HEAD_CHUNK) {
-        int64_t m = r->n->wants - at < HEAD_CHUNK ? r->n->wants - at : HEAD_CHUNK;
+    int64_t chunk = head_chunk_of(r->g);
+    for (int64_t at = 0; at < r->n->wants && r->s->op.head_key; at += chunk) {
+        int64_t m = r->n->wants - at < chunk ? r->n->wants - at : chunk;
         key = key * 1099511628211u +
               (uint64_t)r->s->op.head_key(r->s, r->g->head, r->n->draw + at, m);
     }
@@ -672,7 +677,9 @@ tt_status tt_enat_step(tt_generator *base, const tt_generator_call *call, int64_
     bool logits = false;
     for (int64_t i = 0; i < calls; i++)
         logits |= call[i].logits != NULL;
-    tt_status st = reserve_lanes(g, calls, &n, e);
+    tt_status st = tt_enat_modulate(g, call, calls, e);
+    if (!st)
+        st = reserve_lanes(g, calls, &n, e);
     if (st)
         return st;
     count_lanes(g, call, calls, &n);

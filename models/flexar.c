@@ -281,5 +281,6 @@ const tt_generator_def tt_generator_flexar = {
     .fork = tt_ordered_fork,
     .drop = tt_ordered_drop,
     .step_bytes = tt_ordered_step_bytes,
+    .work = tt_ordered_work,
     .state_size = sizeof(tt_ordered_state),
 };

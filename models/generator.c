@@ -83,6 +83,28 @@ void tt_generator_close(tt_generator *g)
         g->def->close(g);
 }
 
+tt_status tt_generator_groups(tt_generator_info *info, tt_config *c, int64_t classes, tt_err *e)
+{
+    int64_t sum = 0;
+    for (int i = 0; i <= TT_MAX_LABEL_GROUPS; i++) {
+        int64_t n = tt_config_int_at(c, "label_groups", i, 0, 0, classes);
+        if (!n)
+            break;
+        if (i == TT_MAX_LABEL_GROUPS)
+            return tt_fail(e, TT_EFORMAT, "config key 'label_groups' has more than %d entries",
+                           TT_MAX_LABEL_GROUPS);
+        info->group[info->groups++] = (int32_t)n;
+        sum += n;
+    }
+    if (!info->groups && classes) {
+        info->group[info->groups++] = (int32_t)classes;
+        sum = classes;
+    }
+    return sum <= classes ? TT_OK
+                          : tt_fail(e, TT_EFORMAT, "config key 'label_groups': %lld labels, "
+                                    "num_classes is %lld", (long long)sum, (long long)classes);
+}
+
 /* --- states --- */
 
 static tt_status state_new(tt_generator_state **out, tt_generator *g, tt_err *e)

@@ -88,7 +88,7 @@ typedef struct {
     const tt_draw *draw;  /* one per want; limit must be 0 */
     tt_row_stats *stats;  /* out: one per want */
     float *logits;        /* out: wants x codes, guided, before draw's temperature; or NULL. For
-                             tests and replays */
+                             searches and replays */
     float *features;      /* out: tokens x width of the conditional branch, or NULL. For tests */
 } tt_generator_call;
 
@@ -144,6 +144,9 @@ tt_status tt_generator_open(tt_generator **out, tt_weights **weights, tt_config 
                             tt_stream *s, const char *folder, tt_weights_mode mode, bool random,
                             tt_err *e);
 void tt_generator_close(tt_generator *g); /* NULL is fine; states must be dropped before */
+/* For families: groups of config key label_groups, how many labels of each kind; one of all
+ * `classes` when absent. */
+tt_status tt_generator_groups(tt_generator_info *info, tt_config *c, int64_t classes, tt_err *e);
 
 /* A new image. id: its tokens, mask_id where hidden; NULL: all hidden. TT_EINVAL naming label or
  * token when out of range; TT_ENOMEM. */

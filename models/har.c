@@ -13,12 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/nn/bind.h"
 #include "models/nn/ordered.h"
 
 static const char *const no_effect[] = {
     "initializer_range", "token_dropout_p", "attn_dropout_p", "resid_dropout_p", "ffn_dropout_p",
     "drop_path_rate", "caption_dim", "class_dropout_prob", "max_batch_size", "max_seq_len",
     "vq_dim", "architectures", "codec", "quantization", "labels", NULL};
+
+static const char *const label_table = "cls_embedding.embedding_table.weight";
 
 static const tt_trunk_names names = {
     .prefix = "layers.%lld.",
@@ -76,9 +79,7 @@ static tt_status read_levels(tt_ordered *g, tt_config *c, tt_err *e)
         l->level[l->levels++] = l->tokens;
     info->kind = g->ahead ? TT_GENERATES_LEVELS : TT_GENERATES_NEXT;
     info->mask_id = l->codes;
-    info->groups = 1;
-    info->group[0] = g->classes;
-    return TT_OK;
+    return tt_generator_groups(info, c, g->classes, e);
 }
 
 static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, const void *arg,
@@ -102,7 +103,7 @@ static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, cons
         plan->names.more_tables[0] = "spe_tok_embeddings.special_embeddings.weight";
         t->more_rows[0] = g->specials;
     }
-    plan->names.more_tables[1] = "cls_embedding.embedding_table.weight";
+    plan->names.more_tables[1] = label_table;
     t->more_rows[1] = g->classes + 1;
     info->context = g->base.info.layout.tokens;
     info->mask_id = info->eos_id = info->eot_id = -1;
@@ -125,13 +126,22 @@ static tt_status read(tt_trunk_model *m, const tt_weights *w, tt_config *c, cons
 static const tt_model_def body = {
     .family = "HAR",
     .architectures = (const char *const[]){"HAR", NULL},
-    .kinds = TT_KIND_CAUSAL,
+    .kinds = TT_KIND_CAUSAL | TT_KIND_MEMO,
     .close = tt_trunk_model_close,
     .run = tt_trunk_model_run,
     .pass_bytes = tt_trunk_model_pass_bytes,
 };
 
 extern const tt_generator_def tt_generator_har;
+
+/* Rows of labels on the host, where an image may have several. */
+static tt_status bind_labels(tt_ordered *g, const tt_weights *w, tt_err *e)
+{
+    int64_t n = (int64_t)g->classes * g->body->info.width;
+    g->label_row = malloc((size_t)(n + g->body->info.width) * sizeof *g->label_row);
+    return g->label_row ? tt_bind_host(w, g->label_row, label_table, n + g->body->info.width, e)
+                        : tt_fail(e, TT_ENOMEM, "no memory for %d labels", g->classes);
+}
 
 static tt_status har_open(tt_generator **out, tt_stream *s, const tt_weights *w, tt_config *c,
                           tt_weights_mode mode, tt_err *e)
@@ -146,12 +156,15 @@ static tt_status har_open(tt_generator **out, tt_stream *s, const tt_weights *w,
     tt_status st = read_levels(g, c, e);
     if (!st)
         st = tt_trunk_model_open(&g->body, &body, s, w, c, read, g, &loading, e);
+    if (!st)
+        tt_ordered_info(g);
+    if (!st && g->base.info.groups > 1)
+        st = bind_labels(g, w, e);
     if (st) {
         tt_ordered_close(&g->base);
         return st;
     }
     g->base.info.family = g->base.info.architecture = g->ahead ? "HAR" : "LlamaGen";
-    tt_ordered_info(g);
     *out = &g->base;
     return TT_OK;
 }
@@ -171,5 +184,6 @@ const tt_generator_def tt_generator_har = {
     .fork = tt_ordered_fork,
     .drop = tt_ordered_drop,
     .step_bytes = tt_ordered_step_bytes,
+    .work = tt_ordered_work,
     .state_size = sizeof(tt_ordered_state),
 };

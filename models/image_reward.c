@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/nn/chain.h"
+#include "models/chain.h"
 #include "models/nn/patches.h"
 
 /* One attention of a text layer and the norm behind it. */

@@ -57,13 +57,44 @@ static tt_status find(const tt_weights *w, tt_tensor *out, const char *name, int
     return tt_weights_get(w, name, 1, (int64_t[]){n}, out, e);
 }
 
+/* The scales of n rows, where the data is I8. */
+static tt_status scales_of(const tt_weights *w, tt_weight *out, const char *name, int64_t n,
+                           tt_err *e)
+{
+    char scale[200];
+    out->scale = (tt_tensor){0};
+    if (out->data.dtype != TT_I8)
+        return TT_OK;
+    snprintf(scale, sizeof scale, "%.160s_scale", name);
+    return tt_weights_get(w, scale, 1, (int64_t[]){n}, &out->scale, e);
+}
+
+/* Rows of I8 to the numbers they stand for. */
+static tt_status widen_rows(const tt_weights *w, float *out, const char *name,
+                            const tt_tensor *data, int64_t n, tt_err *e)
+{
+    tt_weight t = {.data = *data};
+    int64_t rows = data->rank > 1 ? data->dim[0] : 0;
+    if (rows < 1 || n % rows)
+        return tt_fail(e, TT_EFORMAT, "tensor '%.80s': int8 has a scale per row, and it has no "
+                       "rows", name);
+    tt_status st = scales_of(w, &t, name, rows, e);
+    for (int64_t r = 0; r < rows && !st; r++) {
+        float scale;
+        st = tt_to_f32(&scale, &t.scale, r, 1, e);
+        for (int64_t i = r * (n / rows); i < (r + 1) * (n / rows) && !st; i++)
+            out[i] = (float)((const int8_t *)data->data)[i] * scale;
+    }
+    return st;
+}
+
 tt_status tt_bind_host(const tt_weights *w, float *out, const char *name, int64_t n, tt_err *e)
 {
     tt_tensor t;
     tt_status st = find(w, &t, name, n, e);
     if (st)
         return st;
-    st = tt_to_f32(out, &t, 0, n, e);
+    st = t.dtype == TT_I8 ? widen_rows(w, out, name, &t, n, e) : tt_to_f32(out, &t, 0, n, e);
     return st ? tt_context(e, st, "tensor '%.80s'", name) : TT_OK;
 }
 
@@ -76,17 +107,6 @@ tt_status tt_bind_vector(const tt_bind *b, float **out, const char *name, int64_
         st = tt_bind_floats(b->stream, out, host, n, e);
     free(host);
     return st;
-}
-
-static tt_status scales_of(const tt_weights *w, tt_weight *out, const char *name, int64_t n,
-                           tt_err *e)
-{
-    char scale[200];
-    out->scale = (tt_tensor){0};
-    if (out->data.dtype != TT_I8)
-        return TT_OK;
-    snprintf(scale, sizeof scale, "%.160s_scale", name);
-    return tt_weights_get(w, scale, 1, (int64_t[]){n}, &out->scale, e);
 }
 
 /* A tensor [n, k, side, side] with its row scales. */
@@ -157,6 +177,26 @@ tt_status tt_bind_matrix(const tt_bind *b, tt_matrix **out, const tt_bind_part *
     }
     free(bias);
     free(weight);
+    return st;
+}
+
+tt_status tt_bind_patches(const tt_bind *b, tt_matrix **out, const char *name, int64_t n,
+                          int64_t channels, int64_t side, const char *bias, tt_err *e)
+{
+    tt_weight weight = {0};
+    float *shift = NULL;
+    tt_status st = kernel_of(b->weights, &weight, name, n, channels, side, e);
+    if (!st)
+        st = biases_dup(&shift, b->weights, &(tt_bind_part){name, n, bias}, 1, e);
+    weight.data.rank = 2;
+    weight.data.dim[1] = channels * side * side;
+    if (!st) {
+        st = b->stream->op.matrix_open(b->stream, out, &weight, 1, shift, b->compute,
+                                       TT_MATRIX_LINEAR, e);
+        if (st)
+            tt_context(e, st, "tensor '%.80s'", name);
+    }
+    free(shift);
     return st;
 }
 

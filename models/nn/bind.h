@@ -21,7 +21,8 @@ const char *tt_bind_text(const tt_weights *w, const char *sample, tt_compute com
 
 /* Numbers on the device, to be released. */
 tt_status tt_bind_floats(tt_stream *s, float **out, const float *host, int64_t n, tt_err *e);
-/* n numbers of a tensor of any rank with so many elements. */
+/* n numbers of a tensor of any rank with so many elements; I8 comes with a scale per row
+ * ("NAME_scale"), a row being all that shares the first index. */
 tt_status tt_bind_vector(const tt_bind *b, float **out, const char *name, int64_t n, tt_err *e);
 /* The same in host memory the caller gives. */
 tt_status tt_bind_host(const tt_weights *w, float *out, const char *name, int64_t n, tt_err *e);
@@ -38,6 +39,10 @@ tt_status tt_bind_matrix(const tt_bind *b, tt_matrix **out, const tt_bind_part *
 /* [n, channels, 3, 3], for tt_op_conv3x3. */
 tt_status tt_bind_conv3x3(const tt_bind *b, tt_matrix **out, const char *name, int64_t n,
                           int64_t channels, const char *bias, tt_err *e);
+/* [n, channels, side, side] as a product over patches unfolded by channel, row, column; bias [n] or
+ * NULL. */
+tt_status tt_bind_patches(const tt_bind *b, tt_matrix **out, const char *name, int64_t n,
+                          int64_t channels, int64_t side, const char *bias, tt_err *e);
 /* TT_EUNSUP naming the operation when the device lacks one of these, by names of
  * tt_op_NAME. */
 #define TT_BIND_NEED(s, op_name, e)                                                       \

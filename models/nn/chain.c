@@ -1,5 +1,5 @@
 /* chain.c - see chain.h. From the last layer back: v (W x + b) = (v W) x + v b. */
-#include "models/nn/chain.h"
+#include "models/chain.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "models/kv.h"
+#include "models/memo.h"
 
 /* --- levels --- */
 
@@ -25,12 +26,60 @@ static int32_t input(const tt_ordered *g, const tt_ordered_state *st, int32_t p,
     if (p == 0 && g->text)
         return codes;
     if (p == 0)
-        return codes + g->specials + (conditional ? st->label : g->classes);
+        return codes + g->specials + (conditional ? st->label[0] : g->classes);
     if (p < g->ahead || !g->ahead)
         return st->base.id[p - 1];
     int32_t begin = tt_ordered_level_end(g, p) / 2, i = p - begin; /* of the level; place in it */
     int32_t before = begin == g->ahead ? 1 : begin / 2; /* tokens of the level before */
     return i < before ? st->base.id[begin - before + i] : codes + i - 1;
+}
+
+/* --- labels --- */
+
+static tt_status to_device(tt_stream *s, tt_act *to, const float *row, int64_t n, tt_dtype type,
+                           tt_err *e)
+{
+    if (type == TT_F32)
+        return s->op.upload(s, to, row, (size_t)n * sizeof *row, e);
+    uint16_t *narrow = malloc((size_t)n * sizeof *narrow);
+    if (!narrow)
+        return tt_fail(e, TT_ENOMEM, "no memory for labels");
+    for (int64_t i = 0; i < n; i++)
+        narrow[i] = tt_f32_to_bf16(row[i]);
+    tt_status st = s->op.upload(s, to, narrow, (size_t)n * sizeof *narrow, e);
+    free(narrow);
+    return st;
+}
+
+/* The first label's row comes from the table; the others' sum is kept to be added to it. */
+static tt_status sum_labels(tt_ordered *g, tt_ordered_state *st, tt_err *e)
+{
+    int64_t d = g->body->info.width;
+    if (st->labels < 2)
+        return TT_OK;
+    float *sum = calloc((size_t)d, sizeof *sum);
+    tt_status s = sum ? tt_memo_open(&st->more, g->body, TT_MEMO_MEAN, 1, e)
+                      : tt_fail(e, TT_ENOMEM, "no memory for labels");
+    for (int32_t i = 1; i < st->labels && !s; i++)
+        for (int64_t j = 0; j < d; j++)
+            sum[j] += g->label_row[st->label[i] * d + j];
+    if (!s)
+        s = to_device(g->base.stream, tt_memo_row(st->more, 0), sum, d, g->base.info.act, e);
+    if (!s)
+        st->more->filled[0] = 1;
+    free(sum);
+    return s;
+}
+
+static tt_status read_labels(tt_ordered *g, tt_ordered_state *st, const tt_condition *c, tt_err *e)
+{
+    const tt_generator_info *info = &g->base.info;
+    for (int32_t i = 0, first = 0; i < info->groups; first += info->group[i++])
+        if (c->label[i] >= 0)
+            st->label[st->labels++] = first + c->label[i];
+    if (!st->labels)
+        st->label[0] = g->classes;
+    return sum_labels(g, st, e);
 }
 
 /* --- states --- */
@@ -66,7 +115,6 @@ tt_status tt_ordered_begin(tt_generator *base, tt_generator_state *state, const 
 {
     tt_ordered *g = (tt_ordered *)base;
     tt_ordered_state *st = (tt_ordered_state *)state;
-    st->label = c->label[0] < 0 ? g->classes : c->label[0];
     int32_t p = 0; /* tokens are known level by level, from the first on */
     while (p < g->base.info.layout.tokens && state->id[p] != g->base.info.mask_id)
         p++;
@@ -79,8 +127,8 @@ tt_status tt_ordered_begin(tt_generator *base, tt_generator_state *state, const 
     if (end != p)
         return tt_fail(e, TT_EINVAL, "%d tokens are given; a level ends at %d", p, end);
     tt_status s = tt_kv_open(&st->branch[0].kv, g->body, g->base.info.layout.tokens, e);
-    if (!s && g->text)
-        s = read_text(g, st, c, e);
+    if (!s)
+        s = g->text ? read_text(g, st, c, e) : read_labels(g, st, c, e);
     if (s)
         tt_ordered_drop(state);
     return s;
@@ -93,6 +141,7 @@ void tt_ordered_drop(tt_generator_state *state)
         tt_kv_close(st->branch[i].kv);
         tt_trunk_context_close(st->branch[i].text);
     }
+    tt_memo_close(st->more);
 }
 
 /* Texts are shared; keys and values go their own way. */
@@ -114,8 +163,11 @@ tt_status tt_ordered_fork(tt_generator_state *to, const tt_generator_state *from
     tt_ordered *g = (tt_ordered *)from->generator;
     tt_ordered_state *t = (tt_ordered_state *)to;
     const tt_ordered_state *f = (const tt_ordered_state *)from;
-    t->label = f->label;
+    memcpy(t->label, f->label, sizeof t->label);
+    t->labels = f->labels;
     tt_status s = copy_store(g, &t->branch[0], &f->branch[0], e);
+    if (!s && !f->branch[0].fed)
+        s = sum_labels(g, t, e);
     return s ? s : copy_store(g, &t->branch[1], &f->branch[1], e);
 }
 
@@ -124,6 +176,8 @@ tt_status tt_ordered_fork(tt_generator_state *to, const tt_generator_state *from
 /* Lists of one pass. */
 typedef struct {
     int32_t *id, *place;
+    float *mix;  /* of each row: 1 where more labels are added */
+    bool mixes;
     tt_pass_seq *seq;
     tt_want *want;
     tt_row_stats *stats;
@@ -135,6 +189,7 @@ static void lists_close(lists *l)
 {
     free(l->id);
     free(l->place);
+    free(l->mix);
     free(l->seq);
     free(l->want);
     free(l->stats);
@@ -147,12 +202,13 @@ static tt_status lists_open(lists *l, const tt_ordered *g, int64_t calls, int64_
     size_t rows = (size_t)calls * 2 * (size_t)g->base.info.layout.tokens;
     *l = (lists){.id = malloc(rows * sizeof *l->id),
                  .place = malloc(rows * sizeof *l->place),
+                 .mix = malloc(rows * sizeof *l->mix),
                  .seq = calloc((size_t)calls * 2, sizeof *l->seq),
                  .want = calloc((size_t)wants + 1, sizeof *l->want),
                  .stats = calloc((size_t)wants + 1, sizeof *l->stats)};
     if (logits)
         l->logits = malloc((size_t)(wants * g->base.info.layout.codes) * sizeof *l->logits);
-    if (l->id && l->place && l->seq && l->want && l->stats && (l->logits || !logits))
+    if (l->id && l->place && l->mix && l->seq && l->want && l->stats && (l->logits || !logits))
         return TT_OK;
     lists_close(l);
     return tt_fail(e, TT_ENOMEM, "no memory for a step of %lld images", (long long)calls);
@@ -166,12 +222,16 @@ static int64_t feed(lists *l, const tt_ordered *g, tt_ordered_state *st, int whi
     int64_t row = l->rows;
     int32_t begin = b->fed, end = tt_ordered_level_end(g, g->ahead ? begin : first);
     for (int32_t p = begin; p < end; p++) {
+        bool more = p == 0 && which == 0 && st->more;
         l->id[l->rows] = input(g, st, p, which == 0);
+        l->mix[l->rows] = more;
+        l->mixes |= more;
         l->place[l->rows++] = p;
     }
     l->seq[l->seqs++] = (tt_pass_seq){.row = row, .rows = end - begin, .see_end = end,
                                       .see = g->ahead ? TT_SEE_ALL : TT_SEE_CAUSAL,
-                                      .kv = b->kv, .context = b->text};
+                                      .kv = b->kv, .context = b->text,
+                                      .memo = which == 0 ? st->more : NULL};
     b->fed = end;
     return row + first - begin;
 }
@@ -182,6 +242,7 @@ static tt_status run(tt_ordered *g, lists *l, tt_err *e)
                  .id = l->id,
                  .position = l->place,
                  .column = l->place,
+                 .mix = l->mixes ? l->mix : NULL,
                  .seqs = l->seqs,
                  .seq = l->seq,
                  .wants = l->wants,
@@ -190,6 +251,7 @@ static tt_status run(tt_ordered *g, lists *l, tt_err *e)
                  .logits = l->logits};
     tt_status s = l->rows ? tt_model_run(g->body, &p, e) : TT_OK;
     l->rows = l->seqs = 0;
+    l->mixes = false;
     return s;
 }
 
@@ -288,6 +350,27 @@ tt_status tt_ordered_step(tt_generator *base, const tt_generator_call *call, int
     return s;
 }
 
+/* As if nothing that is known were still to be fed. */
+tt_status tt_ordered_work(tt_generator *base, const tt_generator_call *call, int64_t calls,
+                          tt_generator_work *out, tt_err *e)
+{
+    const tt_ordered *g = (const tt_ordered *)base;
+    const tt_trunk *t = &((tt_trunk_model *)g->body)->trunk;
+    double d = (double)t->width, q = (double)(t->heads * t->head_dim);
+    double kv = (double)(t->kv_heads * t->head_dim), layers = (double)t->layers;
+    double row = d * (2 * q + 2 * kv + (t->ungated ? 2 : 3) * (double)t->ff);
+    double head = d * (double)t->vocab;
+    (void)e;
+    for (int64_t i = 0; i < calls; i++) {
+        const tt_ordered_state *st = (const tt_ordered_state *)call[i].state;
+        int32_t end = tt_ordered_level_end(g, st->base.known);
+        double rows = branches(&call[i]) * (double)(end - st->base.known);
+        out->macs += layers * rows * (row + 2 * q * end) + call[i].wants * head;
+    }
+    out->weight_bytes = (layers * row + head) * (t->compute == TT_COMPUTE_F32 ? 4 : 2);
+    return TT_OK;
+}
+
 size_t tt_ordered_step_bytes(const tt_generator *base, int64_t calls)
 {
     const tt_ordered *g = (const tt_ordered *)base;
@@ -299,6 +382,7 @@ void tt_ordered_close(tt_generator *base)
 {
     tt_ordered *g = (tt_ordered *)base;
     tt_model_close(g->body);
+    free(g->label_row);
     free(g);
 }
 

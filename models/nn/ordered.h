@@ -9,12 +9,14 @@
 #include "models/nn/trunk_model.h"
 
 /* The body's table holds the tokens, then the special vectors, then the classes, the last of which
- * is "no class"; or, for models of text, the start vector alone. */
+ * is "no class"; or, for models of text, the start vector alone. An image with labels of several
+ * groups reads the sum of their rows. */
 typedef struct tt_ordered {
     tt_generator base;
     tt_model *body; /* a trunk */
     int32_t ahead;  /* tokens that come one by one before the levels; 0: all do */
     int32_t specials, classes;
+    float *label_row; /* classes + 1 rows on the host, owned; NULL: an image has one label */
     bool text; /* conditioned on text by cross attention */
     /* Of models of text: rows x body's width from rows x info.text_width; host. */
     tt_status (*project)(struct tt_ordered *g, float *out, const float *text, int64_t rows,
@@ -36,7 +38,9 @@ typedef struct {
 
 typedef struct {
     tt_generator_state base;
-    int32_t label;               /* row of the classes */
+    int32_t label[TT_MAX_LABEL_GROUPS]; /* rows of the classes, those that are given first */
+    int32_t labels;
+    tt_memo *more; /* what labels behind the first add at position 0; NULL: nothing */
     tt_ordered_branch branch[2]; /* conditional, unconditional */
 } tt_ordered_state;
 
@@ -46,6 +50,8 @@ tt_status tt_ordered_begin(tt_generator *g, tt_generator_state *st, const tt_con
 tt_status tt_ordered_step(tt_generator *g, const tt_generator_call *call, int64_t calls, tt_err *e);
 tt_status tt_ordered_fork(tt_generator_state *to, const tt_generator_state *from, tt_err *e);
 void tt_ordered_drop(tt_generator_state *st);
+tt_status tt_ordered_work(tt_generator *g, const tt_generator_call *call, int64_t calls,
+                          tt_generator_work *out, tt_err *e);
 size_t tt_ordered_step_bytes(const tt_generator *g, int64_t calls);
 
 #endif

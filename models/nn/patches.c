@@ -34,18 +34,9 @@ tt_status tt_patches_bind(tt_patches *p, const tt_vit *v, const tt_bind *bind,
         return tt_fail(e, TT_EFORMAT, "config key 'patch_size': pictures of %d pixels do not split "
                        "into patches of %d", p->side, p->patch);
     int64_t d = v->width, grid = p->side / p->patch;
-    tt_weight weight = {0};
     p->rows = 1 + grid * grid;
     tt_status s = read_places(p, d, bind->weights, names, e);
-    if (!s)
-        s = tt_weights_get(bind->weights, names->kernel, 4,
-                           (int64_t[]){d, 3, p->patch, p->patch}, &weight.data, e);
-    if (s)
-        return s;
-    weight.data.rank = 2;
-    weight.data.dim[1] = 3 * (int64_t)p->patch * p->patch;
-    return v->stream->op.matrix_open(v->stream, &p->matrix, &weight, 1, NULL, bind->compute,
-                                     TT_MATRIX_LINEAR, e);
+    return s ? s : tt_bind_patches(bind, &p->matrix, names->kernel, d, 3, p->patch, NULL, e);
 }
 
 void tt_patches_close(tt_patches *p, tt_stream *s)

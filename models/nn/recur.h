@@ -102,9 +102,9 @@ static inline tt_act *tt_recur_at(const tt_recur_pass *r, const tt_act *p, int64
 /* The sequence's depth; what a NULL one means is filled in. */
 tt_depth tt_recur_depth(const tt_recur_pass *r, int64_t seq);
 
-/* One block on the group's rows of x (recur_block.c). */
-tt_status tt_recur_block(tt_recur_pass *r, const tt_recur_group *g, int64_t layer, tt_act *x,
-                         tt_err *e);
+/* So many blocks, one after the other, on the group's rows of x (recur_block.c). */
+tt_status tt_recur_blocks(tt_recur_pass *r, const tt_recur_group *g, int64_t first, int64_t count,
+                          tt_act *x, tt_err *e);
 /* Before a recurrence: marks what the group's columns will have, and gathers where each sequence
  * reads. */
 tt_status tt_recur_choose_keys(tt_recur_pass *r, const tt_recur_group *g, int32_t recurrence,

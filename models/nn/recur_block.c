@@ -205,16 +205,28 @@ static tt_status norm(tt_recur_pass *r, tt_act *y, const tt_act *x, const float 
                                  e);
 }
 
-tt_status tt_recur_block(tt_recur_pass *r, const tt_recur_group *g, int64_t layer, tt_act *x,
-                         tt_err *e)
+/* x = norm(x) by w, h = norm(x) by v. */
+static tt_status norm_twice(tt_recur_pass *r, tt_act *x, const float *w, const float *v,
+                            int64_t rows, tt_err *e)
+{
+    const tt_trunk *t = &r->m->trunk;
+    tt_stream *s = t->stream;
+    int64_t d = t->width;
+    if (s->op.rmsnorm_twice)
+        return s->op.rmsnorm_twice(s, r->h, d, v, x, d, x, d, w, rows, d, t->eps, e);
+    tt_status st = norm(r, x, x, w, rows, e);
+    return st ? st : norm(r, r->h, x, v, rows, e);
+}
+
+/* h is norm1 of x already; next: that of the block which follows at once, or NULL. */
+static tt_status block(tt_recur_pass *r, const tt_recur_group *g, int64_t layer, tt_act *x,
+                       const float *next, tt_err *e)
 {
     tt_trunk *t = &r->m->trunk;
     tt_stream *s = t->stream;
     const tt_trunk_layer *l = &t->layer[layer];
     int64_t d = t->width, n = g->rows;
-    tt_status st = norm(r, r->h, x, l->norm1, n, e);
-    if (!st)
-        st = s->op.linear(s, r->qkv, 3 * d, r->h, d, n, l->qkv, false, e);
+    tt_status st = s->op.linear(s, r->qkv, 3 * d, r->h, d, n, l->qkv, false, e);
     if (!st)
         st = rotate(r, g, layer, e);
     if (!st)
@@ -222,12 +234,22 @@ tt_status tt_recur_block(tt_recur_pass *r, const tt_recur_group *g, int64_t laye
     if (!st)
         st = s->op.linear(s, x, d, r->att, d, n, l->out, true, e);
     if (!st)
-        st = norm(r, x, x, l->after1, n, e);
-    if (!st)
-        st = norm(r, r->h, x, l->norm2, n, e);
+        st = norm_twice(r, x, l->after1, l->norm2, n, e);
     const tt_trunk_space mlp = {.h = r->h, .mlp = r->mlp};
     const tt_trunk_rows rows = {.rows = n, .x = x};
     if (!st)
         st = tt_trunk_mlp(t, layer, &rows, &mlp, e);
-    return st ? st : norm(r, x, x, l->after2, n, e);
+    if (st)
+        return st;
+    return next ? norm_twice(r, x, l->after2, next, n, e) : norm(r, x, x, l->after2, n, e);
+}
+
+tt_status tt_recur_blocks(tt_recur_pass *r, const tt_recur_group *g, int64_t first, int64_t count,
+                          tt_act *x, tt_err *e)
+{
+    const tt_trunk_layer *l = &r->m->trunk.layer[first];
+    tt_status st = count ? norm(r, r->h, x, l->norm1, g->rows, e) : TT_OK;
+    for (int64_t i = 0; i < count && !st; i++)
+        st = block(r, g, first + i, x, i + 1 < count ? l[i + 1].norm1 : NULL, e);
+    return st;
 }

@@ -70,8 +70,8 @@ static tt_status sight_logits(tt_recur_pass *r, const tt_recur_group *live, tt_e
         st = s->op.gather(s, r->want, d, r->spare, d, r->device.packed_from, parts, d, e);
     if (!st)
         st = tt_trunk_download(t, r->want, parts, r->latents, e);
-    for (int64_t i = 0; i < body->coda && !st; i++)
-        st = tt_recur_block(r, live, body->prelude + body->core + i, r->spare, e);
+    if (!st)
+        st = tt_recur_blocks(r, live, body->prelude + body->core, body->coda, r->spare, e);
     if (!st)
         st = s->op.gather(s, r->want, d, r->spare, d, r->device.packed_from, parts, d, e);
     if (!st)

@@ -267,8 +267,8 @@ static tt_status prelude(tt_recur_pass *r, const tt_recur_group *all, tt_err *e)
         st = s->op.blend(s, r->x, d, r->x, d, l->scale, l->zero, n, d, e);
     if (!st)
         st = s->op.rope_table(s, r->cos, r->sin, l->position, t->inv_freq, n, t->half, e);
-    for (int64_t i = 0; i < m->prelude && !st; i++)
-        st = tt_recur_block(r, all, i, r->x, e);
+    if (!st)
+        st = tt_recur_blocks(r, all, 0, m->prelude, r->x, e);
     if (!st && r->blends) {
         st = s->op.copy_rows(s, l->h_row, (const tt_act *const *)l->embed_from, n, d, e);
         if (!st)
@@ -361,8 +361,8 @@ static tt_status recur_once(tt_recur_pass *r, const tt_recur_group *live, int32_
         st = s->op.linear(s, r->spare, d, r->s, d, n, m->read_state, false, e);
     if (!st)
         st = s->op.add(s, r->spare, d, r->we, d, n, d, e);
-    for (int64_t i = 0; i < m->core && !st; i++)
-        st = tt_recur_block(r, live, m->prelude + i, r->spare, e);
+    if (!st)
+        st = tt_recur_blocks(r, live, m->prelude, m->core, r->spare, e);
     swap(&r->s, &r->spare);
     r->recurrence = -1;
     return st;
@@ -407,9 +407,7 @@ static tt_status coda(tt_recur_pass *r, const tt_recur_group *all, tt_err *e)
         st = s->op.copy_rows(s, l->state_to, (const tt_act *const *)l->keep_from, n, d, e);
     if (!st && r->p->hidden)
         st = tt_trunk_download(t, r->x, n, r->p->hidden + 3 * n * d, e);
-    for (int64_t i = 0; i < m->coda && !st; i++)
-        st = tt_recur_block(r, all, m->prelude + m->core + i, r->x, e);
-    return st;
+    return st ? st : tt_recur_blocks(r, all, m->prelude + m->core, m->coda, r->x, e);
 }
 
 /* The draws of the chunk that starts at want i, padding included; returns how many. */

@@ -77,14 +77,12 @@ void tt_vit_norm_close(tt_vit_norm *n, tt_stream *s)
 
 void tt_vit_block_close(tt_vit_block *b, tt_stream *s)
 {
-    tt_vit_norm *norm[] = {&b->norm1, &b->norm2, &b->q_norm, &b->k_norm};
+    tt_vit_norm *norm[] = {&b->norm1, &b->norm2, &b->heads};
     tt_matrix *matrix[] = {b->qkv, b->out, b->fc1, b->fc2};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 3; i++)
         tt_vit_norm_close(norm[i], s);
+    for (int i = 0; i < 4; i++)
         s->op.matrix_close(s, matrix[i]);
-    }
-    s->op.release(s, b->gamma1);
-    s->op.release(s, b->gamma2);
 }
 
 void tt_vit_close(tt_vit *v)
@@ -107,8 +105,6 @@ tt_status tt_vit_put(const tt_vit *v, tt_act *to, const float *host, int64_t n, 
     for (int64_t i = 0; i < n; i++)
         narrow[i] = tt_f32_to_bf16(host[i]);
     tt_status st = s->op.upload(s, to, narrow, (size_t)n * sizeof *narrow, e);
-    if (!st)
-        st = s->op.sync(s, e);
     free(narrow);
     return st;
 }
@@ -123,18 +119,38 @@ tt_status tt_vit_upload(const tt_vit *v, tt_act **out, const float *host, int64_
     return s ? s : v->stream->op.sync(v->stream, e);
 }
 
-/* Narrow numbers land in the first half of host and are widened from the end. */
+/* Numbers to be widened, PART at a time. */
+enum { PART = 1 << 15 };
+typedef struct {
+    float *to;
+    const uint16_t *from;
+    int64_t n;
+} widening;
+
+static void widen_part(void *arg, int64_t part, int thread)
+{
+    const widening *w = arg;
+    int64_t end = (part + 1) * PART < w->n ? (part + 1) * PART : w->n;
+    (void)thread;
+    for (int64_t i = part * PART; i < end; i++)
+        w->to[i] = tt_bf16_to_f32(w->from[i]);
+}
+
 tt_status tt_vit_get(const tt_vit *v, float *host, const tt_act *from, int64_t n, tt_err *e)
 {
     tt_stream *s = v->stream;
-    tt_status st = s->op.download(s, host, from, (size_t)n * tt_dtype_size(v->type), e);
+    bool narrow = v->type == TT_BF16;
+    uint16_t *half = narrow ? malloc((size_t)n * sizeof *half) : NULL;
+    if (narrow && !half)
+        return tt_fail(e, TT_ENOMEM, "no memory for %lld numbers", (long long)n);
+    void *to = narrow ? (void *)half : host;
+    tt_status st = s->op.download(s, to, from, (size_t)n * tt_dtype_size(v->type), e);
     if (!st)
         st = s->op.sync(s, e);
-    for (int64_t i = n; v->type == TT_BF16 && i-- > 0 && !st;) {
-        uint16_t half;
-        memcpy(&half, (char *)host + i * (int64_t)sizeof half, sizeof half);
-        host[i] = tt_bf16_to_f32(half);
-    }
+    widening w = {host, half, n};
+    if (!st && narrow)
+        tt_pool_run(s->pool, (n + PART - 1) / PART, widen_part, &w);
+    free(half);
     return st;
 }
 
@@ -143,7 +159,6 @@ tt_status tt_vit_get(const tt_vit *v, float *host, const tt_act *from, int64_t n
 /* Views into the working memory. */
 typedef struct {
     tt_act *h, *qkv, *att, *mlp;
-    int32_t *zero; /* rows */
 } space;
 
 static size_t up(int64_t bytes)
@@ -155,14 +170,14 @@ static size_t lay_out(const tt_vit *v, int64_t rows, char *base, space *out)
 {
     int64_t size = (int64_t)tt_dtype_size(v->type), chunk = rows < CHUNK ? rows : CHUNK;
     const size_t part[] = {up(rows * v->width * size), up(rows * 3 * v->width * size),
-                           up(rows * v->width * size), up(chunk * v->ff * size), up(rows * 4)};
-    void *p[5];
+                           up(rows * v->width * size), up(chunk * v->ff * size)};
+    void *p[4];
     size_t used = 0;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 4; i++) {
         p[i] = base ? base + used : NULL;
         used += part[i];
     }
-    *out = (space){p[0], p[1], p[2], p[3], p[4]};
+    *out = (space){p[0], p[1], p[2], p[3]};
     return used;
 }
 
@@ -176,24 +191,23 @@ static tt_status reserve(tt_vit *v, int64_t rows, space *out, tt_err *e)
 {
     tt_stream *s = v->stream;
     size_t need = lay_out(v, rows, NULL, out);
-    tt_status st = TT_OK;
     if (need > v->space_bytes) {
         s->op.release(s, v->space);
         v->space = NULL;
         v->space_bytes = 0;
-        st = s->op.alloc(s, &v->space, need, e);
+        tt_status st = s->op.alloc(s, &v->space, need, e);
         if (st)
             return st;
         v->space_bytes = need;
     }
     lay_out(v, rows, v->space, out);
-    int32_t *zero = calloc((size_t)rows, sizeof *zero);
-    st = zero ? s->op.upload(s, out->zero, zero, (size_t)rows * sizeof *zero, e)
-              : tt_fail(e, TT_ENOMEM, "no memory for %lld rows", (long long)rows);
-    if (!st)
-        st = s->op.sync(s, e);
-    free(zero);
-    return st;
+    return TT_OK;
+}
+
+tt_status tt_vit_reserve(tt_vit *v, int64_t rows, tt_err *e)
+{
+    space unused;
+    return reserve(v, rows, &unused, e);
 }
 
 /* Queries and keys by head: normalised, then rotated. */
@@ -202,14 +216,10 @@ static tt_status prepare_heads(tt_vit *v, const tt_vit_block *b, const space *w,
 {
     tt_stream *s = v->stream;
     int64_t d = v->width, hd = d / v->heads;
-    const tt_vit_norm *norm[] = {&b->q_norm, &b->k_norm};
     tt_status st = TT_OK;
-    for (int64_t i = 0; i < 2 * v->heads && !st; i++) {
-        const tt_vit_norm *n = norm[i / v->heads];
-        tt_act *x = at(v, w->qkv, i * hd);
-        if (n->w)
-            st = s->op.layernorm(s, x, 3 * d, x, 3 * d, n->w, n->b, rows, hd, v->eps, e);
-    }
+    if (b->heads.w)
+        st = s->op.layernorm_heads(s, w->qkv, 3 * d, b->heads.w, b->heads.b, rows, 2 * v->heads,
+                                   hd, v->eps, e);
     if (!st && cos)
         st = s->op.rope(s, w->qkv, 3 * d, cos, sin, rows, 2 * v->heads, hd, hd / 2, e);
     return st;
@@ -243,18 +253,6 @@ static tt_status attend(tt_vit *v, const space *w, const tt_vit_span *span, int6
     return st;
 }
 
-/* x += gamma * (in m); h is overwritten where there is a gamma. */
-static tt_status add_product(tt_vit *v, tt_act *x, const tt_act *in, int64_t ld, int64_t rows,
-                             const tt_matrix *m, const tt_act *gamma, const space *w, tt_err *e)
-{
-    tt_stream *s = v->stream;
-    int64_t d = v->width;
-    if (!gamma)
-        return s->op.linear(s, x, d, in, ld, rows, m, true, e);
-    tt_status st = s->op.linear(s, w->h, d, in, ld, rows, m, false, e);
-    return st ? st : s->op.gate_add(s, x, d, w->h, d, gamma, d, w->zero, rows, d, e);
-}
-
 tt_status tt_vit_mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, tt_err *e)
 {
     tt_stream *s = v->stream;
@@ -274,7 +272,7 @@ tt_status tt_vit_mlp(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows, 
                      ? s->op.gelu_erf(s, w->mlp, ff, w->mlp, ff, n, ff, e)
                      : s->op.unit(s, w->mlp, ff, w->mlp, ff, n, ff, TT_UNIT_QUICK_GELU, e);
         if (!st)
-            st = add_product(v, part, w->mlp, ff, n, b->fc2, b->gamma2, w, e);
+            st = s->op.linear(s, part, d, w->mlp, ff, n, b->fc2, true, e);
     }
     return st;
 }
@@ -296,7 +294,7 @@ tt_status tt_vit_attend(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t row
         st = prepare_heads(v, b, &w, rows, cos, sin, e);
     if (!st)
         st = attend(v, &w, span, spans, e);
-    return st ? st : add_product(v, x, w.att, d, rows, b->out, b->gamma1, &w, e);
+    return st ? st : s->op.linear(s, x, d, w.att, d, rows, b->out, true, e);
 }
 
 tt_status tt_vit_run(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,

@@ -1,10 +1,10 @@
 /* vit.h - the pre-norm transformer block of vision and text towers (CLIP, BLIP, ResTok):
  *
- *   x += gamma1 * out( attention( qkv( LN1 x ) ) )
- *   x += gamma2 * fc2( act( fc1( LN2 x ) ) )
+ *   x += out( attention( qkv( LN1 x ) ) )
+ *   x += fc2( act( fc1( LN2 x ) ) )
  *
  * with LayerNorms of weight and bias, and biases everywhere. Optional: queries and keys normalised
- * by head and rotated, residuals scaled by channel. */
+ * by head and rotated. Scales of residuals belong to the rows of out and fc2. */
 #ifndef TT_VIT_H
 #define TT_VIT_H
 
@@ -19,9 +19,8 @@ typedef struct {
 
 typedef struct {
     tt_vit_norm norm1, norm2;
-    tt_vit_norm q_norm, k_norm;  /* [head_dim]; NULL: heads are not normalised */
+    tt_vit_norm heads; /* [2 width] of all q heads, all k heads; NULL: they are not normalised */
     tt_matrix *qkv, *out, *fc1, *fc2; /* qkv: rows of all q heads, all k heads, all v heads */
-    tt_act *gamma1, *gamma2;     /* [width]; NULL: 1 */
 } tt_vit_block;
 
 typedef struct {
@@ -60,6 +59,8 @@ typedef struct {
     int64_t key_row, keys;
 } tt_vit_span;
 
+/* Makes room for calls of so many rows, so that none is made while a pass is recorded. */
+tt_status tt_vit_reserve(tt_vit *v, int64_t rows, tt_err *e);
 /* x: rows x width, in place. cos, sin: rows x head_dim / 2, or NULL. */
 tt_status tt_vit_attend(tt_vit *v, const tt_vit_block *b, tt_act *x, int64_t rows,
                         const tt_vit_span *span, int64_t spans, const float *cos, const float *sin,

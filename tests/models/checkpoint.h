@@ -12,7 +12,7 @@
 enum { CHECKPOINT_TENSORS = 256 };
 
 typedef struct {
-    char name[CHECKPOINT_TENSORS][80];
+    char name[CHECKPOINT_TENSORS][160];
     int64_t dim[CHECKPOINT_TENSORS][4];
     int rank[CHECKPOINT_TENSORS];
     int n;

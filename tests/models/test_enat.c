@@ -276,7 +276,7 @@ static int close_model(void **state)
 static tt_generator_state *image(int32_t first, int32_t second, const int32_t *id)
 {
     tt_generator_state *st;
-    tt_condition c = {{first, second, -1, -1}};
+    tt_condition c = {.label = {first, second, -1, -1}};
     tt_err e = {0};
     if (tt_generator_begin(&st, model, &c, id, &e))
         fail_msg("%s", e.text);
@@ -349,7 +349,7 @@ static int count(const int32_t *list)
 static void follows_plain_loops(int32_t first, int32_t second, bool reuse)
 {
     tt_generator_state *st = image(first, second, NULL);
-    tt_condition label = {{first, second, -1, -1}};
+    tt_condition label = {.label = {first, second, -1, -1}};
     memory cond = {0}, uncond = {0};
     asked a;
     for (int t = 0; t < 4; t++) {
@@ -386,7 +386,7 @@ static void given_tokens_and_late_guidance(void **state)
     (void)state;
     int32_t id[L] = {K, 2, K, K, 5, K, K, K, 12};
     tt_generator_state *st = image(1, -1, id);
-    tt_condition label = {{1, -1, -1, -1}};
+    tt_condition label = {.label = {1, -1, -1, -1}};
     memory cond = {0}, uncond = {0};
     double with[L][K], without[L][K];
     asked a;
@@ -478,7 +478,7 @@ static void what_cannot_be_is_refused(void **state)
     (void)state;
     tt_err e = {0};
     tt_generator_state *st;
-    tt_condition wrong = {{4, -1, -1, -1}}, third = {{0, 0, 0, -1}};
+    tt_condition wrong = {.label = {4, -1, -1, -1}}, third = {.label = {0, 0, 0, -1}};
     int32_t id[L] = {K, 1, K, K, K, K, K, K, K + 1}, slot = 0, token = K;
     assert_int_equal(tt_generator_begin(&st, model, &wrong, NULL, &e), TT_EINVAL);
     assert_int_equal(tt_generator_begin(&st, model, &third, NULL, &e), TT_EINVAL);

@@ -1,9 +1,9 @@
 /* HAR and LlamaGen against plain loops over the same tensors, and what their states promise.
  *
  * What can go wrong: a level that reads the wrong tokens or special vectors, sees the next level or
- * not all of its own, rotations of other pairs, keys of one branch in the other's store, a token
- * fed twice or not at all when levels are committed, bits that change with the batch, a fork that
- * shares keys with its origin. */
+ * not all of its own, a label of a second group lost or added twice, rotations of other pairs, keys
+ * of one branch in the other's store, a token fed twice or not at all when levels are committed,
+ * bits that change with the batch, a fork that shares keys with its origin. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,8 +34,13 @@ typedef struct {
 static family har = {.config = "{\"architectures\":[\"HAR\"]," SIZES
                                ",\"ar_token_num\":2,\"spe_token_num\":7}",
                      .ahead = AHEAD};
+static family grouped = {.config = "{\"architectures\":[\"HAR\"]," SIZES
+                                   ",\"label_groups\":[3,2],\"ar_token_num\":2"
+                                   ",\"spe_token_num\":7}",
+                         .ahead = AHEAD};
 static family plain = {.config = "{\"architectures\":[\"LlamaGen\"]," SIZES "}"};
 static tt_stream *stream;
+static int32_t second = -1; /* the label of the second group that images have */
 
 static void list_tensors(family *f)
 {
@@ -105,13 +110,25 @@ static int level_end(int p)
     return end;
 }
 
+/* The sum of the rows of all labels, or "no class". */
+static const float *labels(int32_t label)
+{
+    static float sum[D];
+    const float *row = tensor("cls_embedding.embedding_table.weight");
+    int32_t more = under_test == &grouped && label >= 0 ? second : -1;
+    for (int i = 0; i < D; i++)
+        sum[i] = row[(label < 0 ? CLASSES : label) * D + i] +
+                 (more < 0 ? 0 : row[(3 + more) * D + i]);
+    return sum;
+}
+
 /* What position p reads. */
 static const float *input(int p, const int32_t *id, int32_t label)
 {
     const float *token = tensor("tok_embeddings.weight");
     int begin = level_end(p) / 2, i = p - begin, before = begin == AHEAD ? 1 : begin / 2;
     if (!p)
-        return tensor("cls_embedding.embedding_table.weight") + (label < 0 ? CLASSES : label) * D;
+        return labels(label);
     if (!under_test->ahead || p < AHEAD)
         return token + id[p - 1] * D;
     if (i < before)
@@ -210,15 +227,17 @@ static int open_all(void **state)
     (void)state;
     tt_err e = {0};
     tt_log_set_level(TT_LOG_WARN);
-    return tt_stream_open(&stream, "cpu", 2, &e) || open_family(&har) || open_family(&plain) ? -1
-                                                                                             : 0;
+    return tt_stream_open(&stream, "cpu", 2, &e) || open_family(&har) ||
+                   open_family(&grouped) || open_family(&plain)
+               ? -1
+               : 0;
 }
 
 static int close_all(void **state)
 {
     (void)state;
-    family *all[] = {&har, &plain};
-    for (int i = 0; i < 2; i++) {
+    family *all[] = {&har, &grouped, &plain};
+    for (int i = 0; i < 3; i++) {
         tt_generator_close(all[i]->model);
         tt_config_close(all[i]->read);
         checkpoint_close(&all[i]->tensors);
@@ -230,7 +249,7 @@ static int close_all(void **state)
 static tt_generator_state *image(const family *f, int32_t label)
 {
     tt_generator_state *st;
-    tt_condition c = {.label = {label, -1, -1, -1}};
+    tt_condition c = {.label = {label, f == &grouped ? second : -1, -1, -1}};
     tt_err e = {0};
     if (tt_generator_begin(&st, f->model, &c, NULL, &e))
         fail_msg("%s", e.text);
@@ -328,36 +347,72 @@ static void tokens_are_those_of_plain_loops(void **state)
     follows_plain_loops(&plain, 0);
 }
 
-/* Images at different levels in one step: the bits they have alone. */
-static void bits_do_not_depend_on_the_batch(void **state)
+/* Both groups, one of them, and copies made before the labels were read and after. */
+static void labels_of_groups_are_added(void **state)
 {
     (void)state;
+    second = 1;
+    follows_plain_loops(&grouped, 2);
+    tt_generator_state *st = image(&grouped, 0), *early, *late;
+    asked a;
+    tt_err e = {0};
+    assert_int_equal(tt_generator_fork(&early, st, &e), TT_OK);
+    ask(&a, &grouped, st, 1);
+    run(&grouped, &a, 1);
+    near(&a, 0);
+    commit(&a, 0);
+    assert_int_equal(tt_generator_fork(&late, st, &e), TT_OK);
+    tt_generator_drop(st);
+    tt_generator_state *each[] = {early, late};
+    for (int i = 0; i < 2; i++) {
+        ask(&a, &grouped, each[i], 1);
+        run(&grouped, &a, 1);
+        near(&a, 0);
+        tt_generator_drop(each[i]);
+    }
+    second = -1;
+    follows_plain_loops(&grouped, 1);
+    follows_plain_loops(&grouped, -1);
+}
+
+/* Images at different levels in one step: the bits they have alone. */
+static void bits_do_not_depend_on(const family *f, int32_t classes)
+{
     enum { N = 5 };
     tt_generator_state *alone[N], *mixed[N];
     static asked one[N], all[N], other;
     for (int i = 0; i < N; i++) {
-        alone[i] = image(&har, i);
-        mixed[i] = image(&har, i);
+        alone[i] = image(f, i % classes);
+        mixed[i] = image(f, i % classes);
         for (int t = 0; t < i; t++) {
-            ask(&other, &har, alone[i], 1);
-            run(&har, &other, 1);
+            ask(&other, f, alone[i], 1);
+            run(f, &other, 1);
             commit(&other, 0);
-            ask(&other, &har, mixed[i], 1);
-            run(&har, &other, 1);
+            ask(&other, f, mixed[i], 1);
+            run(f, &other, 1);
             commit(&other, 0);
         }
     }
     for (int i = 0; i < N; i++) {
-        ask(&one[i], &har, alone[i], 0.5f * (float)i);
-        run(&har, &one[i], 1);
-        ask(&all[i], &har, mixed[i], 0.5f * (float)i);
+        ask(&one[i], f, alone[i], 0.5f * (float)i);
+        run(f, &one[i], 1);
+        ask(&all[i], f, mixed[i], 0.5f * (float)i);
     }
-    run(&har, all, N);
+    run(f, all, N);
     for (int i = 0; i < N; i++) {
         assert_memory_equal(one[i].logits, all[i].logits, sizeof one[i].logits);
         tt_generator_drop(alone[i]);
         tt_generator_drop(mixed[i]);
     }
+}
+
+static void bits_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    bits_do_not_depend_on(&har, CLASSES);
+    second = 0;
+    bits_do_not_depend_on(&grouped, 3);
+    second = -1;
 }
 
 static void a_fork_goes_its_own_way(void **state)
@@ -413,6 +468,8 @@ static void what_is_wrong_is_named(void **state)
     refused(&har, "layers.1.ffn_norm.weight", har.config, "layers.1.ffn_norm.weight");
     refused(&har, "output.weight", har.config, "output.weight");
     refused(&har, "cls_embedding.embedding_table.weight", har.config, "cls_embedding");
+    refused(&plain, NULL, "{\"architectures\":[\"LlamaGen\"],\"label_groups\":[3,3]," SIZES "}",
+            "label_groups");
     refused(&har, NULL, "{\"architectures\":[\"HAR\"]," SIZES ",\"ar_token_num\":2}",
             "ar_token_num");
     refused(&har, NULL,
@@ -435,6 +492,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(levels_are_those_of_plain_loops),
         cmocka_unit_test(tokens_are_those_of_plain_loops),
+        cmocka_unit_test(labels_of_groups_are_added),
         cmocka_unit_test(bits_do_not_depend_on_the_batch),
         cmocka_unit_test(a_fork_goes_its_own_way),
         cmocka_unit_test(what_is_wrong_is_named),

@@ -2,7 +2,7 @@
  *
  * What can go wrong: a code that is none for numbers far out, not numbers, or many levels; a code
  * that does not come back; half a midpoint step counted as a whole one; guidance that follows the
- * velocity itself, has no limit or forgets. */
+ * velocity itself, has no limit or forgets; noise that is not normal. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -144,9 +144,33 @@ static void guidance_is_projected_and_limited(void **state)
     assert_true(sqrt(dot(moved, moved, N)) > 2);
 }
 
+static void noise_is_normal(void **state)
+{
+    (void)state;
+    enum { N = 20001 }; /* odd: the last number has no partner */
+    static float x[N], other[N];
+    double sum = 0, square = 0, within = 0;
+    tt_flow_noise(x, N, 7, 0, 0);
+    for (int i = 0; i < N; i++) {
+        sum += (double)x[i];
+        square += (double)x[i] * (double)x[i];
+        within += fabsf(x[i]) < 1;
+    }
+    assert_true(fabs(sum / N) < 0.03);
+    assert_true(fabs(square / N - 1) < 0.04);
+    assert_true(fabs(within / N - 0.6827) < 0.015);
+    for (uint32_t i = 0; i < 3; i++) {
+        tt_flow_noise(other, N, i == 0 ? 8 : 7, i == 1, i == 2);
+        assert_memory_not_equal(x, other, sizeof x);
+    }
+    tt_flow_noise(other, 9, 7, 0, 0);
+    assert_memory_equal(x, other, 9 * sizeof *x); /* a longer list begins as a shorter one */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(noise_is_normal),
         cmocka_unit_test(codes_come_back),
         cmocka_unit_test(no_number_leads_beyond_the_codes),
         cmocka_unit_test(quantisers_that_are_none),

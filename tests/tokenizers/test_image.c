@@ -451,6 +451,41 @@ static void halving_takes_means(void **state)
         assert_float_equal(out[i], 100 / 255.0, 1e-6);
 }
 
+/* Halves one side by the definition: output o is the mean of the inputs whose centres lie in
+ * (o * from / to, (o + 1) * from / to], nearest byte. Lines and steps are in bytes. */
+static void mean_of_box(uint8_t *out, int to, int out_step, const uint8_t *in, int from, int step)
+{
+    for (int o = 0; o < to; o++) {
+        int sum = 0, n = 0;
+        for (int i = 0; i < from; i++)
+            if ((2 * i + 1) * to > 2 * o * from && (2 * i + 1) * to <= 2 * (o + 1) * from)
+                sum += in[i * step], n++;
+        out[o * out_step] = (uint8_t)((2 * sum + n) / (2 * n));
+    }
+}
+
+/* 39 x 23 becomes 19 x 11, then 9 x 5: means of two and of three, each side rounded by itself. */
+static void halving_twice_rounds_each_side(void **state)
+{
+    (void)state;
+    enum { W = 39, H = 23 };
+    uint8_t rgb[W * H * 3], a[W * H * 3], b[W * H * 3];
+    float out[9 * 5 * 3];
+    tt_err e = {0};
+    for (int i = 0; i < W * H * 3; i++)
+        a[i] = rgb[i] = (uint8_t)((unsigned)i * 2654435761u >> 13);
+    for (int w = W, h = H; w > 9; w /= 2, h /= 2) {
+        for (int l = 0; l < h; l++)
+            for (int c = 0; c < 3; c++)
+                mean_of_box(b + l * (w / 2) * 3 + c, w / 2, 3, a + l * w * 3 + c, w, 3);
+        for (int i = 0; i < w / 2 * 3; i++)
+            mean_of_box(a + i, h / 2, w / 2 * 3, b + i, h, w / 2 * 3);
+    }
+    assert_int_equal(tt_image_fit(out, 9, 5, rgb, W, H, &e), TT_OK);
+    for (int i = 0; i < 9 * 5 * 3; i++)
+        assert_float_equal(out[i], a[i] / 255.0, 1e-7);
+}
+
 static void sizes_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -497,6 +532,7 @@ int main(void)
         cmocka_unit_test(masks_cover_the_windows_they_touch),
         cmocka_unit_test(pictures_are_covered_and_cut),
         cmocka_unit_test(halving_takes_means),
+        cmocka_unit_test(halving_twice_rounds_each_side),
         cmocka_unit_test(sizes_that_cannot_be_are_refused),
         cmocka_unit_test(bytes_are_the_nearest),
     };

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tokenizers/image/resize.h"
+#include "tokenizers/resize.h"
 
 static void one_colour_stays(void **state)
 {

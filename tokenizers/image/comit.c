@@ -1,33 +1,19 @@
-/* comit.c - see comit.h. */
+/* comit.c - see comit.h. Follows the released code but that a crop's latent is the autoencoder's
+ * mean unless asked otherwise, and that messages are carried on instead of being made anew from the
+ * first crop: without noise that is the same. */
 #include "tokenizers/image/comit.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/base/rng.h"
-
-enum { CROP = 96, GRID = 3, LOCALS = GRID * GRID };
+extern const tt_codec_def tt_codec_comit;
 
 /* --- opening --- */
 
-static tt_status open_quantizer(tt_comit_codec *c, tt_config *q, tt_err *e)
-{
-    int32_t level[TT_FSQ_DIMS + 1], n = 0;
-    while (n <= TT_FSQ_DIMS) {
-        int64_t l = tt_config_int_at(q, "levels", n, 0, 0, 1 << 16);
-        if (!l)
-            break;
-        level[n++] = (int32_t)l;
-    }
-    tt_status s = tt_config_status(q, e);
-    if (!s)
-        s = tt_fsq_open(&c->fsq, level, n, e);
-    return s ? tt_context(e, s, "config key 'quantizer.levels'") : TT_OK;
-}
-
 /* The autoencoder's sizes: given, or those of Stable Diffusion. */
-static tt_status open_vae(tt_comit_codec *c, tt_config *v, tt_weights_mode mode, tt_err *e)
+static tt_status open_vae(tt_comit_codec *c, const tt_weights *w, tt_config *v,
+                          tt_weights_mode mode, tt_err *e)
 {
     static const char usual[] = "{\"block_out_channels\":[128,256,512,512]}";
     tt_config *own = NULL;
@@ -35,490 +21,511 @@ static tt_status open_vae(tt_comit_codec *c, tt_config *v, tt_weights_mode mode,
                       ? tt_config_member(&own, v, "tutti_local_autoencoder_config", e)
                       : tt_config_open_text(&own, usual, sizeof usual - 1, e);
     if (!s)
-        s = tt_vae_open(&c->vae, c->stream, c->weights, own, "vae.vae.", mode, e);
+        s = tt_vae_open(&c->vae, c->base.stream, w, own, "vae.vae.", mode, e);
     tt_config_close(own);
     return s;
 }
 
-static tt_status open_parts(tt_comit_codec *c, tt_config *all, tt_weights_mode mode, bool strict,
-                            tt_err *e)
+static tt_status check_sizes(const tt_comit_codec *c, tt_err *e)
 {
+    const tt_comit_info *net = tt_comit_about(c->net);
+    const tt_vae_info *vae = tt_vae_about(c->vae);
+    int32_t unit = vae->factor * net->patch;
+    if (net->dims != c->fsq.dims || net->channels != vae->channels)
+        return tt_fail(e, TT_EFORMAT, "messages of %d numbers for %d levels, latents of %d and %d "
+                       "channels", net->dims, c->fsq.dims, net->channels, vae->channels);
+    if (c->grid.picture != net->side * vae->factor || c->grid.crop % unit)
+        return tt_fail(e, TT_EUNSUP, "pictures of %d pixels and crops of %d, of latents of %d "
+                       "cells: 'tutti_geometry' must say other sizes than 256 and 96",
+                       c->grid.picture, c->grid.crop, net->side);
+    return TT_OK;
+}
+
+static tt_status open_networks(tt_comit_codec *c, const tt_weights *w, tt_config *predictor,
+                               tt_weights_mode mode, bool strict, tt_err *e)
+{
+    tt_stream *s = c->base.stream;
+    tt_status st = tt_comit_open(&c->painter, s, w, predictor, mode, strict, e);
+    if (st)
+        return st;
+    if (tt_comit_about(c->painter)->exact) {
+        c->net = c->painter;
+        return TT_OK;
+    }
+    return tt_comit_open(&c->net, s, w, predictor, TT_WEIGHTS_F32, strict, e);
+}
+
+static tt_status open_parts(tt_comit_codec *c, const tt_weights *w, tt_config *all,
+                            tt_weights_mode mode, bool strict, tt_err *e)
+{
+    static const char *const unread[] = {"model_type", "quantization", NULL};
     tt_config *inner = NULL, *part[3] = {NULL};
     static const char *const key[] = {"predictor", "quantizer", "vae"};
     tt_status s = tt_config_has(all, "config") ? tt_config_member(&inner, all, "config", e) : TT_OK;
+    tt_config_ignore(all, unread);
     for (int i = 0; i < 3 && !s; i++)
         s = tt_config_member(&part[i], inner ? inner : all, key[i], e);
     if (!s)
-        s = open_quantizer(c, part[1], e);
+        s = tt_fsq_read(&c->fsq, part[1], "levels", e);
     if (!s)
-        s = tt_comit_open(&c->net, c->stream, c->weights, part[0], mode, strict, e);
+        s = tt_crops_open(&c->grid, all, e);
     if (!s)
-        s = open_vae(c, part[2], mode, e);
+        s = open_networks(c, w, part[0], mode, strict, e);
+    if (!s)
+        s = open_vae(c, w, part[2], mode, e);
     for (int i = 0; i < 3; i++)
         tt_config_close(part[i]);
     tt_config_close(inner);
-    if (s)
-        return s;
-    const tt_comit_info *net = tt_comit_about(c->net);
-    const tt_vae_info *vae = tt_vae_about(c->vae);
-    c->tokens = net->tokens;
-    c->dims = net->dims;
-    c->side = net->side * vae->factor;
-    if (c->dims != c->fsq.dims || net->channels != vae->channels)
-        return tt_fail(e, TT_EFORMAT, "messages of %d numbers for %d levels, latents of %d and %d "
-                       "channels", c->dims, c->fsq.dims, net->channels, vae->channels);
-    if (c->side != 256 || CROP % vae->factor)
-        return tt_fail(e, TT_EUNSUP, "pictures of %d pixels: crops are defined for 256", c->side);
-    return TT_OK;
+    return s ? s : check_sizes(c, e);
 }
 
-tt_status tt_comit_codec_open(tt_comit_codec **out, tt_stream *s, const char *folder,
-                              tt_weights_mode mode, bool strict, tt_err *e)
+static int32_t cells_of(const tt_comit_codec *c)
 {
-    *out = NULL;
-    tt_comit_codec *c = calloc(1, sizeof *c);
-    tt_config *config = NULL;
-    if (!c)
-        return tt_fail(e, TT_ENOMEM, "no memory for a codec");
-    c->stream = s;
-    tt_status st = tt_config_open(&config, folder, e);
-    if (!st)
-        st = tt_weights_open(&c->weights, folder, e);
-    if (!st)
-        st = open_parts(c, config, mode, strict, e);
-    tt_config_close(config);
-    if (!st && !(c->prior = malloc((size_t)c->tokens * sizeof *c->prior)))
-        st = tt_fail(e, TT_ENOMEM, "no memory for a message");
-    for (int32_t i = 0; i < c->tokens && !st; i++)
-        c->prior[i] = c->fsq.codes / 2;
-    if (st) {
-        tt_comit_codec_close(c);
-        return tt_context(e, st, "COMiT codec in '%.100s'", folder);
-    }
-    *out = c;
-    return TT_OK;
+    return c->grid.picture / tt_vae_about(c->vae)->factor;
 }
 
-void tt_comit_codec_close(tt_comit_codec *c)
+/* Of all crops in their order. */
+static double reading_macs(const tt_comit_codec *c)
 {
-    if (!c)
-        return;
+    const tt_crop_policy usual = {.order = TT_CROPS_RASTER};
+    int32_t side = tt_crop_side(&c->grid, &usual, 0), cells = side / tt_vae_about(c->vae)->factor;
+    return c->grid.grid * c->grid.grid *
+           (tt_comit_macs(c->net, cells, cells) +
+            tt_vae_macs(c->vae, (double)side * side, false));
+}
+
+static void describe(tt_comit_codec *c)
+{
+    const tt_comit_info *net = tt_comit_about(c->painter);
+    tt_codec_info *i = &c->base.info;
+    const tt_crop_policy usual = {.order = TT_CROPS_RASTER};
+    float last[2];
+    double pixels = (double)c->grid.picture * c->grid.picture;
+    tt_crop_location(&c->grid, &usual, c->grid.grid * c->grid.grid - 1, last);
+    *i = (tt_codec_info){.family = "COMiT",
+                         .architecture = "COMiT",
+                         .width = c->grid.picture,
+                         .height = c->grid.picture,
+                         .layout = {.kind = TT_LAYOUT_SEQUENCE,
+                                    .tokens = net->tokens,
+                                    .levels = 1,
+                                    .level = {net->tokens},
+                                    .codes = c->fsq.codes},
+                         .mixes = true,
+                         .crops = c->grid.grid * c->grid.grid,
+                         .painting = {.steps = 10, .guidance = 6, .momentum = -0.5,
+                                      .offset = {0 - last[0], 0 - last[1]}},
+                         .latent = c->fsq.dims,
+                         .encode_macs = reading_macs(c),
+                         .decode_macs = tt_vae_macs(c->vae, pixels, true),
+                         .latent_macs = tt_comit_macs(c->painter, cells_of(c), cells_of(c)),
+                         .products = net->exact ? TT_COMPUTE_F32 : TT_COMPUTE_BF16,
+                         .parameters = net->parameters,
+                         .weight_bytes = (size_t)net->weight_bytes,
+                         .compute = net->compute};
+}
+
+static void comit_close(tt_codec *base)
+{
+    tt_comit_codec *c = (tt_comit_codec *)base;
+    if (c->painter != c->net)
+        tt_comit_close(c->painter);
     tt_comit_close(c->net);
     tt_vae_close(c->vae);
-    tt_weights_close(c->weights);
     free(c->prior);
     free(c);
 }
 
-/* --- small things --- */
-
-static int64_t cells_of(const tt_comit_codec *c)
+tt_status tt_comit_codec_open(tt_codec **out, tt_stream *s, const tt_weights *w, tt_config *config,
+                              tt_weights_mode mode, bool strict, tt_err *e)
 {
-    return c->side / tt_vae_about(c->vae)->factor;
+    *out = NULL;
+    tt_comit_codec *c = calloc(1, sizeof *c);
+    if (!c)
+        return tt_fail(e, TT_ENOMEM, "no memory for a codec");
+    c->base.def = &tt_codec_comit;
+    c->base.stream = s;
+    tt_status st = open_parts(c, w, config, mode, strict, e);
+    if (!st)
+        describe(c);
+    int32_t tokens = c->base.info.layout.tokens;
+    if (!st && !(c->prior = malloc((size_t)tokens * sizeof *c->prior)))
+        st = tt_fail(e, TT_ENOMEM, "no memory for a message");
+    for (int32_t i = 0; i < tokens && !st; i++)
+        c->prior[i] = c->fsq.codes / 2;
+    if (st) {
+        comit_close(&c->base);
+        return tt_context(e, st, "COMiT");
+    }
+    *out = &c->base;
+    return TT_OK;
 }
+
+static tt_status comit_open(tt_codec **out, tt_stream *s, const tt_weights *w, tt_config *c,
+                            tt_weights_mode mode, tt_err *e)
+{
+    return tt_comit_codec_open(out, s, w, c, mode, false, e);
+}
+
+/* --- small things --- */
 
 static int64_t latent_numbers(const tt_comit_codec *c)
 {
-    return tt_vae_about(c->vae)->channels * cells_of(c) * cells_of(c);
+    return (int64_t)tt_vae_about(c->vae)->channels * cells_of(c) * cells_of(c);
 }
 
 static void message_of(const tt_comit_codec *c, float *out, const int32_t *id)
 {
-    for (int32_t i = 0; i < c->tokens; i++)
-        tt_fsq_lookup(&c->fsq, out + i * c->dims, id[i]);
+    for (int32_t i = 0; i < c->base.info.layout.tokens; i++)
+        tt_fsq_lookup(&c->fsq, out + i * c->fsq.dims, id[i]);
 }
 
-/* Two uniform numbers to two normal ones (Box and Muller), on the host whatever the device. */
-void tt_comit_noise(const tt_comit_codec *c, float *noise, uint64_t seed, uint32_t sample)
+static size_t message_bytes(const tt_comit_codec *c)
 {
-    tt_rng_address at = {.seed = seed, .sample = sample};
-    int64_t n = latent_numbers(c);
-    for (int64_t i = 0; i < n; i += 4) {
-        tt_rng_block b = tt_rng_at(at, (uint32_t)(i / 4));
-        for (int k = 0; k < 4 && i + k < n; k += 2) {
-            double r = sqrt(-2 * log((b.v[k] + 0.5) * 0x1p-32));
-            double angle = 6.283185307179586 * (b.v[k + 1] + 0.5) * 0x1p-32;
-            noise[i + k] = (float)(r * cos(angle));
-            if (i + k + 1 < n)
-                noise[i + k + 1] = (float)(r * sin(angle));
-        }
-    }
+    return (size_t)(c->base.info.layout.tokens * c->fsq.dims) * sizeof(float);
 }
 
-/* --- crops --- */
-
-/* A picture on its way. */
-typedef struct {
-    int32_t chosen[TT_MAX_CROPS], crops; /* so far, and in all */
-    float last[2];                       /* where the last crop lies */
-    bool used[LOCALS + 1];
-    float score[LOCALS];
-    bool scored;
-} looked;
-
-static bool is_whole(const tt_crop_policy *p, int32_t crop)
+/* planes: 3 x side x side in about [-1, 1], from painted latents. */
+static tt_status show(tt_comit_codec *c, float *planes, const float *latent, int64_t images,
+                      tt_err *e)
 {
-    return p->whole && crop == 0;
-}
-
-/* Left upper corner of a crop of the grid. */
-static void corner_of(const tt_comit_codec *c, const tt_crop_policy *p, int32_t crop, int32_t at[2])
-{
-    int32_t local = crop - p->whole, step = (c->side - CROP) / 2;
-    at[0] = local % GRID * step;
-    at[1] = local / GRID * step;
-}
-
-static void location_of(const tt_comit_codec *c, const tt_crop_policy *p, int32_t crop, float at[2])
-{
-    int32_t corner[2];
-    at[0] = at[1] = 0;
-    if (is_whole(p, crop))
-        return;
-    corner_of(c, p, crop, corner);
-    for (int i = 0; i < 2; i++)
-        at[i] = (float)(corner[i] + CROP / 2) / 128.0f - 1;
-}
-
-/* A permutation by sorting random numbers; the whole picture stays in front. */
-static void shuffle(const tt_crop_policy *p, looked *l, int32_t all)
-{
-    uint32_t key[LOCALS + 1];
-    for (int32_t i = 0; i < all; i++) {
-        tt_rng_address at = {.seed = p->seed, .position = (uint32_t)i};
-        key[i] = is_whole(p, i) ? 0 : tt_rng_at(at, 0).v[0] | 1;
-        int32_t k = i;
-        for (; k > 0 && key[l->chosen[k - 1]] > key[i]; k--)
-            l->chosen[k] = l->chosen[k - 1];
-        l->chosen[k] = i;
-    }
-}
-
-static tt_status plan(looked *l, const tt_crop_policy *p, int64_t image, tt_err *e)
-{
-    int32_t all = LOCALS + p->whole;
-    *l = (looked){.crops = p->order == TT_CROPS_LIST ? p->listed : all};
-    if (p->crops < 0 || (p->crops == 0 && p->order == TT_CROPS_ADAPTIVE))
-        return tt_fail(e, TT_EINVAL, "picture %lld: %d crops; an adaptive order needs to be told "
-                       "how many", (long long)image, p->crops);
-    if (p->order == TT_CROPS_LIST && (p->listed < 1 || p->listed > TT_MAX_CROPS))
-        return tt_fail(e, TT_EINVAL, "picture %lld: a list of %d crops; 1 to %d are possible",
-                       (long long)image, p->listed, TT_MAX_CROPS);
-    if (p->crops && p->crops < l->crops)
-        l->crops = p->crops;
-    for (int32_t i = 0; i < all && p->order != TT_CROPS_LIST; i++)
-        l->chosen[i] = i;
-    if (p->order == TT_CROPS_RANDOM)
-        shuffle(p, l, all);
-    if (p->order == TT_CROPS_ADAPTIVE)
-        l->chosen[0] = p->whole ? 0 : LOCALS / 2;
-    for (int32_t i = 0; i < l->crops && p->order == TT_CROPS_LIST; i++) {
-        if (p->list[i] < 0 || p->list[i] >= all)
-            return tt_fail(e, TT_EINVAL, "picture %lld: crop %d; there are %d", (long long)image,
-                           p->list[i], all);
-        l->chosen[i] = p->list[i];
-    }
-    return TT_OK;
-}
-
-/* Latents of one crop, scaled. cells: of its side. */
-static tt_status latent_of(tt_comit_codec *c, float *latent, int32_t *cells, const float *planes,
-                           const tt_crop_policy *p, int32_t crop, tt_err *e)
-{
-    const tt_vae_info *vae = tt_vae_about(c->vae);
-    int32_t at[2] = {0, 0}, side = is_whole(p, crop) ? c->side : CROP;
-    if (!is_whole(p, crop))
-        corner_of(c, p, crop, at);
-    float *cut = malloc((size_t)side * (size_t)side * 3 * sizeof *cut);
-    if (!cut)
-        return tt_fail(e, TT_ENOMEM, "no memory for a crop");
-    for (int32_t ch = 0; ch < 3; ch++)
-        for (int32_t y = 0; y < side; y++)
-            memcpy(cut + ((int64_t)ch * side + y) * side,
-                   planes + ((int64_t)ch * c->side + at[1] + y) * c->side + at[0],
-                   (size_t)side * sizeof *cut);
-    *cells = side / vae->factor;
-    tt_status s = tt_vae_encode(c->vae, latent, NULL, cut, 1, side, side, e);
-    for (int64_t i = 0; i < (int64_t)vae->channels * *cells * *cells; i++)
-        latent[i] *= vae->scale;
-    free(cut);
+    int64_t n = images * latent_numbers(c);
+    float *scaled = malloc((size_t)n * sizeof *scaled);
+    if (!scaled)
+        return tt_fail(e, TT_ENOMEM, "no memory for a picture");
+    for (int64_t i = 0; i < n; i++)
+        scaled[i] = latent[i] / tt_vae_about(c->vae)->scale;
+    tt_status s = tt_vae_decode(c->vae, planes, scaled, images, cells_of(c), cells_of(c), e);
+    free(scaled);
     return s;
 }
 
-/* Sums over the windows of the crops of the squared distance to the picture. */
-static void score_crops(const tt_comit_codec *c, float score[LOCALS], const float *painted,
-                        const float *planes)
+/* --- reading --- */
+
+static tt_status comit_read(tt_codec_work *w, const tt_crop_policy *how, tt_err *e)
 {
-    int64_t side = c->side, step = (side - CROP) / 2;
-    for (int64_t k = 0; k < LOCALS; k++) {
-        double sum = 0;
-        for (int64_t ch = 0; ch < 3; ch++)
-            for (int64_t y = 0; y < CROP; y++)
-                for (int64_t x = 0; x < CROP; x++) {
-                    int64_t i = (ch * side + k / GRID * step + y) * side + k % GRID * step + x;
-                    double d = (double)painted[i] - planes[i];
-                    sum += d * d;
-                }
-        score[k] = (float)(sum / (CROP * CROP));
+    const tt_comit_codec *c = (const tt_comit_codec *)w->codec;
+    tt_comit_reading *r = (tt_comit_reading *)w;
+    int64_t pixels = (int64_t)c->grid.picture * c->grid.picture;
+    r->how = *how;
+    r->planes = malloc((size_t)(3 * pixels) * sizeof *r->planes);
+    w->of = tt_crops_plan(&c->grid, how, r->chosen);
+    r->latents = malloc((size_t)(w->of * latent_numbers(c)) * sizeof *r->latents);
+    r->message = malloc(message_bytes(c));
+    if (!r->planes || !r->latents || !r->message)
+        return tt_fail(e, TT_ENOMEM, "no memory for a picture");
+    for (int64_t i = 0; i < 3 * pixels; i++)
+        r->planes[i] = 2 * w->given[i % pixels * 3 + i / pixels] - 1;
+    memcpy(w->id, c->prior, (size_t)c->base.info.layout.tokens * sizeof *w->id);
+    return TT_OK;
+}
+
+static void cut_out(const tt_comit_codec *c, const tt_comit_reading *r, int32_t crop, float *cut)
+{
+    int32_t at[2], side = tt_crop_side(&c->grid, &r->how, crop);
+    tt_crop_corner(&c->grid, &r->how, crop, at);
+    for (int32_t line = 0; line < 3 * side; line++)
+        memcpy(cut + (int64_t)line * side,
+               r->planes + ((int64_t)(line / side) * c->grid.picture + at[1] + line % side) *
+                               c->grid.picture + at[0],
+               (size_t)side * sizeof *cut);
+}
+
+/* Latents of the crops of n steps from `step` on, scaled. They have one side. */
+static tt_status look(tt_comit_codec *c, tt_comit_reading *r, int32_t step, int32_t n, tt_err *e)
+{
+    const tt_vae_info *vae = tt_vae_about(c->vae);
+    int32_t side = tt_crop_side(&c->grid, &r->how, r->chosen[step]), cells = side / vae->factor;
+    int64_t numbers = (int64_t)vae->channels * cells * cells, pixels = 3 * (int64_t)side * side;
+    float *cut = malloc((size_t)(n * pixels) * sizeof *cut);
+    float *mean = malloc((size_t)(n * numbers) * sizeof *mean);
+    float *spread = malloc((size_t)(n * numbers) * sizeof *spread);
+    float *noise = calloc((size_t)numbers, sizeof *noise);
+    tt_status s = cut && mean && spread && noise ? TT_OK
+                                                 : tt_fail(e, TT_ENOMEM, "no memory for a crop");
+    for (int32_t i = 0; i < n && !s; i++)
+        cut_out(c, r, r->chosen[step + i], cut + i * pixels);
+    if (!s)
+        s = tt_vae_encode(c->vae, mean, spread, cut, n, side, side, e);
+    for (int32_t i = 0; i < n && !s; i++) {
+        float *to = r->latents + (step + i) * latent_numbers(c);
+        if (r->how.sampled)
+            tt_flow_noise(noise, numbers, r->how.seed, 0, 1 + (uint32_t)(step + i));
+        for (int64_t k = 0; k < numbers; k++) {
+            float drawn = r->how.sampled ? expf(0.5f * spread[i * numbers + k]) * noise[k] : 0;
+            to[k] = (mean[i * numbers + k] + drawn) * vae->scale;
+        }
     }
+    free(cut);
+    free(mean);
+    free(spread);
+    free(noise);
+    return s;
+}
+
+/* The next crop; at the first, all that are known beforehand: what they are does not depend on the
+ * message, and together they keep a device busy. */
+static tt_status look_ahead(tt_comit_codec *c, tt_comit_reading *r, tt_err *e)
+{
+    int32_t step = r->base.now, end = r->how.order == TT_CROPS_ADAPTIVE ? step + 1 : r->base.of;
+    tt_status s = TT_OK;
+    if (step && r->how.order != TT_CROPS_ADAPTIVE)
+        return TT_OK;
+    for (int32_t n; step < end && !s; step += n) {
+        int32_t side = tt_crop_side(&c->grid, &r->how, r->chosen[step]);
+        n = 1;
+        while (step + n < end && tt_crop_side(&c->grid, &r->how, r->chosen[step + n]) == side)
+            n++;
+        s = look(c, r, step, n, e);
+    }
+    return s;
+}
+
+/* A painting in one step from the message so far. */
+static tt_status paint_quickly(tt_comit_codec *c, tt_comit_reading *r, float *planes, tt_err *e)
+{
+    const tt_painting quick = {.steps = 1, .seed = r->how.seed, .noise = r->how.noise};
+    tt_flow f;
+    tt_status s = tt_flow_open(&f, &quick, latent_numbers(c), e);
+    if (!s) {
+        message_of(c, r->message, r->base.id);
+        tt_flow_begin(&f);
+        tt_comit_call call = {.latent = f.probe, .h = cells_of(c), .w = cells_of(c),
+                              .message = r->message, .velocity = f.v,
+                              .offset = {r->base.offset[0], r->base.offset[1]}};
+        s = tt_comit_run(c->painter, &call, 1, e);
+    }
+    if (!s) {
+        tt_flow_end(&f);
+        s = show(c, planes, f.x, 1, e);
+    }
+    tt_flow_close(&f);
+    return s;
 }
 
 /* The crop that a painting from the message so far gets most wrong. */
-static tt_status choose(tt_comit_codec *c, looked *l, const float *planes, const int32_t *id,
-                        const tt_crop_policy *p, int32_t step, int64_t image, tt_err *e)
+static tt_status choose(tt_comit_codec *c, tt_comit_reading *r, tt_err *e)
 {
-    const tt_comit_painting quick = {.steps = 1};
-    int64_t n = latent_numbers(c), pixels = 3 * (int64_t)c->side * c->side;
-    float offset[2] = {-l->last[0], -l->last[1]};
-    float *latent = malloc((size_t)n * sizeof *latent);
-    float *painted = malloc((size_t)pixels * sizeof *painted);
-    tt_status s = latent && painted ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for a painting");
-    if (!s && p->noise)
-        memcpy(latent, p->noise, (size_t)n * sizeof *latent);
-    else if (!s)
-        tt_comit_noise(c, latent, p->seed, (uint32_t)image);
-    if (!s)
-        s = tt_comit_paint(c, latent, id, offset, &quick, 1, NULL, NULL, e);
-    if (!s)
-        s = tt_comit_show(c, painted, latent, 1, e);
-    if (!s)
-        score_crops(c, l->score, painted, planes);
+    size_t pixels = 3 * (size_t)c->grid.picture * (size_t)c->grid.picture;
+    float *painted = malloc(pixels * sizeof *painted);
+    tt_status s = painted ? paint_quickly(c, r, painted, e)
+                          : tt_fail(e, TT_ENOMEM, "no memory for a painting");
     int32_t best = -1;
-    for (int32_t k = 0; k < LOCALS && !s; k++)
-        if (!l->used[k + p->whole] && (best < 0 || l->score[k] > l->score[best]))
+    if (!s)
+        tt_crops_score(&c->grid, r->score, painted, r->planes);
+    for (int32_t k = 0; k < c->base.info.crops && !s; k++)
+        if (!r->used[k + r->how.whole] && (best < 0 || r->score[k] > r->score[best]))
             best = k;
-    if (!s && best >= 0)
-        l->chosen[step] = best + p->whole;
-    l->scored = !s;
-    free(latent);
+    r->chosen[r->base.now] = best + r->how.whole;
     free(painted);
     return s;
 }
 
-/* --- encoding --- */
-
-/* Room for one crop of every picture. */
-typedef struct {
-    looked *look;
-    float *latent, *message, *renewed;
-    tt_comit_call *call;
-    int64_t *image; /* of each call */
-    int64_t calls;
-} room;
-
-static void room_close(room *r)
+static tt_status begin_reading(tt_comit_codec *c, tt_comit_reading *r, tt_err *e)
 {
-    free(r->look);
-    free(r->latent);
-    free(r->message);
-    free(r->renewed);
-    free(r->call);
-    free(r->image);
-}
-
-static tt_status room_open(room *r, const tt_comit_codec *c, int64_t images, tt_err *e)
-{
-    size_t n = (size_t)images, message = (size_t)(c->tokens * c->dims);
-    *r = (room){.look = calloc(n, sizeof *r->look),
-                .latent = malloc(n * (size_t)latent_numbers(c) * sizeof(float)),
-                .message = malloc(n * message * sizeof(float)),
-                .renewed = malloc(n * message * sizeof(float)),
-                .call = calloc(n, sizeof *r->call),
-                .image = malloc(n * sizeof *r->image)};
-    if (r->look && r->latent && r->message && r->renewed && r->call && r->image)
-        return TT_OK;
-    room_close(r);
-    return tt_fail(e, TT_ENOMEM, "no memory for %lld pictures", (long long)images);
-}
-
-/* The pictures that look at a crop in this step. */
-static tt_status gather(tt_comit_codec *c, room *r, const int32_t *id, const float *planes,
-                        const tt_crop_policy *policy, int64_t images, int32_t step, tt_err *e)
-{
-    int64_t n = latent_numbers(c), message = (int64_t)c->tokens * c->dims;
-    int64_t pixels = 3 * (int64_t)c->side * c->side;
-    r->calls = 0;
-    for (int64_t i = 0; i < images; i++) {
-        looked *l = &r->look[i];
-        const tt_crop_policy *p = &policy[i];
-        int64_t k = r->calls;
-        if (step >= l->crops)
-            continue;
-        tt_status s = TT_OK;
-        l->scored = false;
-        if (step && p->order == TT_CROPS_ADAPTIVE)
-            s = choose(c, l, planes + i * pixels, id + i * c->tokens, p, step, i, e);
-        int32_t crop = l->chosen[step], cells = 0;
-        if (!s)
-            s = latent_of(c, r->latent + k * n, &cells, planes + i * pixels, p, crop, e);
-        if (s)
-            return s;
-        float at[2];
-        location_of(c, p, crop, at);
-        message_of(c, r->message + k * message, id + i * c->tokens);
-        r->call[k] = (tt_comit_call){.latent = r->latent + k * n,
-                                     .h = cells,
-                                     .w = cells,
-                                     .message = r->message + k * message,
-                                     .t = 1,
-                                     .renewed = r->renewed + k * message};
-        for (int a = 0; a < 2; a++) {
-            r->call[k].offset[a] = step ? at[a] - l->last[a] : 0;
-            l->last[a] = at[a];
-        }
-        l->used[crop] = true;
-        r->image[r->calls++] = i;
+    tt_status s = TT_OK;
+    float at[2];
+    if (r->base.now && r->how.order == TT_CROPS_ADAPTIVE)
+        s = choose(c, r, e);
+    int32_t crop = r->chosen[r->base.now];
+    if (!s)
+        s = look_ahead(c, r, e);
+    if (s)
+        return s;
+    tt_crop_location(&c->grid, &r->how, crop, at);
+    message_of(c, r->message, r->base.id);
+    int32_t cells = tt_crop_side(&c->grid, &r->how, crop) / tt_vae_about(c->vae)->factor;
+    r->latent = r->latents + r->base.now * latent_numbers(c);
+    r->call = (tt_comit_call){.latent = r->latent, .h = cells, .w = cells, .message = r->message,
+                              .t = 1, .renewed = r->base.latent};
+    for (int i = 0; i < 2; i++) {
+        r->call.offset[i] = r->base.now ? at[i] - r->last[i] : 0;
+        r->last[i] = at[i];
     }
+    r->used[crop] = true;
+    r->base.crop = crop;
     return TT_OK;
 }
 
-tt_status tt_comit_encode(tt_comit_codec *c, int32_t *id, float *offset, const float *planes,
-                          const tt_crop_policy *policy, int64_t images,
-                          void (*event)(void *arg, const tt_crop_event *what), void *arg,
-                          tt_err *e)
+static void end_reading(const tt_comit_codec *c, tt_comit_reading *r)
 {
-    room r;
-    int32_t most = 0;
-    tt_status s = room_open(&r, c, images, e);
-    if (s)
-        return s;
-    for (int64_t i = 0; i < images && !s; i++) {
-        s = plan(&r.look[i], &policy[i], i, e);
-        most = r.look[i].crops > most ? r.look[i].crops : most;
-        memcpy(id + i * c->tokens, c->prior, (size_t)c->tokens * sizeof *id);
-    }
-    for (int32_t step = 0; step < most && !s; step++) {
-        s = gather(c, &r, id, planes, policy, images, step, e);
-        if (!s)
-            s = tt_comit_run(c->net, r.call, r.calls, e);
-        for (int64_t k = 0; k < r.calls && !s; k++) {
-            int64_t i = r.image[k];
-            const tt_comit_call *call = &r.call[k];
-            for (int32_t t = 0; t < c->tokens; t++)
-                id[i * c->tokens + t] = tt_fsq_code(&c->fsq, call->renewed + t * c->dims);
-            tt_crop_event what = {i, step, r.look[i].chosen[step], call->latent, call->h,
-                                  {call->offset[0], call->offset[1]}, call->renewed,
-                                  id + i * c->tokens, r.look[i].scored ? r.look[i].score : NULL};
-            if (event)
-                event(arg, &what);
-        }
-    }
-    for (int64_t i = 0; i < images && !s; i++)
-        for (int a = 0; a < 2; a++)
-            offset[2 * i + a] = -r.look[i].last[a];
-    room_close(&r);
-    return s;
+    for (int32_t t = 0; t < c->base.info.layout.tokens; t++)
+        r->base.id[t] = tt_fsq_code(&c->fsq, r->base.latent + t * c->fsq.dims);
+    for (int i = 0; i < 2; i++)
+        r->base.offset[i] = 0 - r->last[i];
+    r->base.done = r->base.now + 1 == r->base.of;
 }
 
 /* --- painting --- */
 
-/* Room for one call of every picture, both branches. */
-typedef struct {
-    float *x, *v, *u, *message, *prior, *running;
-    tt_comit_call *call;
-} easel;
-
-static void easel_close(easel *p)
+static tt_status comit_paint(tt_codec_work *w, const tt_painting *how, tt_err *e)
 {
-    free(p->x);
-    free(p->v);
-    free(p->u);
-    free(p->message);
-    free(p->prior);
-    free(p->running);
-    free(p->call);
-}
-
-static tt_status easel_open(easel *p, const tt_comit_codec *c, int64_t images, tt_err *e)
-{
-    size_t all = (size_t)(images * latent_numbers(c)) * sizeof(float);
-    size_t message = (size_t)(c->tokens * c->dims) * sizeof(float);
-    *p = (easel){.x = malloc(all),
-                 .v = malloc(all),
-                 .u = malloc(all),
-                 .message = malloc((size_t)images * message),
-                 .prior = malloc(message),
-                 .running = calloc(1, all),
-                 .call = calloc((size_t)images * 2, sizeof *p->call)};
-    if (p->x && p->v && p->u && p->message && p->prior && p->running && p->call)
-        return TT_OK;
-    easel_close(p);
-    return tt_fail(e, TT_ENOMEM, "no memory to paint %lld pictures", (long long)images);
-}
-
-static tt_status paint_call(tt_comit_codec *c, easel *p, float *latent, const float *offset,
-                            const tt_comit_painting *how, int64_t images, int32_t at, tt_err *e)
-{
-    int64_t n = latent_numbers(c), message = (int64_t)c->tokens * c->dims;
-    bool guided = how->guidance != 0 && how->guidance != 1;
-    int32_t cells = (int32_t)cells_of(c);
-    float t = (float)tt_flow_time(how->solver, how->steps, at);
-    for (int64_t i = 0; i < images; i++) {
-        tt_flow_probe(how->solver, how->steps, at, p->x + i * n, latent + i * n, p->v + i * n, n);
-        p->call[i] = (tt_comit_call){.latent = p->x + i * n,
-                                     .h = cells,
-                                     .w = cells,
-                                     .message = p->message + i * message,
-                                     .t = t,
-                                     .offset = {offset[2 * i], offset[2 * i + 1]},
-                                     .velocity = p->v + i * n};
-        p->call[images + i] = p->call[i];
-        p->call[images + i].message = p->prior;
-        p->call[images + i].velocity = p->u + i * n;
-    }
-    return tt_comit_run(c->net, p->call, guided ? 2 * images : images, e);
-}
-
-tt_status tt_comit_paint(tt_comit_codec *c, float *latent, const int32_t *id, const float *offset,
-                         const tt_comit_painting *how, int64_t images,
-                         void (*call)(void *arg, int64_t image, int32_t call, bool guided,
-                                      const float *x, const float *velocity),
-                         void *arg, tt_err *e)
-{
-    easel p;
-    int64_t n = latent_numbers(c), message = (int64_t)c->tokens * c->dims;
-    bool guided = how->guidance != 0 && how->guidance != 1;
-    if (how->steps < 1 || how->steps > 1 << 16)
-        return tt_fail(e, TT_EINVAL, "steps: %d is not in 1..65536", how->steps);
-    for (int64_t i = 0; i < images * c->tokens; i++)
-        if (id[i] < 0 || id[i] >= c->fsq.codes)
-            return tt_fail(e, TT_EINVAL, "token %d is outside the %d codes", id[i], c->fsq.codes);
-    tt_status s = easel_open(&p, c, images, e);
+    const tt_comit_codec *c = (const tt_comit_codec *)w->codec;
+    tt_comit_painting *p = (tt_comit_painting *)w;
+    size_t message = message_bytes(c);
+    tt_status s = tt_flow_open(&p->flow, how, latent_numbers(c), e);
+    p->message = malloc(2 * message);
+    if (!s && !p->message)
+        s = tt_fail(e, TT_ENOMEM, "no memory for a message");
     if (s)
         return s;
-    message_of(c, p.prior, c->prior);
-    for (int64_t i = 0; i < images; i++)
-        message_of(c, p.message + i * message, id + i * c->tokens);
-    for (int32_t at = 0; at < tt_flow_calls(how->solver, how->steps) && !s; at++) {
-        s = paint_call(c, &p, latent, offset, how, images, at, e);
-        for (int64_t i = 0; i < images && !s; i++) {
-            float *v = p.v + i * n;
-            tt_apg apg = {p.running + i * n, how->guidance, how->momentum, 2.5};
-            if (call)
-                call(arg, i, at, false, p.x + i * n, v);
-            if (call && guided)
-                call(arg, i, at, true, p.x + i * n, p.u + i * n);
-            if (guided)
-                tt_apg_guide(&apg, v, p.u + i * n, n);
-            tt_flow_move(how->solver, how->steps, at, latent + i * n, v, n);
-        }
+    float *prior = p->message + message / sizeof(float);
+    message_of(c, p->message, w->id);
+    message_of(c, prior, c->prior);
+    w->of = p->flow.calls + 1;
+    for (int i = 0; i < 2; i++)
+        p->call[i] = (tt_comit_call){.latent = p->flow.probe, .h = cells_of(c), .w = cells_of(c),
+                                     .message = i ? prior : p->message,
+                                     .offset = {how->offset[0], how->offset[1]},
+                                     .velocity = i ? p->flow.u : p->flow.v};
+    return TT_OK;
+}
+
+/* Of those that have come to the end of the flow. */
+static tt_status finish_paintings(tt_comit_codec *c, tt_comit_painting *const *p, int64_t n,
+                                  tt_err *e)
+{
+    int64_t numbers = latent_numbers(c), pixels = (int64_t)c->grid.picture * c->grid.picture;
+    float *latent = calloc((size_t)(n * numbers), sizeof *latent);
+    float *planes = malloc((size_t)(n * 3 * pixels) * sizeof *planes);
+    tt_status s = latent && planes ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for pictures");
+    for (int64_t i = 0; i < n && !s; i++)
+        memcpy(latent + i * numbers, p[i]->flow.x, (size_t)numbers * sizeof *latent);
+    if (!s)
+        s = show(c, planes, latent, n, e);
+    for (int64_t i = 0; i < n && !s; i++) {
+        const float *mine = planes + i * 3 * pixels;
+        for (int64_t k = 0; k < 3 * pixels; k++)
+            p[i]->base.pixels[k] = 0.5f * mine[k % 3 * pixels + k / 3] + 0.5f;
+        p[i]->base.done = true;
     }
-    easel_close(&p);
+    free(latent);
+    free(planes);
     return s;
 }
 
-tt_status tt_comit_show(tt_comit_codec *c, float *planes, const float *latent, int64_t images,
-                        tt_err *e)
+/* --- both --- */
+
+/* What a step runs. */
+typedef struct {
+    tt_comit_call *call, *paint; /* of readings, of paintings */
+    int64_t calls, paints;
+    tt_comit_painting **ended;
+    int64_t ends;
+} batch;
+
+static tt_status gather(tt_comit_codec *c, batch *b, tt_codec_work *w, tt_err *e)
 {
-    const tt_vae_info *vae = tt_vae_about(c->vae);
-    int64_t n = images * latent_numbers(c);
-    int32_t cells = (int32_t)cells_of(c);
-    float *scaled = malloc((size_t)n * sizeof *scaled);
-    if (!scaled)
-        return tt_fail(e, TT_ENOMEM, "no memory for %lld pictures", (long long)images);
-    for (int64_t i = 0; i < n; i++)
-        scaled[i] = latent[i] / vae->scale;
-    tt_status s = tt_vae_decode(c->vae, planes, scaled, images, cells, cells, e);
-    free(scaled);
+    tt_comit_painting *p = (tt_comit_painting *)w;
+    if (!w->paints) {
+        tt_status s = begin_reading(c, (tt_comit_reading *)w, e);
+        if (!s)
+            b->call[b->calls++] = ((tt_comit_reading *)w)->call;
+        return s;
+    }
+    if (p->flow.call == p->flow.calls) {
+        b->ended[b->ends++] = p;
+        return TT_OK;
+    }
+    tt_flow_begin(&p->flow);
+    for (int i = 0; i < (p->flow.guided ? 2 : 1); i++) {
+        p->call[i].t = (float)tt_flow_now(&p->flow);
+        b->paint[b->paints++] = p->call[i];
+    }
+    return TT_OK;
+}
+
+static tt_status comit_step(tt_codec *base, tt_codec_work *const *w, int64_t n, tt_err *e)
+{
+    tt_comit_codec *c = (tt_comit_codec *)base;
+    batch b = {.call = calloc((size_t)n, sizeof *b.call),
+               .paint = calloc((size_t)(2 * n), sizeof *b.paint),
+               .ended = calloc((size_t)n, sizeof(tt_comit_painting *))};
+    tt_status s = b.call && b.paint && b.ended ? TT_OK
+                                               : tt_fail(e, TT_ENOMEM, "no memory for a step");
+    for (int64_t i = 0; i < n && !s; i++)
+        s = gather(c, &b, w[i], e);
+    if (!s)
+        s = tt_comit_run(c->net, b.call, b.calls, e);
+    if (!s)
+        s = tt_comit_run(c->painter, b.paint, b.paints, e);
+    for (int64_t i = 0; i < n && !s; i++) {
+        tt_comit_painting *p = (tt_comit_painting *)w[i];
+        if (!w[i]->paints)
+            end_reading(c, (tt_comit_reading *)w[i]);
+        else if (p->flow.call < p->flow.calls)
+            tt_flow_end(&p->flow);
+    }
+    if (!s && b.ends)
+        s = finish_paintings(c, b.ended, b.ends, e);
+    free(b.call);
+    free(b.paint);
+    free(b.ended);
     return s;
 }
+
+static void comit_drop(tt_codec_work *w)
+{
+    tt_comit_reading *r = (tt_comit_reading *)w;
+    tt_comit_painting *p = (tt_comit_painting *)w;
+    if (w->paints) {
+        tt_flow_close(&p->flow);
+        free(p->message);
+        return;
+    }
+    free(r->planes);
+    free(r->latents);
+    free(r->message);
+}
+
+/* --- the rest --- */
+
+static tt_status comit_embed(tt_codec *base, float *latent, const int32_t *id, int64_t images,
+                             tt_err *e)
+{
+    const tt_comit_codec *c = (const tt_comit_codec *)base;
+    (void)e;
+    for (int64_t i = 0; i < images * base->info.layout.tokens; i++)
+        tt_fsq_lookup(&c->fsq, latent + i * c->fsq.dims, id[i]);
+    return TT_OK;
+}
+
+static int32_t comit_mix(const tt_codec *base, int32_t a, int32_t b, double share)
+{
+    return tt_fsq_mix(&((const tt_comit_codec *)base)->fsq, a, b, share);
+}
+
+static tt_code_distance comit_gap(const tt_codec *base, const float *latent)
+{
+    tt_code_distance d;
+    tt_fsq_gap(&((const tt_comit_codec *)base)->fsq, &d.nearest, &d.second, latent);
+    return d;
+}
+
+static size_t comit_bytes(const tt_codec *base, int64_t images)
+{
+    const tt_comit_codec *c = (const tt_comit_codec *)base;
+    return tt_comit_bytes(c->painter, 2 * images) + tt_vae_bytes(c->vae, images, cells_of(c));
+}
+
+static const char *const architectures[] = {"COMiT", "comit", NULL};
+
+const tt_codec_def tt_codec_comit = {
+    .family = "COMiT",
+    .summary = "pictures as a message, rewritten with every crop that is looked at",
+    .source = "the released code of COMiT (2026)",
+    .architectures = architectures,
+    .key = "predictor",
+    .open = comit_open,
+    .close = comit_close,
+    .embed = comit_embed,
+    .bytes = comit_bytes,
+    .read = comit_read,
+    .paint = comit_paint,
+    .step = comit_step,
+    .drop = comit_drop,
+    .read_size = sizeof(tt_comit_reading),
+    .paint_size = sizeof(tt_comit_painting),
+    .mix = comit_mix,
+    .gap = comit_gap,
+};

@@ -45,6 +45,13 @@ tt_status tt_conv_bind_point(const tt_bind *b, tt_matrix **out, const char *name
 void tt_conv_norm_close(tt_conv_norm *n, tt_stream *s);
 void tt_conv_block_close(tt_conv_block *k, tt_stream *s);
 
+/* Multiply-adds a pixel. */
+static inline double tt_conv_block_macs(const tt_conv_block *k)
+{
+    double in = (double)k->in, out = (double)k->out;
+    return 9 * out * (in + out) + (k->shortcut ? (k->loses ? out : in) * out : 0);
+}
+
 static inline int64_t tt_conv_pixels(const tt_conv_flow *f)
 {
     return f->images * f->height * f->width;

@@ -49,3 +49,45 @@ void tt_fsq_lookup(const tt_fsq *f, float *out, int32_t code)
         code /= f->level[i];
     }
 }
+
+tt_status tt_fsq_read(tt_fsq *f, tt_config *c, const char *key, tt_err *e)
+{
+    int32_t level[TT_FSQ_DIMS + 1], n = 0;
+    while (n <= TT_FSQ_DIMS) {
+        int64_t l = tt_config_int_at(c, key, n, 0, 0, 1 << 16);
+        if (!l)
+            break;
+        level[n++] = (int32_t)l;
+    }
+    tt_status s = tt_config_status(c, e);
+    if (!s)
+        s = tt_fsq_open(f, level, n, e);
+    return s ? tt_context(e, s, "config key '%.40s'", key) : TT_OK;
+}
+
+int32_t tt_fsq_mix(const tt_fsq *f, int32_t a, int32_t b, double share)
+{
+    int32_t code = 0, basis = 1;
+    for (int32_t i = 0; i < f->dims; i++) {
+        int32_t l = f->level[i], from = a % l, to = b % l;
+        code += (int32_t)floor(from + share * (to - from) + 0.5) * basis;
+        basis *= l;
+        a /= l;
+        b /= l;
+    }
+    return code;
+}
+
+void tt_fsq_gap(const tt_fsq *f, float *nearest, float *second, const float *z)
+{
+    float bounded[TT_FSQ_DIMS];
+    double here = 0, least = INFINITY;
+    tt_fsq_bound(f, bounded, z);
+    for (int32_t i = 0; i < f->dims; i++) {
+        double off = fabs(bounded[i] - nearbyintf(bounded[i]));
+        here += off * off;
+        least = fmin(least, 1 - 2 * off); /* (1 - off)^2 - off^2 */
+    }
+    *nearest = (float)here;
+    *second = (float)(here + least);
+}

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "kernels/base/err.h"
+#include "models/config.h"
 
 /* With more levels the bound's factor of 1.001 would reach one that is not there. */
 enum { TT_FSQ_DIMS = 16, TT_FSQ_LEVELS = 1000 };
@@ -26,5 +26,13 @@ void tt_fsq_bound(const tt_fsq *f, float *bounded, const float *z);
 int32_t tt_fsq_code(const tt_fsq *f, const float *z);
 /* The numbers of a code, in [-1, 1]. out: dims. */
 void tt_fsq_lookup(const tt_fsq *f, float *out, int32_t code);
+
+/* From the list of levels under a key of a config. TT_EFORMAT naming it. */
+tt_status tt_fsq_read(tt_fsq *f, tt_config *c, const char *key, tt_err *e);
+/* The code `share` in [0, 1] of the way from a to b, dimension by dimension; halves go up. */
+int32_t tt_fsq_mix(const tt_fsq *f, int32_t a, int32_t b, double share);
+/* Squared distances, before rounding and in levels, to the code of z and to the one that would be
+ * next. */
+void tt_fsq_gap(const tt_fsq *f, float *nearest, float *second, const float *z);
 
 #endif

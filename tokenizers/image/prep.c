@@ -33,6 +33,13 @@ typedef struct {
     double *weight;
 } taps;
 
+/* The most inputs an output is made of. */
+static int64_t most_taps(const filter *f, int64_t in, int64_t out)
+{
+    double scale = (double)in / (double)out;
+    return (int64_t)(2 * f->support * (scale > 1 ? scale : 1)) + 2;
+}
+
 static void find_taps(taps *t, const filter *f, int64_t in, int64_t out, int64_t at)
 {
     double scale = (double)in / (double)out, wide = scale > 1 ? scale : 1, sum = 0;
@@ -51,67 +58,146 @@ static uint8_t to_byte(double v)
     return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)(v + 0.5);
 }
 
-/* Resizes `lines` lines of `in` pixels; pixels of a line are `step` bytes apart, lines `ld`. */
-static void resize_lines(uint8_t *out, int64_t n_out, int64_t out_step, int64_t out_ld,
-                         const uint8_t *in, int64_t n_in, int64_t in_step, int64_t in_ld,
-                         int64_t lines, const filter *f, double *weight)
+/* A mean of two, as most of a halving is: whole numbers give the same byte. */
+static bool is_mean(const taps *t)
 {
-    taps t = {.weight = weight};
-    for (int64_t o = 0; o < n_out; o++) {
-        find_taps(&t, f, n_in, n_out, o);
-        for (int64_t l = 0; l < lines; l++)
-            for (int c = 0; c < 3; c++) {
-                const uint8_t *from = in + l * in_ld + t.first * in_step + c;
-                double sum = 0;
-                for (int64_t i = 0; i < t.count; i++)
-                    sum += t.weight[i] * from[i * in_step];
-                out[l * out_ld + o * out_step + c] = to_byte(sum);
-            }
+    return t->count == 2 && t->weight[0] == 0.5 && t->weight[1] == 0.5;
+}
+
+/* --- a resized picture, made row after row ---
+ *
+ * A picture of 4096 x 4096 is halved several times. Each size asks the one before for the rows it
+ * needs and keeps the few that its next row is made of, so the picture is read once, from its first
+ * row to its last, and no smaller one is ever whole in memory. */
+
+typedef struct picture {
+    const uint8_t *rgb; /* all of it; or NULL, and it is made of `from`: */
+    struct picture *from;
+    const filter *f;
+    int64_t w, h;
+    taps *across;  /* w of them; the first one's weights are everyone's memory */
+    taps down;     /* of the row being made */
+    uint8_t *kept; /* `room` rows of `from`, resized to w; row y at y % room */
+    int64_t room, next; /* rows below `next` were asked for */
+    uint8_t *row;
+} picture;
+
+static void picture_close(picture *p)
+{
+    if (p->across)
+        free(p->across[0].weight);
+    free(p->across);
+    free(p->down.weight);
+    free(p->kept);
+    free(p->row);
+}
+
+/* Closed by the caller whether or not it succeeds. */
+static tt_status picture_open(picture *p, picture *from, int64_t w, int64_t h, const filter *f,
+                              tt_err *e)
+{
+    int64_t most = most_taps(f, from->w, w);
+    *p = (picture){.from = from, .f = f, .w = w, .h = h, .room = most_taps(f, from->h, h)};
+    p->across = calloc((size_t)w, sizeof *p->across);
+    double *weight = p->across ? malloc((size_t)(w * most) * sizeof *weight) : NULL;
+    if (weight)
+        p->across[0].weight = weight;
+    p->down.weight = malloc((size_t)p->room * sizeof *weight);
+    p->kept = malloc((size_t)(p->room * w * 3));
+    p->row = malloc((size_t)(w * 3));
+    if (!weight || !p->down.weight || !p->kept || !p->row)
+        return tt_fail(e, TT_ENOMEM, "no memory to resize a picture of %lld x %lld",
+                       (long long)from->w, (long long)from->h);
+    for (int64_t o = 0; o < w; o++) {
+        p->across[o].weight = weight + o * most;
+        find_taps(&p->across[o], f, from->w, w, o);
+    }
+    return TT_OK;
+}
+
+static void resize_row(const picture *p, uint8_t *out, const uint8_t *in)
+{
+    for (int64_t o = 0; o < p->w; o++, out += 3) {
+        const taps *t = &p->across[o];
+        const uint8_t *from = in + t->first * 3;
+        if (is_mean(t)) {
+            for (int c = 0; c < 3; c++)
+                out[c] = (uint8_t)((from[c] + from[c + 3] + 1) >> 1);
+            continue;
+        }
+        double sum[3] = {0};
+        for (int64_t i = 0; i < t->count; i++)
+            for (int c = 0; c < 3; c++)
+                sum[c] += t->weight[i] * from[i * 3 + c];
+        for (int c = 0; c < 3; c++)
+            out[c] = to_byte(sum[c]);
     }
 }
 
-typedef struct {
-    uint8_t *rgb; /* allocated */
-    int64_t w, h;
-} picture;
-
-/* Replaces the picture by one of w x h. */
-static tt_status resize(picture *p, int64_t w, int64_t h, const filter *f, tt_err *e)
+static const uint8_t *kept_row(const picture *p, int64_t i)
 {
-    int64_t longest = p->w > p->h ? p->w : p->h;
-    uint8_t *flat = malloc((size_t)(w * p->h * 3)), *out = malloc((size_t)(w * h * 3));
-    double *weight = malloc((size_t)(longest + 8) * sizeof *weight);
-    tt_status st = flat && out && weight
-                       ? TT_OK
-                       : tt_fail(e, TT_ENOMEM, "no memory to resize a picture of %lld x %lld",
-                                 (long long)p->w, (long long)p->h);
-    if (!st) {
-        resize_lines(flat, w, 3, w * 3, p->rgb, p->w, 3, p->w * 3, p->h, f, weight);
-        resize_lines(out, h, w * 3, 3, flat, p->h, w * 3, 3, w, f, weight);
-        free(p->rgb);
-        *p = (picture){out, w, h};
-        out = NULL;
+    return p->kept + (p->down.first + i) % p->room * p->w * 3;
+}
+
+static void join_rows(picture *p)
+{
+    const taps *t = &p->down;
+    if (is_mean(t)) {
+        const uint8_t *a = kept_row(p, 0), *b = kept_row(p, 1);
+        for (int64_t i = 0; i < p->w * 3; i++)
+            p->row[i] = (uint8_t)((a[i] + b[i] + 1) >> 1);
+        return;
     }
-    free(flat);
-    free(out);
-    free(weight);
-    return st;
+    for (int64_t i = 0; i < p->w * 3; i++) {
+        double sum = 0;
+        for (int64_t r = 0; r < t->count; r++)
+            sum += t->weight[r] * kept_row(p, r)[i];
+        p->row[i] = to_byte(sum);
+    }
+}
+
+/* Row y, good until the next call; y only grows. */
+static const uint8_t *picture_row(picture *p, int64_t y)
+{
+    if (p->rgb)
+        return p->rgb + y * p->w * 3;
+    find_taps(&p->down, p->f, p->from->h, p->h, y);
+    if (p->next < p->down.first)
+        p->next = p->down.first;
+    for (; p->next < p->down.first + p->down.count; p->next++)
+        resize_row(p, p->kept + p->next % p->room * p->w * 3, picture_row(p->from, p->next));
+    join_rows(p);
+    return p->row;
+}
+
+/* --- from any size to a codec's --- */
+
+enum { SIZES = 20 }; /* a side of at most 2^16 is halved less often */
+
+typedef struct {
+    picture size[SIZES]; /* as given, halved, ..., the last one */
+    int n;
+} series;
+
+static tt_status add_size(series *s, int64_t w, int64_t h, const filter *f, tt_err *e)
+{
+    picture *from = &s->size[s->n - 1];
+    return picture_open(&s->size[s->n++], from, w, h, f, e);
 }
 
 /* Sizes are rounded half to even, as Python's round() does. */
-static tt_status cover(picture *p, int64_t width, int64_t height, tt_err *e)
+static tt_status cover(series *s, int64_t width, int64_t height, tt_err *e)
 {
+    const picture *p = s->size;
     tt_status st = TT_OK;
-    while (p->w >= 2 * width && p->h >= 2 * height && !st)
-        st = resize(p, p->w / 2, p->h / 2, &box, e);
+    for (; p->w >= 2 * width && p->h >= 2 * height && !st; p = &s->size[s->n - 1])
+        st = add_size(s, p->w / 2, p->h / 2, &box, e);
     if (st)
         return st;
     double scale = fmax((double)width / (double)p->w, (double)height / (double)p->h);
     int64_t w = (int64_t)nearbyint((double)p->w * scale);
     int64_t h = (int64_t)nearbyint((double)p->h * scale);
-    w = w < width ? width : w;
-    h = h < height ? height : h;
-    return resize(p, w, h, &cubic, e);
+    return add_size(s, w < width ? width : w, h < height ? height : h, &cubic, e);
 }
 
 tt_status tt_image_fit(float *out, int32_t width, int32_t height, const uint8_t *rgb, int32_t w,
@@ -125,17 +211,17 @@ tt_status tt_image_fit(float *out, int32_t width, int32_t height, const uint8_t 
     /* A strip would have to be enlarged beyond reason before its middle can be cut out. */
     if ((int64_t)w > 64 * (int64_t)h || (int64_t)h > 64 * (int64_t)w)
         return tt_fail(e, TT_EINVAL, "a picture of %d x %d is too narrow", w, h);
-    size_t bytes = (size_t)w * (size_t)h * 3;
-    picture p = {malloc(bytes), w, h};
-    if (!p.rgb)
-        return tt_fail(e, TT_ENOMEM, "no memory for a picture of %d x %d", w, h);
-    memcpy(p.rgb, rgb, bytes);
-    tt_status st = w == width && h == height ? TT_OK : cover(&p, width, height, e);
-    int64_t left = (p.w - width) / 2, top = (p.h - height) / 2;
-    for (int64_t y = 0; y < height && !st; y++)
+    series s = {.size = {{.rgb = rgb, .w = w, .h = h}}, .n = 1};
+    tt_status st = w == width && h == height ? TT_OK : cover(&s, width, height, e);
+    picture *last = &s.size[s.n - 1];
+    int64_t left = (last->w - width) / 2, top = (last->h - height) / 2;
+    for (int64_t y = 0; y < height && !st; y++) {
+        const uint8_t *row = picture_row(last, top + y) + left * 3;
         for (int64_t i = 0; i < (int64_t)width * 3; i++)
-            out[y * width * 3 + i] = (float)p.rgb[((top + y) * p.w + left) * 3 + i] / 255.0f;
-    free(p.rgb);
+            out[y * width * 3 + i] = (float)row[i] / 255.0f;
+    }
+    for (int i = 0; i < s.n; i++)
+        picture_close(&s.size[i]);
     return st;
 }
 

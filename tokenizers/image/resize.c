@@ -1,5 +1,5 @@
 /* resize.c - the Python Imaging Library's bicubic filter in fixed point. */
-#include "tokenizers/image/resize.h"
+#include "tokenizers/resize.h"
 
 #include <math.h>
 #include <stdbool.h>

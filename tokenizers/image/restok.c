@@ -3,7 +3,8 @@
  * coarser grids; latents that begin as pooled residuals; a code per latent by angle; the same
  * backwards. Any prefix of levels decodes. Follows the released code where the paper says
  * otherwise: merging takes every second token, and the latents' buffer is re-read with rows and
- * columns exchanged. */
+ * columns exchanged. Small folders of our own say in_place: then every token comes of its own
+ * latent, and image tokens begin with a vector for each place instead of one for all. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 #include "tokenizers/image.h"
 #include "tokenizers/image/convnet.h"
 
-enum { MAX_SCALES = 8, MAX_BLOCKS = 8, STAGES = 16, GROUPS = 32 };
+enum { MAX_SCALES = 8, MAX_BLOCKS = 8, STAGES = 16 };
+enum { PICTURES = 8 }; /* in the networks at once */
 
 /* Convolutions between pixels and latents; the encoder or the decoder. */
 typedef struct {
@@ -36,18 +38,29 @@ typedef struct {
     float *weight, *bias;
 } affine;
 
+/* Cosines and sines of the rows of PICTURES pictures; device. */
+typedef struct {
+    void *cos, *sin;
+} turning;
+
 typedef struct {
     tt_codec base;
-    int64_t scales, blocks, z, channel[MAX_SCALES]; /* of the convolutions, finest first */
+    /* of the convolutions, finest first; groups of a norm */
+    int64_t scales, blocks, z, channel[MAX_SCALES], groups;
     pixels_net encoder, decoder;
     tower in, out;
     int64_t side;   /* image tokens along a side */
     int64_t dims;   /* of a code */
     int64_t stages; /* grids in the end */
+    bool in_place;  /* see above */
     double theta;
-    affine down[TT_MAX_LEVELS], up[TT_MAX_LEVELS];
-    float *stage_place[STAGES], *level_in[TT_MAX_LEVELS], *level_out[TT_MAX_LEVELS];
+    affine down[TT_MAX_LEVELS];
+    tt_matrix *up[TT_MAX_LEVELS]; /* float32; their biases place the level too */
+    float *stage_place[STAGES], *level_in[TT_MAX_LEVELS];
     float *code, *unit, *nothing, *blank; /* codes; of length 1; for dropped tokens; image tokens */
+    turning turn_in[STAGES], turn_out;    /* made when they are needed; in: by merges so far */
+    void *space;                          /* of decoding; grown to the largest call */
+    size_t space_bytes;
 } restok;
 
 extern const tt_codec_def tt_codec_restok;
@@ -80,12 +93,12 @@ static tt_status host(const tt_weights *w, float **out, const char *called, int6
 }
 
 static tt_status bind_blocks(const tt_bind *b, tt_conv_block *list, const char *prefix, int64_t n,
-                             int64_t *in, int64_t out, tt_err *e)
+                             int64_t *in, int64_t out, int64_t groups, tt_err *e)
 {
     tt_status s = TT_OK;
     for (int64_t i = 0; i < n && !s; i++) {
         s = tt_conv_bind_block(b, &list[i], named("%s.%d", prefix, (int)i).text, *in, out,
-                               ".nin_shortcut", true, GROUPS, e);
+                               ".nin_shortcut", true, groups, e);
         *in = out;
     }
     return s;
@@ -98,11 +111,11 @@ static tt_status bind_pixel_encoder(restok *r, const tt_bind *b, tt_err *e)
     tt_status s = tt_conv_bind(b, &n->conv_in, "pixel_encoder.conv_in", in, 3, e);
     for (int i = 0; i < r->scales && !s; i++)
         s = bind_blocks(b, n->level[i], named("%s.down.%d.block", "pixel_encoder", i).text,
-                        r->blocks, &in, r->channel[i], e);
+                        r->blocks, &in, r->channel[i], r->groups, e);
     if (!s)
-        s = bind_blocks(b, n->mid, "pixel_encoder.mid", r->blocks, &in, in, e);
+        s = bind_blocks(b, n->mid, "pixel_encoder.mid", r->blocks, &in, in, r->groups, e);
     if (!s)
-        s = tt_conv_bind_norm(b, &n->norm_out, "pixel_encoder.norm_out", in, GROUPS, e);
+        s = tt_conv_bind_norm(b, &n->norm_out, "pixel_encoder.norm_out", in, r->groups, e);
     return s ? s : tt_conv_bind_point(b, &n->conv_out, "pixel_encoder.conv_out", r->z, in, e);
 }
 
@@ -112,16 +125,16 @@ static tt_status bind_pixel_decoder(restok *r, const tt_bind *b, tt_err *e)
     int64_t in = r->channel[r->scales - 1];
     tt_status s = tt_conv_bind(b, &n->conv_in, "pixel_decoder.conv_in", in, r->z, e);
     if (!s)
-        s = bind_blocks(b, n->mid, "pixel_decoder.mid", r->blocks, &in, in, e);
+        s = bind_blocks(b, n->mid, "pixel_decoder.mid", r->blocks, &in, in, r->groups, e);
     for (int i = (int)r->scales - 1; i >= 0 && !s; i--) {
         s = bind_blocks(b, n->level[i], named("%s.up.%d.block", "pixel_decoder", i).text,
-                        r->blocks, &in, r->channel[i], e);
+                        r->blocks, &in, r->channel[i], r->groups, e);
         if (!s && i)
             s = tt_conv_bind(b, &n->up[i], named("%s.up.%d.upsample_conv", "pixel_decoder", i).text,
                              in, in, e);
     }
     if (!s)
-        s = tt_conv_bind_norm(b, &n->norm_out, "pixel_decoder.norm_out", in, GROUPS, e);
+        s = tt_conv_bind_norm(b, &n->norm_out, "pixel_decoder.norm_out", in, r->groups, e);
     return s ? s : tt_conv_bind(b, &n->conv_out, "pixel_decoder.conv_out", 3, in, e);
 }
 
@@ -163,35 +176,50 @@ static tt_status bind_qkv(const tower *t, tt_matrix **out, const tt_weights *w, 
     return s;
 }
 
-/* A norm of heads, its channels in our order. */
-static tt_status bind_head_norm(const tower *t, tt_vit_norm *n, const tt_weights *w,
-                                const char *called, tt_err *e)
+/* Weights or biases of the norms of all q heads, then all k heads, their channels in our order. */
+static tt_status bind_head_norms(const tower *t, float **out, const tt_weights *w, const char *at,
+                                 const char *suffix, tt_err *e)
 {
-    int64_t hd = t->vit.width / t->vit.heads;
-    float *raw[2] = {NULL}, mine[2][512];
-    tt_status s = host(w, &raw[0], join(called, ".weight").text, hd, e);
+    static const char *const side[] = {".attn.q_norm", ".attn.k_norm"};
+    int64_t d = t->vit.width, hd = d / t->vit.heads;
+    float *all = malloc((size_t)(2 * d) * sizeof *all);
+    tt_status s = all ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for '%.80s'", at);
+    for (int i = 0; i < 2 && !s; i++) {
+        float *raw = NULL;
+        s = host(w, &raw, join(join(at, side[i]).text, suffix).text, hd, e);
+        for (int64_t c = 0; c < d && !s; c++)
+            all[i * d + c] = raw[source_row(c % hd, hd)];
+        free(raw);
+    }
     if (!s)
-        s = host(w, &raw[1], join(called, ".bias").text, hd, e);
-    for (int64_t i = 0; i < hd && !s; i++)
-        for (int k = 0; k < 2; k++)
-            mine[k][i] = raw[k][source_row(i, hd)];
-    if (!s)
-        s = tt_bind_floats(t->vit.stream, &n->w, mine[0], hd, e);
-    if (!s)
-        s = tt_bind_floats(t->vit.stream, &n->b, mine[1], hd, e);
-    free(raw[0]);
-    free(raw[1]);
+        s = tt_bind_floats(t->vit.stream, out, all, 2 * d, e);
+    free(all);
     return s;
 }
 
-static tt_status bind_gamma(const tower *t, tt_act **out, const tt_weights *w, const char *called,
-                            tt_err *e)
+/* A linear map whose outputs are scaled by channel before they are added. */
+static tt_status bind_scaled(const tower *t, tt_matrix **out, const tt_bind *b, const char *at,
+                             const char *part, const char *gamma, int64_t k, tt_err *e)
 {
-    float *raw = NULL;
-    tt_status s = host(w, &raw, called, t->vit.width, e);
+    int64_t d = t->vit.width;
+    float *weight = NULL, *bias = NULL, *scale = NULL;
+    tt_status s = host(b->weights, &scale, join(at, gamma).text, d, e);
     if (!s)
-        s = tt_vit_upload(&t->vit, out, raw, t->vit.width, e);
-    free(raw);
+        s = host(b->weights, &weight, join(join(at, part).text, ".weight").text, d * k, e);
+    if (!s)
+        s = host(b->weights, &bias, join(join(at, part).text, ".bias").text, d, e);
+    for (int64_t r = 0; r < d && !s; r++) {
+        bias[r] *= scale[r];
+        for (int64_t i = 0; i < k; i++)
+            weight[r * k + i] *= scale[r];
+    }
+    tt_weight one = {.data = {.data = weight, .rank = 2, .dim = {d, k}, .dtype = TT_F32}};
+    if (!s)
+        s = b->stream->op.matrix_open(b->stream, out, &one, 1, bias, b->compute, TT_MATRIX_LINEAR,
+                                      e);
+    free(weight);
+    free(bias);
+    free(scale);
     return s;
 }
 
@@ -212,21 +240,14 @@ static tt_status bind_block(tower *t, const tt_bind *b, const char *side, int64_
     if (!s)
         s = tt_vit_bind_norm(&k->norm2, b, join(at.text, ".norm2").text, d, e);
     if (!s)
-        s = bind_head_norm(t, &k->q_norm, b->weights, join(at.text, ".attn.q_norm").text,
-                           e);
+        s = bind_head_norms(t, &k->heads.w, b->weights, at.text, ".weight", e);
     if (!s)
-        s = bind_head_norm(t, &k->k_norm, b->weights, join(at.text, ".attn.k_norm").text,
-                           e);
+        s = bind_head_norms(t, &k->heads.b, b->weights, at.text, ".bias", e);
     if (!s)
-        s = linear(b, &k->out, join(at.text, ".attn.proj").text, d, d, e);
+        s = bind_scaled(t, &k->out, b, at.text, ".attn.proj", ".gamma_1", d, e);
     if (!s)
         s = linear(b, &k->fc1, join(at.text, ".mlp.fc1").text, ff, d, e);
-    if (!s)
-        s = linear(b, &k->fc2, join(at.text, ".mlp.fc2").text, d, ff, e);
-    if (!s)
-        s = bind_gamma(t, &k->gamma1, b->weights, join(at.text, ".gamma_1").text, e);
-    return s ? s : bind_gamma(t, &k->gamma2, b->weights, join(at.text, ".gamma_2").text,
-                              e);
+    return s ? s : bind_scaled(t, &k->fc2, b, at.text, ".mlp.fc2", ".gamma_2", ff, e);
 }
 
 static tt_status bind_tower(tower *t, const tt_bind *b, const char *side, tt_err *e)
@@ -243,6 +264,42 @@ static tt_status bind_tower(tower *t, const tt_bind *b, const char *side, tt_err
     return s;
 }
 
+/* From a code to the width, and to its level's place. */
+static tt_status bind_up(restok *r, const tt_weights *w, int level, tt_err *e)
+{
+    int64_t d = r->out.vit.width, c = r->dims;
+    tt_stream *st = r->base.stream;
+    float *weight = NULL, *bias = NULL, *place = NULL;
+    tt_status s = host(w, &weight, named("%s.decoder_embed.%d.weight", "decoder", level).text,
+                       c * d, e);
+    if (!s)
+        s = host(w, &bias, named("%s.decoder_embed.%d.bias", "decoder", level).text, d, e);
+    if (!s)
+        s = host(w, &place, named("%s.latent_token_level_embedding.%d", "decoder", level).text, d,
+                 e);
+    for (int64_t i = 0; i < d && !s; i++)
+        bias[i] += place[i];
+    tt_weight one = {.data = {.data = weight, .rank = 2, .dim = {d, c}, .dtype = TT_F32}};
+    if (!s)
+        s = st->op.matrix_open(st, &r->up[level], &one, 1, bias, TT_COMPUTE_F32, TT_MATRIX_LINEAR,
+                               e);
+    free(weight);
+    free(bias);
+    free(place);
+    return s;
+}
+
+static int64_t cells_of(const restok *r)
+{
+    return r->side * r->side;
+}
+
+/* Kinds of blank image tokens. */
+static int64_t blanks_of(const restok *r)
+{
+    return r->in_place ? cells_of(r) : 1;
+}
+
 static tt_status bind_levels(restok *r, const tt_weights *w, tt_err *e)
 {
     int64_t d = r->in.vit.width, c = r->dims;
@@ -253,22 +310,16 @@ static tt_status bind_levels(restok *r, const tt_weights *w, tt_err *e)
         if (!s)
             s = host(w, &r->down[i].bias, named("%s.conv_out.%d.bias", "encoder", i).text, c, e);
         if (!s)
-            s = host(w, &r->up[i].weight, named("%s.decoder_embed.%d.weight", "decoder", i).text,
-                     c * d, e);
-        if (!s)
-            s = host(w, &r->up[i].bias, named("%s.decoder_embed.%d.bias", "decoder", i).text, d, e);
+            s = bind_up(r, w, i, e);
         if (!s)
             s = host(w, &r->level_in[i],
                      named("%s.latent_token_level_embedding.%d", "encoder", i).text, d, e);
-        if (!s)
-            s = host(w, &r->level_out[i],
-                     named("%s.latent_token_level_embedding.%d", "decoder", i).text, d, e);
     }
     for (int i = 0; i < r->stages && !s; i++)
         s = host(w, &r->stage_place[i], named("%s.level_embedding.%d", "encoder", i).text, d, e);
     if (!s)
         s = host(w, &r->nothing, "decoder.latent_mask_token", c, e);
-    return s ? s : host(w, &r->blank, "decoder.mask_token", d, e);
+    return s ? s : host(w, &r->blank, "decoder.mask_token", blanks_of(r) * d, e);
 }
 
 static void to_length_1(float *out, const float *x, int64_t n)
@@ -344,6 +395,7 @@ static void read_pixels(restok *r, tt_config *p)
     int64_t ch = p ? tt_config_int(p, "hidden_channels", 128, 1, 1 << 12) : 128;
     r->blocks = p ? tt_config_int(p, "num_res_blocks", 2, 1, MAX_BLOCKS) : 2;
     r->z = p ? tt_config_int(p, "z_channels", 256, 1, 1 << 14) : 256;
+    r->groups = p ? tt_config_int(p, "norm_groups", 32, 1, 1 << 10) : 32;
     while (r->scales < MAX_SCALES) {
         int64_t by = r->scales < 5 ? usual[r->scales] : 0;
         if (p)
@@ -371,6 +423,7 @@ static tt_status read_model(restok *r, tt_config *m, tt_config *tiny, int64_t pi
             t[i]->vit.width = tt_config_need_int(tiny, "width", 4, 1 << 14);
             t[i]->layers = tt_config_need_int(tiny, "num_layers", 1, 1024);
             t[i]->vit.heads = tt_config_need_int(tiny, "num_heads", 1, 1024);
+            r->in_place = tt_config_bool(tiny, "in_place", false);
         }
         t[i]->vit.ff = 4 * t[i]->vit.width;
         t[i]->vit.eps = 1e-5f;
@@ -399,6 +452,8 @@ static tt_status read_model(restok *r, tt_config *m, tt_config *tiny, int64_t pi
     return s;
 }
 
+static const char *const unread[] = {"model_type", "quantization", NULL};
+
 static tt_status read_config(restok *r, tt_config *c, tt_err *e)
 {
     tt_config *model = NULL, *vq = NULL, *data = NULL, *prep = NULL, *tiny = NULL;
@@ -414,6 +469,7 @@ static tt_status read_config(restok *r, tt_config *c, tt_err *e)
     int64_t pixels = s ? 0 : tt_config_need_int(prep, "crop_size", 4, 1 << 12);
     if (!s)
         s = tt_config_status(prep, e);
+    tt_config_ignore(c, unread);
     if (!s)
         s = read_model(r, vq, tiny, pixels, e);
     r->base.info.width = r->base.info.height = (int32_t)pixels;
@@ -450,6 +506,13 @@ static void close_tower(tower *t, tt_stream *s)
     tt_vit_close(&t->vit);
 }
 
+static void turning_close(turning *t, tt_stream *s)
+{
+    s->op.release(s, t->cos);
+    s->op.release(s, t->sin);
+    *t = (turning){0};
+}
+
 static void restok_close(tt_codec *base)
 {
     restok *r = (restok *)base;
@@ -461,13 +524,15 @@ static void restok_close(tt_codec *base)
     for (int i = 0; i < TT_MAX_LEVELS; i++) {
         free(r->down[i].weight);
         free(r->down[i].bias);
-        free(r->up[i].weight);
-        free(r->up[i].bias);
+        s->op.matrix_close(s, r->up[i]);
         free(r->level_in[i]);
-        free(r->level_out[i]);
     }
-    for (int i = 0; i < STAGES; i++)
+    for (int i = 0; i < STAGES; i++) {
         free(r->stage_place[i]);
+        turning_close(&r->turn_in[i], s);
+    }
+    turning_close(&r->turn_out, s);
+    s->op.release(s, r->space);
     free(r->code);
     free(r->unit);
     free(r->nothing);
@@ -495,6 +560,8 @@ static tt_status bind_all(restok *r, tt_stream *s, const tt_weights *w, tt_weigh
     if (!st)
         st = TT_BIND_NEED(s, gelu_erf, e);
     if (!st)
+        st = TT_BIND_NEED(s, layernorm_heads, e);
+    if (!st)
         st = bind_pixel_encoder(r, &exact, e);
     if (!st)
         st = bind_tower(&r->in, &exact, "encoder", e);
@@ -510,6 +577,30 @@ static tt_status bind_all(restok *r, tt_stream *s, const tt_weights *w, tt_weigh
         st = bind_levels(r, w, e);
     r->base.info.compute = tt_bind_text(w, sample, quick.compute);
     return st ? st : bind_codes(r, w, e);
+}
+
+static double tower_macs(const tower *t, double rows)
+{
+    double d = (double)t->vit.width, ff = (double)t->vit.ff;
+    return (double)t->layers * rows * (4 * d * d + 2 * d * ff + 2 * d * rows);
+}
+
+/* Of decoding: up to the first convolution, and all. */
+static void count_macs(restok *r)
+{
+    tt_codec_info *info = &r->base.info;
+    double cells = (double)(r->side * r->side), z = (double)r->z, d = (double)r->out.vit.width;
+    double coarse = (double)r->channel[r->scales - 1], pixels = cells;
+    info->latent_macs = tower_macs(&r->out, cells + info->layout.tokens) + cells * d * z;
+    info->decode_macs = info->latent_macs + cells * 9 * z * coarse;
+    for (int64_t i = 0; i < r->blocks; i++)
+        info->decode_macs += cells * tt_conv_block_macs(&r->decoder.mid[i]);
+    for (int64_t l = r->scales - 1; l >= 0; l--, pixels *= 4) {
+        double wide = (double)r->channel[l];
+        for (int64_t i = 0; i < r->blocks; i++)
+            info->decode_macs += pixels * tt_conv_block_macs(&r->decoder.level[l][i]);
+        info->decode_macs += l ? 4 * pixels * 9 * wide * wide : pixels * 27 * wide;
+    }
 }
 
 static tt_status restok_open(tt_codec **out, tt_stream *s, const tt_weights *w, tt_config *c,
@@ -534,6 +625,8 @@ static tt_status restok_open(tt_codec **out, tt_stream *s, const tt_weights *w, 
     info->latent = (int32_t)r->dims;
     info->parameters = tt_weights_elements(w);
     info->weight_bytes = tt_weights_bytes(w);
+    info->products = r->out.vit.compute;
+    count_macs(r);
     *out = &r->base;
     return TT_OK;
 }
@@ -573,7 +666,7 @@ static tt_status pixels_open(pixels_job *j, restok *r, tt_dtype type, int64_t im
         st = s->op.alloc(s, &j->memory[i],
                          (size_t)(images * most_numbers(r)) * tt_dtype_size(type), e);
     j->f = (tt_conv_flow){.stream = s, .x = j->memory[0], .h = j->memory[1], .t = j->memory[2],
-                          .images = images, .height = side, .width = side, .groups = GROUPS,
+                          .images = images, .height = side, .width = side, .groups = r->groups,
                           .eps = 1e-6f};
     return st;
 }
@@ -669,40 +762,28 @@ static int64_t encoder_angles(const restok *r, float *c, float *s, int merges)
     return row;
 }
 
-/* Rows of all pictures, on the device. */
-typedef struct {
-    void *cos, *sin;
-} turning;
-
+/* One picture's angles, for all pictures. */
 static tt_status upload_angles(tt_stream *s, turning *t, const float *c, const float *si,
-                               int64_t rows, int64_t half, int64_t images, tt_err *e)
+                               int64_t numbers, tt_err *e)
 {
-    size_t one = (size_t)(rows * half) * sizeof *c;
-    char *all = malloc(2 * one * (size_t)images);
+    const float *from[] = {c, si};
+    void **to[] = {&t->cos, &t->sin};
+    size_t one = (size_t)numbers * sizeof *c;
+    char *all = malloc(one * PICTURES);
     tt_status st = all ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for places");
-    for (int64_t i = 0; i < images && !st; i++) {
-        memcpy(all + (size_t)i * one, c, one);
-        memcpy(all + (size_t)(images + i) * one, si, one);
+    for (int k = 0; k < 2 && !st; k++) {
+        for (size_t i = 0; i < PICTURES; i++)
+            memcpy(all + i * one, from[k], one);
+        st = s->op.alloc(s, to[k], one * PICTURES, e);
+        if (!st)
+            st = s->op.upload(s, *to[k], all, one * PICTURES, e);
+        if (!st)
+            st = s->op.sync(s, e);
     }
-    if (!st)
-        st = s->op.alloc(s, &t->cos, one * (size_t)images, e);
-    if (!st)
-        st = s->op.alloc(s, &t->sin, one * (size_t)images, e);
-    if (!st)
-        st = s->op.upload(s, t->cos, all, one * (size_t)images, e);
-    if (!st)
-        st = s->op.upload(s, t->sin, all + one * (size_t)images, one * (size_t)images, e);
-    if (!st)
-        st = s->op.sync(s, e);
     free(all);
+    if (st)
+        turning_close(t, s);
     return st;
-}
-
-static void turning_close(turning *t, tt_stream *s)
-{
-    s->op.release(s, t->cos);
-    s->op.release(s, t->sin);
-    *t = (turning){0};
 }
 
 /* --- encoding --- */
@@ -749,7 +830,6 @@ typedef struct {
     int merges;
     tt_act *x, *spare;    /* images x most rows x width */
     void *memory[2], *index, *scale;
-    turning turning;
 } encoding;
 
 static int64_t most_rows(const restok *r)
@@ -760,17 +840,21 @@ static int64_t most_rows(const restok *r)
     return rows;
 }
 
-static tt_status set_angles(encoding *n, tt_err *e)
+/* Those of the merges so far. */
+static tt_status set_angles(const encoding *n, tt_err *e)
 {
     restok *r = n->r;
     int64_t half = r->in.vit.width / r->in.vit.heads / 2;
     size_t room = (size_t)(most_rows(r) * half) * sizeof(float);
+    turning *t = &r->turn_in[n->merges];
+    if (t->cos)
+        return TT_OK;
     float *c = malloc(room), *s = malloc(room);
-    turning_close(&n->turning, r->base.stream);
     tt_status st = c && s ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for places");
-    if (!st)
-        st = upload_angles(r->base.stream, &n->turning, c, s, encoder_angles(r, c, s, n->merges),
-                           half, n->images, e);
+    if (!st) {
+        int64_t rows = encoder_angles(r, c, s, n->merges);
+        st = upload_angles(r->base.stream, t, c, s, rows * half, e);
+    }
     free(c);
     free(s);
     return st;
@@ -885,7 +969,7 @@ static tt_status run_encoder(encoding *n, tt_err *e)
         const tt_vit_block *b = &r->in.block[i];
         bool merges = merges_here(r, i);
         s = tt_vit_attend(&r->in.vit, b, n->x, n->images * n->rows, span, spans_of(n, span),
-                          n->turning.cos, n->turning.sin, e);
+                          r->turn_in[n->merges].cos, r->turn_in[n->merges].sin, e);
         if (!s && merges)
             s = merge(n, e);
         if (!s)
@@ -935,12 +1019,14 @@ static void project(const restok *r, float *z, const float *row)
 {
     const tt_layout *l = &r->base.info.layout;
     int64_t d = r->in.vit.width, c = r->dims, tokens = l->tokens, j = 0;
+    int64_t step = r->in_place ? 1 : tokens; /* the buffer re-read as width x tokens */
     for (int32_t v = 0; v < l->levels; v++)
         for (int32_t k = 0; k < l->level[v]; k++, j++)
             for (int64_t i = 0; i < c; i++) {
+                const float *first = row + (r->in_place ? j * d : j);
                 double sum = r->down[v].bias[i];
-                for (int64_t a = 0; a < d; a++) /* the buffer re-read as width x tokens */
-                    sum += (double)r->down[v].weight[i * d + a] * row[a * tokens + j];
+                for (int64_t a = 0; a < d; a++)
+                    sum += (double)r->down[v].weight[i * d + a] * first[a * step];
                 z[j * c + i] = (float)sum;
             }
 }
@@ -1052,10 +1138,7 @@ static void encoding_close(encoding *n)
     s->op.release(s, n->memory[1]);
     s->op.release(s, n->index);
     s->op.release(s, n->scale);
-    turning_close(&n->turning, s);
 }
-
-enum { IMAGES = 16 };
 
 static tt_status encode_some(restok *r, int32_t *id, float *latent, tt_code_distance *distance,
                              const float *pixels, int64_t images, tt_err *e)
@@ -1098,43 +1181,109 @@ static tt_status restok_encode(tt_codec *base, int32_t *id, float *latent,
     restok *r = (restok *)base;
     int64_t tokens = base->info.layout.tokens, n = 3 * (int64_t)base->info.width * base->info.width;
     tt_status s = TT_OK;
-    for (int64_t i = 0; i < images && !s; i += IMAGES)
+    for (int64_t i = 0; i < images && !s; i += PICTURES)
         s = encode_some(r, id + i * tokens, latent ? latent + i * tokens * r->dims : NULL,
                         distance ? distance + i * tokens : NULL, pixels + i * n,
-                        images - i < IMAGES ? images - i : IMAGES, e);
+                        images - i < PICTURES ? images - i : PICTURES, e);
     return s;
 }
 
 /* --- decoding --- */
 
-/* What the decoder's transformer reads of one picture: latents, then blank image tokens. */
-static void decoder_rows(const restok *r, float *row, const int32_t *id, int32_t keep)
+/* Some pictures, and views into the working memory. */
+typedef struct {
+    restok *r;
+    int64_t images, rows; /* rows of one picture */
+    float *code;          /* host: of every token, by level, then picture */
+    int32_t *index;       /* host: the part of each row, then the rows that become pixels */
+    /* parts: what blank image tokens are, then the latents as `code` has them */
+    tt_act *parts, *codes, *x, *last, *pixels[3];
+    int32_t *part, *cell;
+} decoding;
+
+static int64_t tokens_of(const restok *r)
 {
-    const tt_layout *l = &r->base.info.layout;
-    int64_t d = r->out.vit.width, c = r->dims, j = 0;
-    float unit[256];
-    for (int32_t v = 0; v < l->levels; v++)
-        for (int32_t k = 0; k < l->level[v]; k++, j++, row += d) {
-            const float *code = r->nothing;
-            if (j < keep) {
-                to_length_1(unit, r->code + (int64_t)id[j] * c, c);
-                code = unit;
-            }
-            for (int64_t i = 0; i < d; i++) {
-                double sum = r->up[v].bias[i];
-                for (int64_t a = 0; a < c; a++)
-                    sum += (double)r->up[v].weight[i * c + a] * code[a];
-                row[i] = (float)sum + r->level_out[v][i];
-            }
-        }
-    for (int64_t i = 0; i < r->side * r->side; i++, row += d)
-        memcpy(row, r->blank, (size_t)d * sizeof *row);
+    return r->base.info.layout.tokens;
 }
 
-static tt_status decoder_angles(restok *r, turning *t, int64_t images, tt_err *e)
+/* Lays the views out from base (NULL: only counts) and returns the bytes used. */
+static size_t lay_out(decoding *n, char *base)
 {
-    int64_t tokens = r->base.info.layout.tokens, cells = r->side * r->side, rows = tokens + cells;
+    const restok *r = n->r;
+    size_t size = tt_dtype_size(r->out.vit.type), d = (size_t)r->out.vit.width, used = 0;
+    size_t images = (size_t)n->images, tokens = images * (size_t)tokens_of(r);
+    size_t cells = images * (size_t)cells_of(r), pixels = images * (size_t)most_numbers(r);
+    size_t parts = (size_t)blanks_of(r) + tokens;
+    const size_t part[] = {parts * d * size, tokens * (size_t)r->dims * size,
+                           (tokens + cells) * d * size, cells * d * size, pixels * size,
+                           pixels * size, pixels * size, (tokens + 2 * cells) * sizeof(int32_t)};
+    void *p[8] = {NULL};
+    for (int i = 0; i < 8; i++) {
+        p[i] = base ? base + used : NULL;
+        used += (part[i] + 255) & ~(size_t)255;
+    }
+    if (!base)
+        return used;
+    n->parts = p[0];
+    n->codes = p[1];
+    n->x = p[2];
+    n->last = p[3];
+    for (int i = 0; i < 3; i++)
+        n->pixels[i] = p[4 + i];
+    n->part = p[7];
+    n->cell = n->part + tokens + cells;
+    return used;
+}
+
+/* Blank tokens are the first thing there. */
+static tt_status reserve(decoding *n, tt_err *e)
+{
+    restok *r = n->r;
+    tt_stream *s = r->base.stream;
+    size_t need = lay_out(n, NULL);
+    if (need > r->space_bytes) {
+        s->op.release(s, r->space);
+        r->space = NULL;
+        r->space_bytes = 0;
+        tt_status st = s->op.alloc(s, &r->space, need, e);
+        if (!st)
+            st = tt_vit_put(&r->out.vit, r->space, r->blank, blanks_of(r) * r->out.vit.width, e);
+        if (st)
+            return st;
+        r->space_bytes = need;
+    }
+    lay_out(n, r->space);
+    return tt_vit_reserve(&r->out.vit, n->images * n->rows, e);
+}
+
+/* keep: NULL, or how many tokens of each picture count. */
+static void fill_lists(decoding *n, const int32_t *id, const int32_t *keep)
+{
+    const restok *r = n->r;
+    const tt_layout *l = &r->base.info.layout;
+    int64_t tokens = tokens_of(r), cells = cells_of(r), blanks = blanks_of(r), at = 0, begin = 0;
+    for (int32_t v = 0; v < l->levels; begin += l->level[v++])
+        for (int64_t i = 0; i < n->images; i++)
+            for (int64_t j = begin; j < begin + l->level[v]; j++, at++) {
+                const float *code = r->unit + (int64_t)id[i * tokens + j] * r->dims;
+                memcpy(n->code + at * r->dims, keep && j >= keep[i] ? r->nothing : code,
+                       (size_t)r->dims * sizeof *code);
+                n->index[i * n->rows + j] = (int32_t)(blanks + at);
+            }
+    int32_t *cell = n->index + n->images * n->rows;
+    for (int64_t i = 0; i < n->images; i++)
+        for (int64_t j = 0; j < cells; j++) {
+            n->index[i * n->rows + tokens + j] = r->in_place ? (int32_t)j : 0;
+            *cell++ = (int32_t)(i * n->rows + tokens + j);
+        }
+}
+
+static tt_status decoder_angles(restok *r, tt_err *e)
+{
+    int64_t tokens = tokens_of(r), rows = tokens + cells_of(r);
     int64_t hd = r->out.vit.width / r->out.vit.heads, half = hd / 2;
+    if (r->turn_out.cos)
+        return TT_OK;
     float *c = malloc((size_t)(2 * rows * half) * sizeof *c);
     if (!c)
         return tt_fail(e, TT_ENOMEM, "no memory for places");
@@ -1145,67 +1294,109 @@ static tt_status decoder_angles(restok *r, turning *t, int64_t images, tt_err *e
         double x = (double)(i < tokens ? i : k % r->side + tokens);
         angles(r, c + i * half, s + i * half, hd, y, x);
     }
-    tt_status st = upload_angles(r->base.stream, t, c, s, rows, half, images, e);
+    tt_status st = upload_angles(r->base.stream, &r->turn_out, c, s, rows * half, e);
     free(c);
     return st;
 }
 
-static tt_status run_decoder(restok *r, tt_act *x, int64_t images, int64_t rows, tt_err *e)
+/* The transformer's rows of all pictures: latents, then blank image tokens. */
+static tt_status begin_decoder(const decoding *n, tt_err *e)
 {
+    const restok *r = n->r;
+    const tt_layout *l = &r->base.info.layout;
     tt_stream *s = r->base.stream;
-    int64_t d = r->out.vit.width;
-    turning t = {0};
-    tt_vit_span span[IMAGES];
-    for (int64_t i = 0; i < images; i++)
-        span[i] = (tt_vit_span){.row = i * rows, .rows = rows, .see = TT_SEE_ALL};
-    tt_status st = decoder_angles(r, &t, images, e);
-    s->act = r->out.vit.type;
+    int64_t d = r->out.vit.width, c = r->dims, at = 0;
+    size_t size = tt_dtype_size(r->out.vit.type);
+    int64_t ints = n->images * (n->rows + cells_of(r));
+    tt_status st = tt_vit_put(&r->out.vit, n->codes, n->code, n->images * tokens_of(r) * c, e);
     if (!st)
-        st = s->op.layernorm(s, x, d, x, d, r->out.pre.w, r->out.pre.b, images * rows, d,
-                             r->out.vit.eps, e);
+        st = s->op.upload(s, n->part, n->index, (size_t)ints * sizeof *n->index, e);
+    for (int32_t v = 0; v < l->levels && !st; v++) {
+        int64_t rows = n->images * l->level[v];
+        st = s->op.linear(s, (char *)n->parts + (size_t)((blanks_of(r) + at) * d) * size, d,
+                          (char *)n->codes + (size_t)(at * c) * size, c, rows, r->up[v], false, e);
+        at += rows;
+    }
+    return st ? st
+              : s->op.gather(s, n->x, d, n->parts, d, n->part, n->images * n->rows, d, e);
+}
+
+/* Up to the rows that the convolutions read. */
+static tt_status run_decoder(decoding *n, tt_err *e)
+{
+    restok *r = n->r;
+    tt_stream *s = r->base.stream;
+    tt_vit *v = &r->out.vit;
+    int64_t d = v->width, rows = n->images * n->rows, cells = n->images * cells_of(r);
+    tt_vit_span span[PICTURES];
+    for (int64_t i = 0; i < n->images; i++)
+        span[i] = (tt_vit_span){.row = i * n->rows, .rows = n->rows, .see = TT_SEE_ALL};
+    tt_status st = begin_decoder(n, e);
+    if (!st)
+        st = s->op.layernorm(s, n->x, d, n->x, d, r->out.pre.w, r->out.pre.b, rows, d, v->eps, e);
     for (int64_t i = 0; i < r->out.layers && !st; i++)
-        st = tt_vit_run(&r->out.vit, &r->out.block[i], x, images * rows, span, images, t.cos,
-                        t.sin, e);
+        st = tt_vit_run(v, &r->out.block[i], n->x, rows, span, n->images, r->turn_out.cos,
+                        r->turn_out.sin, e);
     if (!st)
-        st = s->op.layernorm(s, x, d, x, d, r->out.post.w, r->out.post.b, images * rows, d,
-                             r->out.vit.eps, e);
-    turning_close(&t, s);
-    return st;
+        st = s->op.gather(s, n->last, d, n->x, d, n->cell, cells, d, e);
+    if (!st)
+        st = s->op.layernorm(s, n->last, d, n->last, d, r->out.post.w, r->out.post.b, cells, d,
+                             v->eps, e);
+    return st ? st
+              : s->op.linear(s, n->pixels[1], r->z, n->last, d, cells, r->out.embed, false, e);
+}
+
+/* *out: the pixels on the device. */
+static tt_status decode_pass(decoding *n, tt_act **out, tt_err *e)
+{
+    const restok *r = n->r;
+    tt_conv_flow f = {.stream = r->base.stream, .x = n->pixels[0], .h = n->pixels[1],
+                      .t = n->pixels[2], .images = n->images, .height = r->side, .width = r->side,
+                      .groups = r->groups, .eps = 1e-6f};
+    tt_status s = run_decoder(n, e);
+    if (!s)
+        s = decode_pixels(n->r, &f, e);
+    *out = f.x;
+    return s;
+}
+
+/* Passes of as many pictures are recorded where the backend can. */
+static tt_status decode_recorded(decoding *n, tt_act **out, tt_err *e)
+{
+    const restok *r = n->r;
+    tt_stream *s = r->base.stream;
+    if (!s->op.pass_begin)
+        return decode_pass(n, out, e);
+    const int64_t key[] = {(int64_t)(intptr_t)r, (int64_t)(intptr_t)r->space,
+                           n->images * n->rows, (int64_t)(intptr_t)r->out.vit.space};
+    tt_status st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
+    if (st)
+        return st;
+    st = decode_pass(n, out, e);
+    return s->op.pass_end(s, st, e);
 }
 
 static tt_status decode_some(restok *r, float *pixels, const int32_t *id, const int32_t *keep,
                              int64_t images, tt_err *e)
 {
-    tt_stream *s = r->base.stream;
-    int64_t tokens = r->base.info.layout.tokens, cells = r->side * r->side, rows = tokens + cells;
-    int64_t d = r->out.vit.width, side = r->base.info.width;
-    size_t size = tt_dtype_size(r->out.vit.type);
-    pixels_job j;
-    tt_act *x = NULL;
-    float *host_rows = malloc((size_t)(images * rows * d) * sizeof *host_rows);
-    tt_status st = host_rows ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for pictures");
-    for (int64_t i = 0; i < images && !st; i++)
-        decoder_rows(r, host_rows + i * rows * d, id + i * tokens,
-                     keep ? keep[i] : (int32_t)tokens);
+    int64_t tokens = tokens_of(r), cells = cells_of(r), side = r->base.info.width;
+    decoding n = {.r = r, .images = images, .rows = tokens + cells};
+    tt_act *out = NULL;
+    n.code = malloc((size_t)(images * tokens * r->dims) * sizeof *n.code);
+    n.index = malloc((size_t)(images * (n.rows + cells)) * sizeof *n.index);
+    r->base.stream->act = r->out.vit.type;
+    tt_status st = n.code && n.index ? reserve(&n, e)
+                                     : tt_fail(e, TT_ENOMEM, "no memory for pictures");
     if (!st)
-        st = tt_vit_upload(&r->out.vit, &x, host_rows, images * rows * d, e);
-    free(host_rows);
+        st = decoder_angles(r, e);
+    if (!st) {
+        fill_lists(&n, id, keep);
+        st = decode_recorded(&n, &out, e);
+    }
     if (!st)
-        st = run_decoder(r, x, images, rows, e);
-    bool open = !st;
-    if (!st)
-        st = pixels_open(&j, r, r->out.vit.type, images, r->side, e);
-    for (int64_t i = 0; i < images && !st; i++)
-        st = s->op.linear(s, (char *)j.f.h + (size_t)(i * cells * r->z) * size, r->z,
-                          (char *)x + (size_t)((i * rows + tokens) * d) * size, d, cells,
-                          r->out.embed, false, e);
-    if (!st)
-        st = decode_pixels(r, &j.f, e);
-    if (!st)
-        st = tt_vit_get(&r->out.vit, pixels, j.f.x, images * side * side * 3, e);
-    if (open)
-        pixels_close(&j, s);
-    s->op.release(s, x);
+        st = tt_vit_get(&r->out.vit, pixels, out, images * side * side * 3, e);
+    free(n.code);
+    free(n.index);
     return st;
 }
 
@@ -1213,11 +1404,17 @@ static tt_status restok_decode(tt_codec *base, float *pixels, const int32_t *id,
                                const int32_t *keep, int64_t images, tt_err *e)
 {
     restok *r = (restok *)base;
+    tt_stream *st = base->stream;
     int64_t tokens = base->info.layout.tokens, n = 3 * (int64_t)base->info.width * base->info.width;
     tt_status s = TT_OK;
-    for (int64_t i = 0; i < images && !s; i += IMAGES)
+    for (int64_t i = 0; i < images && !s; i += PICTURES)
         s = decode_some(r, pixels + i * n, id + i * tokens, keep ? keep + i : NULL,
-                        images - i < IMAGES ? images - i : IMAGES, e);
+                        images - i < PICTURES ? images - i : PICTURES, e);
+    if (!st->op.pass_begin) { /* nobody remembers where it was */
+        st->op.release(st, r->space);
+        r->space = NULL;
+        r->space_bytes = 0;
+    }
     return s;
 }
 
@@ -1235,7 +1432,8 @@ static tt_status restok_embed(tt_codec *base, float *latent, const int32_t *id, 
 static size_t restok_bytes(const tt_codec *base, int64_t images)
 {
     const restok *r = (const restok *)base;
-    int64_t n = images < IMAGES ? images : IMAGES, rows = n * most_rows(r), d = r->in.vit.width;
+    int64_t n = images < PICTURES ? images : PICTURES, rows = n * most_rows(r);
+    int64_t d = r->in.vit.width;
     size_t pixels = (size_t)(3 * n * most_numbers(r)) * 4;
     return pixels + (size_t)(rows * (3 * d + 2)) * 4 + tt_vit_bytes(&r->in.vit, rows);
 }

@@ -22,8 +22,10 @@ typedef struct {
     tt_matrix *qkv, *out;
 } attention;
 
-/* Encoder or decoder. */
+/* Encoder, always float32 (what is quantised after it must not flip), or decoder. */
 typedef struct {
+    tt_compute compute;
+    tt_dtype type; /* of activations */
     tt_matrix *conv_in, *conv_out, *point; /* point: quant_conv or post_quant_conv */
     tt_conv_block level[LEVELS][BLOCKS], mid[2];
     tt_matrix *resize[LEVELS]; /* halving after, enlarging after a level; NULL after the last */
@@ -36,8 +38,6 @@ struct tt_vae {
     tt_vae_info info;
     int64_t levels, blocks, groups, width[LEVELS];
     half encoder, decoder;
-    tt_compute compute;
-    tt_dtype type;
 };
 
 /* --- opening --- */
@@ -198,13 +198,15 @@ tt_status tt_vae_open(tt_vae **out, tt_stream *stream, const tt_weights *w, tt_c
         s = TT_BIND_NEED(stream, conv3x3, e);
     if (!s)
         s = TT_BIND_NEED(stream, group_norm, e);
+    p.bind.compute = v->encoder.compute = TT_COMPUTE_F32;
+    v->encoder.type = TT_F32;
+    if (!s)
+        s = open_encoder(&p, e);
     if (!s)
         s = tt_bind_choose(&p.bind.compute, stream, w, NAME(&p, "decoder.conv_in.weight").text,
                            mode, e);
-    v->compute = p.bind.compute;
-    v->type = stream->op.act_type ? stream->op.act_type(stream, v->compute) : TT_F32;
-    if (!s)
-        s = open_encoder(&p, e);
+    v->decoder.compute = p.bind.compute;
+    v->decoder.type = stream->op.act_type ? stream->op.act_type(stream, p.bind.compute) : TT_F32;
     if (!s)
         s = open_decoder(&p, e);
     if (s) {
@@ -250,6 +252,7 @@ const tt_vae_info *tt_vae_about(const tt_vae *v)
 /* Pictures on their way, and what else the middle needs. */
 typedef struct {
     tt_vae *v;
+    const half *net;
     tt_conv_flow f;
     void *memory[3], *qkv;
 } job;
@@ -268,7 +271,7 @@ static tt_status attend(job *j, const attention *a, tt_err *e)
         tt_span span = {.query_row = i * cells, .query_rows = cells, .k = k, .v = k + d * size,
                         .ld_kv = 3 * d, .keys = cells, .see = TT_SEE_ALL};
         st = s->op.attention(s, f->h, d, j->qkv, 3 * d, &span, 1, 1, 1, d,
-                             (float)(1 / sqrt((double)d)), j->v->compute, e);
+                             (float)(1 / sqrt((double)d)), j->net->compute, e);
     }
     return st ? st : s->op.linear(s, f->x, d, f->h, d, tt_conv_pixels(f), a->out, true, e);
 }
@@ -314,7 +317,7 @@ static tt_status halve(tt_conv_flow *f, const tt_matrix *m, tt_err *e)
 static tt_status run_encoder(job *j, tt_err *e)
 {
     tt_conv_flow *f = &j->f;
-    const half *h = &j->v->encoder;
+    const half *h = j->net;
     int64_t latents = 2 * j->v->info.channels;
     tt_status s = tt_conv_run(f, h->conv_in, 3, j->v->width[0], e);
     for (int i = 0; i < j->v->levels && !s; i++) {
@@ -341,7 +344,7 @@ static tt_status run_encoder(job *j, tt_err *e)
 static tt_status run_decoder(job *j, tt_err *e)
 {
     tt_conv_flow *f = &j->f;
-    const half *h = &j->v->decoder;
+    const half *h = j->net;
     int64_t latents = j->v->info.channels, width = j->v->width[j->v->levels - 1];
     tt_status s = f->stream->op.linear(f->stream, f->h, latents, f->x, latents, tt_conv_pixels(f),
                                        h->point, false, e);
@@ -378,12 +381,13 @@ static int64_t most_numbers(const tt_vae *v, int64_t h, int64_t w)
     return most;
 }
 
-static tt_status job_open(job *j, tt_vae *v, int64_t images, int64_t h, int64_t w, tt_err *e)
+static tt_status job_open(job *j, tt_vae *v, const half *net, int64_t images, int64_t h, int64_t w,
+                          tt_err *e)
 {
     tt_stream *s = v->stream;
-    size_t size = tt_dtype_size(v->type);
-    *j = (job){.v = v};
-    s->act = v->type;
+    size_t size = tt_dtype_size(net->type);
+    *j = (job){.v = v, .net = net};
+    s->act = net->type;
     tt_status st = TT_OK;
     for (int i = 0; i < 3 && !st; i++)
         st = s->op.alloc(s, &j->memory[i], (size_t)(images * most_numbers(v, h, w)) * size, e);
@@ -408,7 +412,7 @@ static tt_status put(const job *j, tt_act *to, const float *planes, int64_t chan
 {
     tt_stream *s = j->v->stream;
     int64_t n = j->f.images * channels * pixels;
-    size_t size = tt_dtype_size(j->v->type);
+    size_t size = tt_dtype_size(j->net->type);
     char *rows = malloc((size_t)n * size);
     if (!rows)
         return tt_fail(e, TT_ENOMEM, "no memory for pictures");
@@ -418,7 +422,7 @@ static tt_status put(const job *j, tt_act *to, const float *planes, int64_t chan
                 const float *from = planes + (i * channels + c) * pixels + p;
                 uint16_t narrow = tt_f32_to_bf16(*from);
                 memcpy(rows + (size_t)((i * pixels + p) * channels + c) * size,
-                       j->v->type == TT_F32 ? (const void *)from : &narrow, size);
+                       j->net->type == TT_F32 ? (const void *)from : &narrow, size);
             }
     tt_status st = s->op.upload(s, to, rows, (size_t)n * size, e);
     if (!st)
@@ -431,14 +435,14 @@ static tt_status put(const job *j, tt_act *to, const float *planes, int64_t chan
 static void get(const job *j, float *planes, const char *rows, int64_t all, int64_t first,
                 int64_t channels, int64_t pixels)
 {
-    size_t size = tt_dtype_size(j->v->type);
+    size_t size = tt_dtype_size(j->net->type);
     for (int64_t i = 0; i < j->f.images; i++)
         for (int64_t c = 0; c < channels; c++)
             for (int64_t p = 0; p < pixels; p++) {
                 const char *from = rows + (size_t)((i * pixels + p) * all + first + c) * size;
                 float *to = planes + (i * channels + c) * pixels + p;
                 uint16_t narrow;
-                if (j->v->type == TT_F32) {
+                if (j->net->type == TT_F32) {
                     memcpy(to, from, sizeof *to);
                 } else {
                     memcpy(&narrow, from, sizeof narrow);
@@ -450,14 +454,19 @@ static void get(const job *j, float *planes, const char *rows, int64_t all, int6
 static tt_status fetch(const job *j, char **rows, int64_t n, tt_err *e)
 {
     tt_stream *s = j->v->stream;
-    size_t bytes = (size_t)n * tt_dtype_size(j->v->type);
+    size_t bytes = (size_t)n * tt_dtype_size(j->net->type);
     *rows = malloc(bytes);
     tt_status st = *rows ? s->op.download(s, *rows, j->f.x, bytes, e)
                          : tt_fail(e, TT_ENOMEM, "no memory for pictures");
     return st ? st : s->op.sync(s, e);
 }
 
-enum { IMAGES = 8 }; /* at a time */
+/* As many at a time as eight pictures of 256 x 256 take. */
+static int64_t at_once(int64_t height, int64_t width)
+{
+    int64_t n = 8 * 256 * 256 / (height * width);
+    return n > 1 ? n : 1;
+}
 
 static tt_status encode_some(tt_vae *v, float *mean, float *logvar, const float *planes, int64_t n,
                              int32_t height, int32_t width, tt_err *e)
@@ -465,7 +474,7 @@ static tt_status encode_some(tt_vae *v, float *mean, float *logvar, const float 
     job j;
     char *rows = NULL;
     int64_t h = height / v->info.factor, w = width / v->info.factor, c = v->info.channels;
-    tt_status s = job_open(&j, v, n, h, w, e);
+    tt_status s = job_open(&j, v, &v->encoder, n, h, w, e);
     j.f.height = height;
     j.f.width = width;
     if (!s)
@@ -495,11 +504,12 @@ tt_status tt_vae_encode(tt_vae *v, float *mean, float *logvar, const float *plan
                        width, f);
     int64_t pixels = 3 * (int64_t)height * width;
     int64_t cells = (int64_t)v->info.channels * (height / f) * (width / f);
+    int64_t most = at_once(height, width);
     tt_status s = TT_OK;
-    for (int64_t i = 0; i < images && !s; i += IMAGES)
+    for (int64_t i = 0; i < images && !s; i += most)
         s = encode_some(v, mean + i * cells, logvar ? logvar + i * cells : NULL,
-                        planes + i * pixels, images - i < IMAGES ? images - i : IMAGES, height,
-                        width, e);
+                        planes + i * pixels, images - i < most ? images - i : most, height, width,
+                        e);
     return s;
 }
 
@@ -509,7 +519,7 @@ static tt_status decode_some(tt_vae *v, float *planes, const float *latent, int6
     job j;
     char *rows = NULL;
     int64_t pixels = (int64_t)h * w * v->info.factor * v->info.factor;
-    tt_status s = job_open(&j, v, n, h, w, e);
+    tt_status s = job_open(&j, v, &v->decoder, n, h, w, e);
     j.f.height = h;
     j.f.width = w;
     if (!s)
@@ -532,9 +542,39 @@ tt_status tt_vae_decode(tt_vae *v, float *planes, const float *latent, int64_t i
         return tt_fail(e, TT_EINVAL, "latents of %d x %d", h, w);
     int64_t cells = (int64_t)v->info.channels * h * w;
     int64_t pixels = 3 * (int64_t)h * w * v->info.factor * v->info.factor;
+    int64_t most = at_once((int64_t)h * v->info.factor, (int64_t)w * v->info.factor);
     tt_status s = TT_OK;
-    for (int64_t i = 0; i < images && !s; i += IMAGES)
+    for (int64_t i = 0; i < images && !s; i += most)
         s = decode_some(v, planes + i * pixels, latent + i * cells,
-                        images - i < IMAGES ? images - i : IMAGES, h, w, e);
+                        images - i < most ? images - i : most, h, w, e);
     return s;
+}
+
+size_t tt_vae_bytes(const tt_vae *v, int64_t images, int32_t cells)
+{
+    int64_t side = (int64_t)cells * v->info.factor, most = at_once(side, side);
+    int64_t n = images < most ? images : most, square = (int64_t)cells * cells;
+    return (size_t)(n * (3 * most_numbers(v, cells, cells) +
+                         square * 3 * v->width[v->levels - 1])) * sizeof(float);
+}
+
+double tt_vae_macs(const tt_vae *v, double pixels, bool decode)
+{
+    const half *h = decode ? &v->decoder : &v->encoder;
+    double z = (double)v->info.channels * (decode ? 1 : 2);
+    double coarse = (double)v->width[v->levels - 1];
+    double cells = pixels / ((double)v->info.factor * v->info.factor);
+    double macs = pixels * 27 * (double)v->width[0] + cells * z * (9 * coarse + z);
+    macs += cells * (4 * coarse * coarse + 2 * cells * coarse);
+    for (int i = 0; i < 2; i++)
+        macs += cells * tt_conv_block_macs(&h->mid[i]);
+    for (int64_t i = 0; i < v->levels; i++) {
+        int64_t scale = decode ? v->levels - 1 - i : i; /* halvings of the level */
+        double area = pixels / (double)((int64_t)1 << 2 * scale), wide = (double)v->width[scale];
+        for (int64_t k = 0; k < v->blocks + decode; k++)
+            macs += area * tt_conv_block_macs(&h->level[i][k]);
+        if (h->resize[i])
+            macs += (decode ? 4 : 0.25) * area * 9 * wide * wide;
+    }
+    return macs;
 }

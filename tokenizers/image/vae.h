@@ -16,7 +16,8 @@ typedef struct {
     float scale;      /* latents as others see them are multiplied by this */
 } tt_vae_info;
 
-/* prefix: before the tensor names ("vae.vae."). c: the autoencoder's config. */
+/* prefix: before the tensor names ("vae.vae."). c: the autoencoder's config. mode: of decoding;
+ * encoding is always float32. */
 tt_status tt_vae_open(tt_vae **out, tt_stream *s, const tt_weights *w, tt_config *c,
                       const char *prefix, tt_weights_mode mode, tt_err *e);
 void tt_vae_close(tt_vae *v); /* NULL is fine */
@@ -30,5 +31,9 @@ tt_status tt_vae_encode(tt_vae *v, float *mean, float *logvar, const float *plan
 /* planes: images x 3 x (h factor) x (w factor), not clamped. latent: unscaled. */
 tt_status tt_vae_decode(tt_vae *v, float *planes, const float *latent, int64_t images, int32_t h,
                         int32_t w, tt_err *e);
+/* Multiply-adds of encoding or decoding a picture of `pixels`. */
+double tt_vae_macs(const tt_vae *v, double pixels, bool decode);
+/* Device memory of a call with pictures whose latents have so many cells a side. */
+size_t tt_vae_bytes(const tt_vae *v, int64_t images, int32_t cells);
 
 #endif

@@ -12,28 +12,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "models/nn/bind.h"
 #include "tokenizers/image.h"
+#include "tokenizers/image/convnet.h"
 
 enum { MAX_LEVELS = 8, MAX_BLOCKS = 8 };
 static const float epsilon = 1e-6f;
 
-typedef struct {
-    float *weight, *bias;
-} norm;
-
-typedef struct {
-    int64_t in, out;
-    norm norm1, norm2;
-    tt_matrix *conv1, *conv2, *shortcut; /* shortcut: NULL where in is out */
-} block;
-
 /* Encoder or decoder. */
 typedef struct {
     tt_matrix *conv_in, *conv_out;
-    block mid[MAX_BLOCKS], level[MAX_LEVELS][MAX_BLOCKS];
+    tt_conv_block mid[MAX_BLOCKS], level[MAX_LEVELS][MAX_BLOCKS];
     tt_matrix *up[MAX_LEVELS]; /* of the decoder, from level 1 on */
-    norm norm_out;
+    tt_conv_norm norm_out;
     int64_t out; /* channels of norm_out */
     tt_dtype act;
 } network;
@@ -49,6 +39,8 @@ typedef struct {
     float *code_host;
     void *space; /* three buffers of pixels, tokens and distances */
     size_t space_bytes;
+    uint16_t *half; /* host: pixels of a turn in bfloat16 */
+    int64_t half_numbers;
 } vqgan;
 
 extern const tt_codec_def tt_codec_vqgan;
@@ -66,29 +58,10 @@ static name join(const char *a, const char *b)
     return n;
 }
 
-static tt_status bind_norm(const tt_bind *b, norm *out, const char *prefix, int64_t n, tt_err *e)
+static tt_status bind_block(const vqgan *v, const tt_bind *b, tt_conv_block *k, const char *prefix,
+                            int64_t in, int64_t out, tt_err *e)
 {
-    tt_status st = tt_bind_vector(b, &out->weight, join(prefix, ".weight").text, n, e);
-    return st ? st : tt_bind_vector(b, &out->bias, join(prefix, ".bias").text, n, e);
-}
-
-static tt_status bind_block(const tt_bind *b, block *k, const char *prefix, int64_t in, int64_t out,
-                            tt_err *e)
-{
-    k->in = in;
-    k->out = out;
-    tt_status st = bind_norm(b, &k->norm1, join(prefix, ".norm1").text, in, e);
-    if (!st)
-        st = tt_bind_conv3x3(b, &k->conv1, join(prefix, ".conv1.weight").text, out, in, NULL, e);
-    if (!st)
-        st = bind_norm(b, &k->norm2, join(prefix, ".norm2").text, out, e);
-    if (!st)
-        st = tt_bind_conv3x3(b, &k->conv2, join(prefix, ".conv2.weight").text, out, out, NULL, e);
-    if (st || in == out)
-        return st;
-    name shortcut = join(prefix, ".nin_shortcut.weight");
-    return tt_bind_matrix(b, &k->shortcut, &(tt_bind_part){shortcut.text, out, NULL}, 1, out,
-                          TT_MATRIX_LINEAR, e);
+    return tt_conv_bind_block(b, k, prefix, in, out, ".nin_shortcut", true, v->groups, e);
 }
 
 /* The middle at `width` channels; one port counts its blocks from 1, the other from 0. */
@@ -101,18 +74,19 @@ static tt_status bind_mid(const vqgan *v, const tt_bind *b, network *h, const ch
         name n;
         snprintf(n.text, sizeof n.text, counted ? "%s.mid.%d" : "%s.mid.block_%d", side,
                  counted ? i : i + 1);
-        st = bind_block(b, &h->mid[i], n.text, width, width, e);
+        st = bind_block(v, b, &h->mid[i], n.text, width, width, e);
     }
     return st;
 }
 
-static tt_status bind_ends(const tt_bind *b, network *h, const char *side, int64_t in,
-                           int64_t first, bool in_bias, tt_err *e)
+static tt_status bind_ends(const vqgan *v, const tt_bind *b, network *h, const char *side,
+                           int64_t in, int64_t first, bool in_bias, tt_err *e)
 {
     name bias = join(side, ".conv_in.bias");
     tt_status st = tt_bind_conv3x3(b, &h->conv_in, join(side, ".conv_in.weight").text, first, in,
                                    in_bias ? bias.text : NULL, e);
-    return st ? st : bind_norm(b, &h->norm_out, join(side, ".norm_out").text, h->out, e);
+    return st ? st : tt_conv_bind_norm(b, &h->norm_out, join(side, ".norm_out").text, h->out,
+                                       v->groups, e);
 }
 
 static tt_status bind_encoder(vqgan *v, const tt_bind *b, bool counted, tt_err *e)
@@ -120,12 +94,12 @@ static tt_status bind_encoder(vqgan *v, const tt_bind *b, bool counted, tt_err *
     network *h = &v->encoder;
     int64_t in = v->width[0];
     h->out = v->width[v->levels - 1];
-    tt_status st = bind_ends(b, h, "encoder", 3, in, false, e);
+    tt_status st = bind_ends(v, b, h, "encoder", 3, in, false, e);
     for (int l = 0; l < v->levels; l++)
         for (int i = 0; i < v->blocks && !st; i++) {
             name n;
             snprintf(n.text, sizeof n.text, "encoder.down.%d.block.%d", l, i);
-            st = bind_block(b, &h->level[l][i], n.text, in, v->width[l], e);
+            st = bind_block(v, b, &h->level[l][i], n.text, in, v->width[l], e);
             in = v->width[l];
         }
     if (!st)
@@ -139,14 +113,14 @@ static tt_status bind_decoder(vqgan *v, const tt_bind *b, bool counted, tt_err *
     network *h = &v->decoder;
     int64_t in = v->width[v->levels - 1];
     h->out = v->width[0];
-    tt_status st = bind_ends(b, h, "decoder", v->z, in, true, e);
+    tt_status st = bind_ends(v, b, h, "decoder", v->z, in, true, e);
     if (!st)
         st = bind_mid(v, b, h, "decoder", counted, e);
     for (int l = (int)v->levels - 1; l >= 0; l--) {
         name n;
         for (int i = 0; i < v->blocks && !st; i++) {
             snprintf(n.text, sizeof n.text, "decoder.up.%d.block.%d", l, i);
-            st = bind_block(b, &h->level[l][i], n.text, in, v->width[l], e);
+            st = bind_block(v, b, &h->level[l][i], n.text, in, v->width[l], e);
             in = v->width[l];
         }
         snprintf(n.text, sizeof n.text, "decoder.up.%d.upsample%cconv", l, counted ? '_' : '.');
@@ -251,28 +225,17 @@ static tt_status read_config(vqgan *v, tt_config *c, tt_err *e)
     return TT_OK;
 }
 
-static void close_block(tt_stream *s, const block *k)
-{
-    float *const numbers[] = {k->norm1.weight, k->norm1.bias, k->norm2.weight, k->norm2.bias};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        s->op.release(s, numbers[i]);
-    s->op.matrix_close(s, k->conv1);
-    s->op.matrix_close(s, k->conv2);
-    s->op.matrix_close(s, k->shortcut);
-}
-
-static void close_half(tt_stream *s, const network *h)
+static void close_half(tt_stream *s, network *h)
 {
     s->op.matrix_close(s, h->conv_in);
     s->op.matrix_close(s, h->conv_out);
-    s->op.release(s, h->norm_out.weight);
-    s->op.release(s, h->norm_out.bias);
+    tt_conv_norm_close(&h->norm_out, s);
     for (int i = 0; i < MAX_BLOCKS; i++)
-        close_block(s, &h->mid[i]);
+        tt_conv_block_close(&h->mid[i], s);
     for (int l = 0; l < MAX_LEVELS; l++) {
         s->op.matrix_close(s, h->up[l]);
         for (int i = 0; i < MAX_BLOCKS; i++)
-            close_block(s, &h->level[l][i]);
+            tt_conv_block_close(&h->level[l][i], s);
     }
 }
 
@@ -286,6 +249,7 @@ static void vqgan_close(tt_codec *c)
     s->op.release(s, v->code);
     s->op.release(s, v->space);
     free(v->code_host);
+    free(v->half);
     free(v);
 }
 
@@ -321,13 +285,6 @@ static tt_status bind_all(vqgan *v, tt_stream *s, const tt_weights *w, tt_weight
     return st ? st : bind_codes(v, &b, e);
 }
 
-/* Multiply-adds per pixel of a block. */
-static double block_macs(const block *k)
-{
-    double in = (double)k->in, out = (double)k->out;
-    return 9 * out * (in + out) + (k->shortcut ? out * out : 0);
-}
-
 static void count_macs(vqgan *v)
 {
     tt_codec_info *info = &v->base.info;
@@ -338,14 +295,14 @@ static void count_macs(vqgan *v)
     for (int64_t l = 0; l < v->levels; l++) {
         double area = pixels / (double)((int64_t)1 << 2 * l), wide = (double)v->width[l];
         for (int64_t i = 0; i < v->blocks; i++) {
-            info->encode_macs += area * block_macs(&v->encoder.level[l][i]);
-            info->decode_macs += area * block_macs(&v->decoder.level[l][i]);
+            info->encode_macs += area * tt_conv_block_macs(&v->encoder.level[l][i]);
+            info->decode_macs += area * tt_conv_block_macs(&v->decoder.level[l][i]);
         }
         info->decode_macs += l ? 4 * area * 9 * wide * wide : 0; /* enlarging */
     }
     for (int64_t i = 0; i < v->mids; i++) {
-        info->encode_macs += tokens * block_macs(&v->encoder.mid[i]);
-        info->decode_macs += tokens * block_macs(&v->decoder.mid[i]);
+        info->encode_macs += tokens * tt_conv_block_macs(&v->encoder.mid[i]);
+        info->decode_macs += tokens * tt_conv_block_macs(&v->decoder.mid[i]);
     }
 }
 
@@ -375,125 +332,59 @@ static tt_status vqgan_open(tt_codec **out, tt_stream *s, const tt_weights *w, t
 
 /* --- running --- */
 
-/* Images on their way through: x holds `channels` numbers per pixel, h and t are spare. */
-typedef struct {
-    vqgan *v;
-    tt_stream *s;
-    tt_act *x, *h, *t;
-    int64_t images, side, channels; /* side: pixels now */
-} flow;
-
-static int64_t pixels_of(const flow *f)
-{
-    return f->images * f->side * f->side;
-}
-
-static void swap(tt_act **a, tt_act **b)
-{
-    tt_act *c = *a;
-    *a = *b;
-    *b = c;
-}
-
-static tt_status convolve(const flow *f, tt_act *y, int64_t out, const tt_act *x, int64_t in,
-                          const tt_matrix *w, bool up, bool add, tt_err *e)
-{
-    int64_t side = up ? 2 * f->side : f->side;
-    tt_image_shape shape = {f->images, side, side, in, up};
-    return f->s->op.conv3x3(f->s, y, out, x, in, &shape, w, add, e);
-}
-
-static tt_status normalise(const flow *f, tt_act *y, const tt_act *x, const norm *n,
-                           int64_t channels, tt_err *e)
-{
-    return f->s->op.group_norm(f->s, y, channels, x, channels, n->weight, n->bias, f->images,
-                               f->side * f->side, channels, f->v->groups, epsilon, true, e);
-}
-
-static tt_status run_block(flow *f, const block *k, tt_err *e)
-{
-    tt_status st = normalise(f, f->h, f->x, &k->norm1, k->in, e);
-    if (!st)
-        st = convolve(f, f->t, k->out, f->h, k->in, k->conv1, false, false, e);
-    if (!st)
-        st = normalise(f, f->t, f->t, &k->norm2, k->out, e);
-    if (st)
-        return st;
-    if (!k->shortcut)
-        return convolve(f, f->x, k->out, f->t, k->out, k->conv2, false, true, e);
-    int64_t n = pixels_of(f);
-    f->channels = k->out;
-    st = convolve(f, f->h, k->out, f->t, k->out, k->conv2, false, false, e);
-    if (!st)
-        st = f->s->op.linear(f->s, f->x, k->out, f->h, k->out, n, k->shortcut, false, e);
-    return st ? st : f->s->op.add(f->s, f->x, k->out, f->h, k->out, n, k->out, e);
-}
-
-static tt_status run_blocks(flow *f, const block *list, int64_t n, tt_err *e)
+static tt_status run_blocks(tt_conv_flow *f, const tt_conv_block *list, int64_t n, tt_err *e)
 {
     tt_status st = TT_OK;
     for (int64_t i = 0; i < n && !st; i++)
-        st = run_block(f, &list[i], e);
+        st = tt_conv_run_block(f, &list[i], e);
     return st;
 }
 
-static tt_status pool(flow *f, tt_err *e)
+static tt_status pool(tt_conv_flow *f, tt_err *e)
 {
-    tt_image_shape shape = {f->images, f->side, f->side, f->channels, false};
-    tt_status st = f->s->op.average_pool(f->s, f->h, f->channels, f->x, f->channels, &shape, e);
-    f->side /= 2;
-    swap(&f->x, &f->h);
-    return st;
-}
-
-static tt_status enlarge(flow *f, const tt_matrix *w, tt_err *e)
-{
-    tt_status st = convolve(f, f->h, f->channels, f->x, f->channels, w, true, false, e);
-    f->side *= 2;
-    swap(&f->x, &f->h);
+    tt_image_shape shape = {f->images, f->height, f->width, f->channels, false};
+    tt_status st = f->stream->op.average_pool(f->stream, f->h, f->channels, f->x, f->channels,
+                                              &shape, e);
+    f->height /= 2;
+    f->width /= 2;
+    tt_conv_swap(f);
     return st;
 }
 
 /* From pixels in h to latents in t. */
-static tt_status run_encoder(flow *f, tt_err *e)
+static tt_status run_encoder(const vqgan *v, tt_conv_flow *f, tt_err *e)
 {
-    const vqgan *v = f->v;
     const network *h = &v->encoder;
-    f->channels = v->width[0];
-    tt_status st = convolve(f, f->x, f->channels, f->h, 3, h->conv_in, false, false, e);
+    tt_status st = tt_conv_run(f, h->conv_in, 3, v->width[0], e);
     for (int64_t l = 0; l < v->levels && !st; l++) {
         st = run_blocks(f, h->level[l], v->blocks, e);
-        f->channels = v->width[l];
         if (!st && l < v->levels - 1)
             st = pool(f, e);
     }
     if (!st)
         st = run_blocks(f, h->mid, v->mids, e);
     if (!st)
-        st = normalise(f, f->h, f->x, &h->norm_out, h->out, e);
+        st = tt_conv_normalise(f, &h->norm_out, true, e);
     return st ? st
-              : f->s->op.linear(f->s, f->t, v->z, f->h, h->out, pixels_of(f), h->conv_out, false,
-                                e);
+              : f->stream->op.linear(f->stream, f->t, v->z, f->h, h->out, tt_conv_pixels(f),
+                                     h->conv_out, false, e);
 }
 
-/* From latents in h to pixels in t. */
-static tt_status run_decoder(flow *f, tt_err *e)
+/* From latents in h to pixels in x. */
+static tt_status run_decoder(const vqgan *v, tt_conv_flow *f, tt_err *e)
 {
-    const vqgan *v = f->v;
     const network *h = &v->decoder;
-    f->channels = v->width[v->levels - 1];
-    tt_status st = convolve(f, f->x, f->channels, f->h, v->z, h->conv_in, false, false, e);
+    tt_status st = tt_conv_run(f, h->conv_in, v->z, v->width[v->levels - 1], e);
     if (!st)
         st = run_blocks(f, h->mid, v->mids, e);
     for (int64_t l = v->levels - 1; l >= 0 && !st; l--) {
         st = run_blocks(f, h->level[l], v->blocks, e);
-        f->channels = v->width[l];
         if (!st && l)
-            st = enlarge(f, h->up[l], e);
+            st = tt_conv_enlarge(f, h->up[l], e);
     }
     if (!st)
-        st = normalise(f, f->h, f->x, &h->norm_out, h->out, e);
-    return st ? st : convolve(f, f->t, 3, f->h, h->out, h->conv_out, false, false, e);
+        st = tt_conv_normalise(f, &h->norm_out, true, e);
+    return st ? st : tt_conv_run(f, h->conv_out, h->out, 3, e);
 }
 
 /* --- images in turns --- */
@@ -540,7 +431,7 @@ static size_t vqgan_bytes(const tt_codec *c, int64_t images)
 }
 
 typedef struct {
-    flow f;
+    tt_conv_flow f;
     int32_t *id;
     float *distance;
 } turn;
@@ -561,7 +452,9 @@ static tt_status reserve(vqgan *v, int64_t images, int64_t side, turn *out, tt_e
     size_t buffer = ((size_t)(images * most_numbers(v)) * 4 + 255) & ~(size_t)255;
     char *at = v->space;
     int64_t rows = images * v->base.info.layout.tokens;
-    out->f = (flow){v, s, at, at + buffer, at + 2 * buffer, images, side, 0};
+    out->f = (tt_conv_flow){.stream = s, .x = at, .h = at + buffer, .t = at + 2 * buffer,
+                            .images = images, .height = side, .width = side, .groups = v->groups,
+                            .eps = epsilon};
     out->distance = (float *)(void *)(at + 3 * buffer);
     out->id = (int32_t *)(void *)(out->distance + 2 * rows);
     return TT_OK;
@@ -576,9 +469,9 @@ static tt_status encode_turn(vqgan *v, int32_t *id, float *latent, tt_code_dista
     int64_t rows = images * info->layout.tokens;
     tt_status st = reserve(v, images, info->width, &t, e);
     if (!st)
-        st = s->op.upload(s, t.f.h, pixels, (size_t)(pixels_of(&t.f) * 3) * sizeof *pixels, e);
+        st = s->op.upload(s, t.f.h, pixels, (size_t)(tt_conv_pixels(&t.f) * 3) * sizeof *pixels, e);
     if (!st)
-        st = run_encoder(&t.f, e);
+        st = run_encoder(v, &t.f, e);
     if (!st)
         st = s->op.nearest(s, t.id, t.distance, t.f.t, v->z, rows, v->code, info->layout.codes,
                            v->z, e);
@@ -622,32 +515,60 @@ static void widen_run(void *arg, int64_t i, int thread)
         job->out[k] = tt_bf16_to_f32(job->in[k]);
 }
 
+/* From ids to pixels in x. */
+static tt_status run_ids(const vqgan *v, turn *t, const int32_t *id, int64_t rows, tt_err *e)
+{
+    tt_stream *s = t->f.stream;
+    tt_status st = s->op.upload(s, t->id, id, (size_t)rows * sizeof *id, e);
+    if (!st)
+        st = s->op.embed(s, t->f.h, v->z, v->table, t->id, rows, e);
+    return st ? st : run_decoder(v, &t->f, e);
+}
+
+/* The same number of images makes the same pass, which is recorded. */
+static tt_status run_recorded(const vqgan *v, turn *t, const int32_t *id, int64_t rows, tt_err *e)
+{
+    tt_stream *s = t->f.stream;
+    if (!s->op.pass_begin)
+        return run_ids(v, t, id, rows, e);
+    const int64_t key[] = {(int64_t)(intptr_t)v, (int64_t)(intptr_t)v->space, rows};
+    tt_status st = s->op.pass_begin(s, key, sizeof key / sizeof *key, e);
+    /* Which buffer is which changes on the way, recorded or not. */
+    return st ? st : s->op.pass_end(s, run_ids(v, t, id, rows, e), e);
+}
+
+/* Host memory for pixels as the device has them. */
+static tt_status reserve_half(vqgan *v, int64_t numbers, tt_err *e)
+{
+    if (numbers <= v->half_numbers)
+        return TT_OK;
+    free(v->half);
+    v->half = malloc((size_t)numbers * sizeof *v->half);
+    v->half_numbers = v->half ? numbers : 0;
+    return v->half ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for %lld numbers of pixels",
+                                     (long long)numbers);
+}
+
 static tt_status decode_turn(vqgan *v, float *pixels, const int32_t *id, int64_t images, tt_err *e)
 {
     turn t;
     tt_stream *s = v->base.stream;
     int64_t rows = images * v->base.info.layout.tokens;
-    tt_status st = reserve(v, images, v->base.info.width >> (v->levels - 1), &t, e);
-    if (!st)
-        st = s->op.upload(s, t.id, id, (size_t)rows * sizeof *id, e);
-    if (!st)
-        st = s->op.embed(s, t.f.h, v->z, v->table, t.id, rows, e);
-    if (!st)
-        st = run_decoder(&t.f, e);
-    int64_t numbers = pixels_of(&t.f) * 3;
+    int64_t numbers = images * v->base.info.width * v->base.info.height * 3;
     bool narrow = v->decoder.act == TT_BF16;
-    uint16_t *half = narrow ? malloc((size_t)numbers * sizeof *half) : NULL;
-    if (!st && narrow && !half)
-        st = tt_fail(e, TT_ENOMEM, "no memory for %lld images", (long long)images);
+    tt_status st = reserve(v, images, v->base.info.width >> (v->levels - 1), &t, e);
+    if (!st && narrow)
+        st = reserve_half(v, numbers, e);
     if (!st)
-        st = s->op.download(s, narrow ? (void *)half : pixels, t.f.t,
+        st = run_recorded(v, &t, id, rows, e);
+    if (!st)
+        st = s->op.download(s, narrow ? (void *)v->half : pixels, t.f.x,
                             (size_t)numbers * tt_dtype_size(v->decoder.act), e);
     if (!st)
         st = s->op.sync(s, e);
-    widen_job job = {pixels, half, numbers, 1 << 14};
+    widen_job job = {pixels, v->half, numbers, 1 << 14};
     if (!st && narrow)
         tt_pool_run(s->pool, (numbers + job.run - 1) / job.run, widen_run, &job);
-    free(half);
     return st;
 }
 
