@@ -49,6 +49,11 @@ void tt_grammar_close(tt_grammar *g); /* one reference less; NULL is fine */
 /* True when some text of exactly so many tokens matches; with `ends` also a shorter one. */
 bool tt_grammar_fits(const tt_grammar *g, int32_t tokens, bool ends);
 int32_t tt_grammar_states(const tt_grammar *g);
+/* A text token by token: the state before it, the one behind a token (-1: nothing matches any more)
+ * and whether a text may end there. */
+int32_t tt_grammar_start(const tt_grammar *g);
+int32_t tt_grammar_next(const tt_grammar *g, int32_t state, int32_t id);
+bool tt_grammar_accepts(const tt_grammar *g, int32_t state);
 
 /* Columns [begin, end) under a grammar. */
 typedef struct {

@@ -62,6 +62,8 @@ typedef struct tt_planner {
     tt_status (*plan)(tt_image_seq *q, void *state, tt_image_plan *plan, tt_err *e);
     tt_status (*apply)(tt_image_seq *q, void *state, const tt_image_plan *plan,
                        const tt_row_stats *stats, tt_err *e);
+    /* The state of `from` for another image that was opened alike; NULL: a plain copy. */
+    void (*fork)(const tt_image_seq *q, void *state, const void *from);
 } tt_planner;
 
 /* Every planner, NULL-terminated; by name; and the one for a generator. NULL when unknown. */
@@ -86,6 +88,14 @@ tt_status tt_image_plan_step(tt_image_seq *q, tt_image_plan *plan, tt_err *e);
 /* stats: one per want of the plan. */
 tt_status tt_image_apply(tt_image_seq *q, const tt_image_plan *plan, const tt_row_stats *stats,
                          tt_err *e);
+/* Takes over how far `from` is, whose planner, layout and given tokens are the same. The random
+ * numbers to come are those of `to`. */
+void tt_image_fork(tt_image_seq *to, const tt_image_seq *from);
+/* For searches: of a plan that wants a single token, puts into stats[0] the one that is drawn as
+ * the way-th without replacement, counted from 0. logit: layout.codes, before the temperature.
+ * TT_ENOMEM. */
+tt_status tt_image_take_way(const tt_image_seq *q, const tt_image_plan *plan, tt_row_stats *stats,
+                            const float *logit, int32_t way, tt_err *e);
 /* Tokens for a preview: those that stand, elsewhere the guesses (0 where there is none yet).
  * out: layout.tokens. */
 void tt_image_preview(const tt_image_seq *q, int32_t *out);

@@ -198,6 +198,25 @@ void tt_grammar_close(tt_grammar *g)
 
 int32_t tt_grammar_states(const tt_grammar *g) { return g->states - 1; }
 
+int32_t tt_grammar_start(const tt_grammar *g)
+{
+    return g->start;
+}
+
+int32_t tt_grammar_next(const tt_grammar *g, int32_t state, int32_t id)
+{
+    int32_t k = id >= 0 && id < g->vocab ? g->class_of[id] : -1;
+    for (int32_t i = k < 0 ? 0 : g->first[k]; k >= 0 && i < g->first[k + 1]; i++)
+        if (g->move[i].from == state)
+            return g->move[i].to;
+    return -1;
+}
+
+bool tt_grammar_accepts(const tt_grammar *g, int32_t state)
+{
+    return tt_bit(g->accept, state);
+}
+
 void tt_step_forward(const tt_grammar *g, const uint64_t *from, uint64_t *to)
 {
     memset(to, 0, (size_t)g->words * sizeof *to);

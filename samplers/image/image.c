@@ -97,6 +97,22 @@ tt_status tt_image_apply(tt_image_seq *q, const tt_image_plan *plan, const tt_ro
     return st;
 }
 
+void tt_image_fork(tt_image_seq *to, const tt_image_seq *from)
+{
+    size_t n = (size_t)from->layout.tokens;
+    memcpy(to->id, from->id, n * sizeof *to->id);
+    memcpy(to->guess, from->guess, n * sizeof *to->guess);
+    memcpy(to->step_of, from->step_of, n * sizeof *to->step_of);
+    memcpy(to->logprob, from->logprob, n * sizeof *to->logprob);
+    to->hidden = from->hidden;
+    to->step = from->step;
+    to->steps = from->steps;
+    if (to->planner->fork)
+        to->planner->fork(to, to->state, from->state);
+    else
+        memcpy(to->state, from->state, to->planner->state_size);
+}
+
 void tt_image_preview(const tt_image_seq *q, int32_t *out)
 {
     for (int32_t i = 0; i < q->layout.tokens; i++)

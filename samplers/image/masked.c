@@ -131,6 +131,15 @@ static tt_status masked_apply(tt_image_seq *q, void *state, const tt_image_plan 
     return TT_OK;
 }
 
+/* The order a slot's turn comes in was settled when the image began. */
+static void masked_fork(const tt_image_seq *q, void *state, const void *from)
+{
+    masked *to = state;
+    const masked *m = from;
+    for (int32_t i = 0; to->rank && i < q->layout.tokens; i++)
+        to->rank[i] = m->rank[i];
+}
+
 static const char *const params[] = {"steps", "temperature", "top_p", "top_k", "min_p",
                                      "cfg_scale", "guidance_ramp", "order", "order_temperature",
                                      "feature_reuse", NULL};
@@ -146,4 +155,5 @@ const tt_planner tt_planner_masked = {
     .open = masked_open,
     .plan = masked_plan,
     .apply = masked_apply,
+    .fork = masked_fork,
 };

@@ -3,7 +3,7 @@
  *   extend -> (roll out) -> score -> keep the best -> extend ... -> (complete -> score) -> done
  *
  * Best of N is a single turn of it, with N beginnings and whole sequences. */
-#include "samplers/search/search.h"
+#include "samplers/search.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct tt_search {
     pool beam; /* the best of the last scored pool, or where the search begins */
     pool now;  /* candidates of the step */
     int32_t results;
-    tt_order order;
+    tt_search_work order;
 };
 
 /* --- schedules --- */
@@ -101,7 +101,7 @@ static bool looks_ahead(const tt_search *s)
 
 static void extend(tt_search *s, const pool *p, int32_t add, int32_t each, bool rollout)
 {
-    s->order = (tt_order){.kind = TT_ORDER_EXTEND,
+    s->order = (tt_search_work){.kind = TT_ORDER_EXTEND,
                           .step = s->step,
                           .sequence = p->list,
                           .sequences = p->n,
@@ -114,7 +114,7 @@ static void extend(tt_search *s, const pool *p, int32_t add, int32_t each, bool 
 static void score(tt_search *s, const pool *p, phase next)
 {
     s->phase = next;
-    s->order = (tt_order){.kind = TT_ORDER_SCORE,
+    s->order = (tt_search_work){.kind = TT_ORDER_SCORE,
                           .step = next == FINAL ? s->steps : s->step,
                           .sequence = p->list,
                           .sequences = p->n,
@@ -123,7 +123,7 @@ static void score(tt_search *s, const pool *p, phase next)
 
 static void finish(tt_search *s)
 {
-    s->order = (tt_order){.kind = TT_ORDER_DONE, .step = s->steps};
+    s->order = (tt_search_work){.kind = TT_ORDER_DONE, .step = s->steps};
 }
 
 static int32_t ways(const tt_search *s)
@@ -256,7 +256,7 @@ void tt_search_close(tt_search *s)
     free(s);
 }
 
-const tt_order *tt_search_order(const tt_search *s)
+const tt_search_work *tt_search_order(const tt_search *s)
 {
     return &s->order;
 }

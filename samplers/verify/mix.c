@@ -1,6 +1,6 @@
 /* mix.c - aggregation of scores as the search-over-tokens code does it, without its two slips:
  * weights stay with their member when another has no say, and ties are broken by index. */
-#include "samplers/verify/mix.h"
+#include "samplers/mix.h"
 
 #include <math.h>
 #include <string.h>

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "samplers/search/search.h"
-#include "samplers/verify/mix.h"
+#include "samplers/search.h"
+#include "samplers/mix.h"
 
 static tt_search_spec beam_of(int32_t beams, int32_t candidates, const int32_t *list, int32_t steps)
 {
@@ -38,7 +38,7 @@ static tt_search *open_ok(const tt_search_spec *spec)
 /* A made-up prior: the token is a number of its place in the order. */
 static void extend(tt_search *s)
 {
-    const tt_order *o = tt_search_order(s);
+    const tt_search_work *o = tt_search_order(s);
     assert_int_equal(o->kind, TT_ORDER_EXTEND);
     int32_t token[4096];
     float logprob[1024];
@@ -54,7 +54,7 @@ static void extend(tt_search *s)
 /* A made-up verifier: the sum of what is shown, or one score for all. */
 static void score(tt_search *s, bool same)
 {
-    const tt_order *o = tt_search_order(s);
+    const tt_search_work *o = tt_search_order(s);
     float value[1024] = {0};
     assert_int_equal(o->kind, TT_ORDER_SCORE);
     for (int32_t i = 0; i < o->sequences && !same; i++)
@@ -71,7 +71,7 @@ static void beams_keep_the_best(void **state)
     tt_search *s = open_ok(&spec);
     extend(s);
     score(s, false);
-    const tt_order *o = tt_search_order(s);
+    const tt_search_work *o = tt_search_order(s);
     assert_int_equal(o->sequences, 2);
     assert_int_equal(o->add, 2);
     assert_int_equal(o->sequence[0].token[0], 2); /* of 0, 1, 2 */
@@ -135,7 +135,7 @@ static void lookahead_scores_more_than_it_keeps(void **state)
     spec.ahead = 4;
     tt_search *s = open_ok(&spec);
     extend(s);
-    const tt_order *o = tt_search_order(s);
+    const tt_search_work *o = tt_search_order(s);
     assert_true(o->rollout && !o->sample);
     assert_int_equal(o->add, 4);
     assert_int_equal(o->each, 1);

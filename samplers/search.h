@@ -101,14 +101,14 @@ typedef struct {
                           random numbers */
     bool own_noise;    /* TT_ORDER_SCORE: each candidate is decoded with noise of its own; else
                           all with the same */
-} tt_order;
+} tt_search_work;
 
 /* Copies the spec's lists. TT_EINVAL naming the field ("search.beam_width"), TT_ENOMEM. */
 tt_status tt_search_open(tt_search **out, const tt_search_spec *spec, tt_err *e);
 void tt_search_close(tt_search *s); /* NULL is fine */
 
 /* The order to carry out now; the same until it is answered. */
-const tt_order *tt_search_order(const tt_search *s);
+const tt_search_work *tt_search_order(const tt_search *s);
 /* Answers TT_ORDER_EXTEND: `sequences` x `each` rows of `add` tokens and the log-probability of
  * each row's tokens, parent by parent. */
 tt_status tt_search_extended(tt_search *s, const int32_t *token, const float *logprob, tt_err *e);
