@@ -423,6 +423,8 @@ static tt_status open_all(batch *b, tt_err *e)
 {
     int32_t tokens = b->m->codec->info.layout.tokens;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (!b->m->planner || b->m->text)
+        return tt_fail(e, TT_EINVAL, "--per-class: this model makes no images of classes");
     tt_status s = set_params(b, e);
     if (!s)
         s = choose_classes(b, e);

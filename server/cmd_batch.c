@@ -16,21 +16,28 @@
 #include "server/cmd.h"
 #include "server/local.h"
 
+enum { MAX_VERIFIERS = 16 };
+
 typedef struct {
     tt_engine_args engine;
     const char *model, *guide, *input, *output;
+    const char *verifier[MAX_VERIFIERS];
+    int verifiers;
     int window;
     bool resume, force, quiet;
     tt_batch_images_args images; /* per_class > 0: images, and no input */
 } batch_args;
 
 enum {
-    KEY_GUIDE = 0x300, KEY_RESUME, KEY_FORCE, KEY_WINDOW, KEY_PER_CLASS, KEY_CLASSES, KEY_WITH
+    KEY_GUIDE = 0x300, KEY_RESUME, KEY_FORCE, KEY_WINDOW, KEY_PER_CLASS, KEY_CLASSES, KEY_WITH,
+    KEY_VERIFIER,
 };
 
 static const struct argp_option options[] = {
     {"model", 'm', "MODEL", 0, "id of a model that comes with the program, or a folder", 1},
     {"guide", KEY_GUIDE, "MODEL", 0, "a causal model that requests may name as their guide", 1},
+    {"verifier", KEY_VERIFIER, "MODEL", 0,
+     "a verifier that requests may name in their search; may be repeated", 1},
     {"input", 'i', "FILE", 0, "requests, one JSON object a line; - is stdin", 1},
     {"output", 'o', "FILE", 0, "answers, one JSON object a line; - is stdout", 1},
     {"resume", KEY_RESUME, NULL, 0, "continue an output file: answered requests are left out", 2},
@@ -72,6 +79,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_GUIDE:
         a->guide = arg;
+        return 0;
+    case KEY_VERIFIER:
+        if (a->verifiers == MAX_VERIFIERS)
+            argp_error(state, "too many --verifier");
+        a->verifier[a->verifiers++] = arg;
         return 0;
     case 'i':
         a->input = arg;
@@ -433,6 +445,18 @@ static tt_status close_output(batch *b, tt_err *e)
     return TT_OK;
 }
 
+static tt_status load_verifiers(const batch_args *a, tt_local *l, tt_err *e)
+{
+    tt_model_place place;
+    tt_status s = TT_OK;
+    for (int i = 0; i < a->verifiers && !s; i++) {
+        s = tt_models_dir_find(a->verifier[i], &place, e);
+        if (!s)
+            s = tt_load_model(l->engine, &place, &a->engine, e);
+    }
+    return s;
+}
+
 static tt_status run(const batch_args *a, int64_t *bad, tt_err *e)
 {
     batch b = {.args = a};
@@ -447,6 +471,8 @@ static tt_status run(const batch_args *a, int64_t *bad, tt_err *e)
         s = tt_local_open(&b.local, &place, a->guide ? &guide : NULL, &a->engine, e);
         opened = true;
     }
+    if (!s)
+        s = load_verifiers(a, &b.local, e);
     if (!s)
         s = open_output(&b, e); /* last: a run that cannot start leaves no file behind */
     if (!s)

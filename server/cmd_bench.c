@@ -13,6 +13,7 @@
 #include "server/cmd.h"
 #include "server/job.h"
 #include "server/options.h"
+#include "tokenizers/image.h"
 
 enum { FORWARDS = 1 << 0, GENERATION = 1 << 1 };
 
@@ -264,6 +265,9 @@ static tt_status load(tt_bench *b, const bench_args *a, const tt_model_place *pl
     if (s)
         return s;
     b->served = tt_engine_find(b->engine, place->id);
+    if (b->served->verifier)
+        return tt_fail(e, TT_EINVAL, "model '%.80s' is a verifier and makes nothing to be measured",
+                       place->id);
     b->model = tt_served_model(b->served);
     b->stream = b->model->stream;
     const tt_model_info *i = &b->served->info;
@@ -336,6 +340,10 @@ static tt_status run(const bench_args *a, tt_err *e)
         b.sizes = a->sizes;
         s = tt_bench_images(&b, place.folder, a->engine.device, a->engine.threads,
                             a->engine.weights, a->shape != NULL, e);
+    } else if (!s && tt_codec_in(place.folder)) {
+        b.sizes = a->sizes;
+        s = tt_bench_codec(&b, place.folder, a->engine.device, a->engine.threads,
+                           a->engine.weights, a->shape != NULL, e);
     } else if (!s) {
         s = load(&b, a, &place, e);
         if (!s)

@@ -6,11 +6,13 @@
 #include "kernels/base/log.h"
 #include "models/generator.h"
 #include "samplers/sampler.h"
+#include "samplers/verifier.h"
 #include "server/cmd.h"
 #include "server/defaults.h"
 #include "server/inspect_image.h"
 #include "server/mask.h"
 #include "server/models_dir.h"
+#include "tokenizers/image.h"
 #include "tokenizers/text.h"
 
 typedef struct {
@@ -283,7 +285,10 @@ static int inspect_image(const inspect_args *a, const tt_model_place *place)
 {
     tt_err err = {0};
     printf("model         %s\nfolder        %s\n", place->id, place->folder);
-    if (!tt_inspect_image(place->folder, a->tensors, &err))
+    tt_status s = tt_verifier_in(place->folder)
+                      ? tt_inspect_verifier(place->folder, &err)
+                      : tt_inspect_image(place->folder, a->tensors, &err);
+    if (!s)
         return 0;
     fprintf(stderr, "tutti inspect: %s\n", err.text);
     return 1;
@@ -295,7 +300,8 @@ static int inspect(const inspect_args *a)
     tt_model_place place;
     opened o = {0};
     tt_status s = tt_models_dir_find(a->model, &place, &err);
-    if (!s && tt_generator_in(place.folder))
+    if (!s && (tt_generator_in(place.folder) || tt_codec_in(place.folder) ||
+               tt_verifier_in(place.folder)))
         return inspect_image(a, &place);
     if (!s)
         s = open_all(&o, place.folder, &err);

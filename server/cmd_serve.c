@@ -27,6 +27,8 @@ typedef struct {
     int models;
     const char *key[MAX_LIST + 1], *cors[MAX_LIST + 1]; /* NULL-terminated */
     int keys, origins;
+    const char *program[MAX_LIST];
+    int programs, verifier_ms;
     int drain_seconds, max_jobs;
     bool strict, own_metrics_only;
 } serve_args;
@@ -35,7 +37,7 @@ enum {
     KEY_MODEL = 0x200, KEY_HOST, KEY_PORT, KEY_API_KEY, KEY_API_KEY_FILE, KEY_CORS, KEY_STRICT,
     KEY_OPEN_METRICS, KEY_OWN_METRICS, KEY_MAX_QUEUE, KEY_MAX_RUNNING, KEY_MAX_ROWS, KEY_MAX_BODY,
     KEY_MAX_UPLOAD, KEY_MAX_JOBS, KEY_MAX_CONNECTIONS, KEY_WORKERS, KEY_IDLE, KEY_DRAIN,
-    KEY_HEARTBEAT,
+    KEY_HEARTBEAT, KEY_VERIFIER_HTTP, KEY_VERIFIER_MS,
 };
 
 static const struct argp_option options[] = {
@@ -49,6 +51,10 @@ static const struct argp_option options[] = {
     {"open-metrics", KEY_OPEN_METRICS, NULL, 0, "/metrics needs no key", 3},
     {"cors", KEY_CORS, "ORIGIN", 0,
      "a web origin that may call from a browser, or *; may be repeated", 3},
+    {"verifier-http", KEY_VERIFIER_HTTP, "NAME=URL", 0,
+     "a program that scores candidates of searches, asked over HTTP under this name; may be "
+     "repeated", 4},
+    {"verifier-ms", KEY_VERIFIER_MS, "N", 0, "its time for an answer; default 10000", 4},
     {"strict", KEY_STRICT, NULL, 0,
      "refuse request fields that are otherwise accepted without effect", 4},
     {"own-metrics", KEY_OWN_METRICS, NULL, 0, "leave vLLM's names out of /metrics", 4},
@@ -115,6 +121,9 @@ static error_t parse_number(int key, char *arg, struct argp_state *state)
     case KEY_HEARTBEAT:
         a->server.heartbeat_ms = (int)tt_option_int(state, "heartbeat-ms", arg, 10, 3600000);
         return 0;
+    case KEY_VERIFIER_MS:
+        a->verifier_ms = (int)tt_option_int(state, "verifier-ms", arg, 1, 3600000);
+        return 0;
     case KEY_DRAIN:
         a->drain_seconds = (int)tt_option_int(state, "drain-seconds", arg, 0, 86400);
         return 0;
@@ -145,6 +154,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case KEY_CORS:
         add(state, a->cors, &a->origins, "cors", arg);
+        return 0;
+    case KEY_VERIFIER_HTTP:
+        add(state, a->program, &a->programs, "verifier-http", arg);
         return 0;
     case KEY_STRICT:
         a->strict = true;
@@ -200,8 +212,11 @@ typedef struct {
 static void print_example(const tt_api *api, const char *url)
 {
     const tt_served *m = tt_engine_model(api->engine, 0);
-    const char *path = m->image ? "images/generations" : "completions";
-    const char *rest = m->image ? "\"prompt\": \"\"" : "\"prompt\": \"The \", \"max_tokens\": 24";
+    bool codec = m->image && !m->image->planner;
+    const char *path = codec ? "images/tokenize" : m->image ? "images/generations" : "completions";
+    const char *rest = codec      ? "\"image\": \"PNG in base64\""
+                       : m->image ? "\"prompt\": \"\""
+                                  : "\"prompt\": \"The \", \"max_tokens\": 24";
     printf("ready: open %s in a browser, or\n\n"
            "  curl %sv1/%s -H 'Content-Type: application/json'%s \\\n"
            "    -d '{\"model\": \"%s\", %s}'\n\n",
@@ -313,6 +328,16 @@ static tt_status serve(const serve_args *a, const sigset_t *set, tt_api *api, tt
     return tt_engine_models(api->engine) ? TT_OK : tt_fail(e, TT_EIO, "%s", api->load_error);
 }
 
+static tt_status open_scorers(const serve_args *a, tt_scorer *list, tt_api *api, tt_err *e)
+{
+    tt_status s = TT_OK;
+    for (int i = 0; i < a->programs && !s; i++)
+        s = tt_scorer_open(&list[i], a->program[i], a->verifier_ms ? a->verifier_ms : 10000, e);
+    api->scorer = list;
+    api->scorers = a->programs;
+    return s;
+}
+
 static tt_status run(serve_args *a, const sigset_t *set, tt_err *e)
 {
     tt_model_place *place = NULL;
@@ -322,7 +347,11 @@ static tt_status run(serve_args *a, const sigset_t *set, tt_err *e)
     a->limits.threads = a->engine.threads;
     a->server.keys = a->key;
     a->server.cors = a->cors;
-    tt_status s = find_models(a, &place, &places, e);
+    tt_scorer *scorer = calloc(MAX_LIST, sizeof *scorer);
+    tt_status s = scorer ? open_scorers(a, scorer, &api, e)
+                         : tt_fail(e, TT_ENOMEM, "no memory for the list of verifiers");
+    if (!s)
+        s = find_models(a, &place, &places, e);
     if (!s)
         s = tt_metrics_open(&api.metrics, !a->own_metrics_only, e);
     if (!s)
@@ -336,6 +365,7 @@ static tt_status run(serve_args *a, const sigset_t *set, tt_err *e)
     tt_engine_close(api.engine);
     tt_metrics_close(api.metrics);
     free(place);
+    free(scorer);
     return s;
 }
 

@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #include "kernels/base/log.h"
+#include "server/beside.h"
 #include "server/defaults.h"
 #include "server/job.h"
 #include "server/mask.h"
@@ -31,10 +32,13 @@ typedef struct {
     tt_tok *tok;
     tt_image_model image; /* of an image model; pub.image leads here */
     tt_generator *generator;
+    tt_generator_info nobody; /* of a codec alone: stands for the generator */
     tt_codec *codec;
     tt_weights *codec_weights;
     tt_config *codec_config;
     tt_labels *labels;
+    tt_text_encoder *text;
+    tt_verifier *verifier;
     char *id, *folder, *why_no_chat;
 } served;
 
@@ -96,6 +100,7 @@ static void served_free(served *m)
     if (!m)
         return;
     tt_model_close(m->model);
+    tt_verifier_close(m->verifier);
     tt_generator_close(m->generator);
     tt_codec_close(m->codec);
     tt_weights_close(m->weights);
@@ -103,6 +108,7 @@ static void served_free(served *m)
     tt_weights_close(m->codec_weights);
     tt_config_close(m->codec_config);
     tt_labels_close(m->labels);
+    tt_text_encoder_close(m->text);
     tt_tok_close(m->tok);
     free(m->id);
     free(m->folder);
@@ -202,10 +208,11 @@ static void fingerprint(served *m)
 {
     XXH3_state_t *x = XXH3_createState();
     const char *name =
-        m->generator ? m->generator->info.architecture : m->pub.info.architecture;
+        m->pub.image ? m->pub.image->generator->architecture : m->pub.info.architecture;
     XXH3_128bits_reset(x);
     XXH3_128bits_update(x, name, strlen(name));
-    add_tensors(x, m->weights);
+    if (m->weights)
+        add_tensors(x, m->weights);
     if (m->codec_weights)
         add_tensors(x, m->codec_weights);
     XXH128_hash_t h = XXH3_128bits_digest(x);
@@ -238,29 +245,62 @@ static void report_unread(const served *m, const tt_config *c, const char *file)
 
 /* --- image models --- */
 
-/* The codec lies in a folder of its own within the generator's. */
 static tt_status open_codec(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
 {
     char folder[4096];
     const char *name = tt_config_text(m->config, "codec", "vqgan");
-    if (!*name || strchr(name, '/') || *name == '.')
-        return tt_fail(e, TT_EFORMAT, "config.json: codec '%.60s' is not the name of a folder",
-                       name);
-    snprintf(folder, sizeof folder, "%s/%s", m->folder, name);
-    tt_status s = tt_codec_open(&m->codec, &m->codec_weights, &m->codec_config, g->stream, folder,
-                                mode, g->o.random_weights, e);
+    tt_status s = tt_beside(folder, sizeof folder, m->folder, "codec", name, e);
+    if (s)
+        return s;
+    s = tt_codec_open(&m->codec, &m->codec_weights, &m->codec_config, g->stream, folder, mode,
+                      g->o.random_weights, e);
     return s ? tt_context(e, s, "codec '%.60s'", name) : TT_OK;
 }
 
+/* A generator that gives one token after the other does not know what the codec makes of them. */
 static tt_status check_layouts(const served *m, tt_err *e)
 {
     const tt_layout *a = &m->generator->info.layout, *b = &m->codec->info.layout;
+    bool single = m->generator->info.kind == TT_GENERATES_NEXT;
+    if (single && a->tokens == b->tokens && a->codes == b->codes)
+        return TT_OK;
     if (a->kind == b->kind && a->tokens == b->tokens && a->codes == b->codes &&
         a->rows == b->rows && a->columns == b->columns)
         return TT_OK;
     return tt_fail(e, TT_EFORMAT,
                    "the generator makes %d tokens of %d codes, the codec's images have %d of %d",
                    a->tokens, a->codes, b->tokens, b->codes);
+}
+
+/* How many ids of a prompt the model was trained on; released configs say it deep inside. */
+static int32_t longest_prompt(tt_config *c)
+{
+    static const char *const path[] = {"model", "meta_model", "models", "text_encoder",
+                                       "t5_embedder"};
+    tt_config *level[5] = {NULL};
+    tt_status s = TT_OK;
+    for (int i = 0; i < 5 && !s; i++)
+        s = tt_config_member(&level[i], i ? level[i - 1] : c, path[i], NULL);
+    int32_t n = s ? 128 : (int32_t)tt_config_int(level[4], "encoder_seqlen_max", 128, 1, 1 << 14);
+    for (int i = 0; i < 5; i++)
+        tt_config_close(level[i]);
+    return n;
+}
+
+/* What reads the prompts lies in a folder of its own, too. */
+static tt_status open_text_encoder(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
+{
+    char folder[4096];
+    const char *name = tt_config_text(m->config, "text_encoder", "t5");
+    int64_t width = m->generator->info.text_width;
+    if (!width)
+        return TT_OK;
+    if (!*name || strchr(name, '/') || *name == '.')
+        return tt_fail(e, TT_EFORMAT, "config.json: text_encoder '%.60s' is not the name of a "
+                       "folder", name);
+    snprintf(folder, sizeof folder, "%s/%s", m->folder, name);
+    return tt_text_encoder_open(&m->text, g->stream, folder, longest_prompt(m->config), width, mode,
+                                g->o.random_weights, e);
 }
 
 static tt_status load_image(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
@@ -270,11 +310,15 @@ static tt_status load_image(tt_engine *g, served *m, tt_weights_mode mode, tt_er
                                     mode, g->o.random_weights, e);
     if (!s)
         s = open_codec(g, m, mode, e);
+    if (!s)
+        s = open_text_encoder(g, m, mode, e);
     pthread_mutex_unlock(&g->device);
     if (!s)
         s = check_layouts(m, e);
     if (!s)
-        s = tt_labels_open(&m->labels, m->folder, &m->generator->info, e);
+        s = tt_labels_open(&m->labels, m->folder,
+                           tt_config_text(m->config, "labels", "labels.json"), &m->generator->info,
+                           e);
     if (s)
         return s;
     report_unread(m, m->config, "config.json");
@@ -282,11 +326,40 @@ static tt_status load_image(tt_engine *g, served *m, tt_weights_mode mode, tt_er
     m->image = (tt_image_model){.generator = &m->generator->info,
                                 .codec = m->codec,
                                 .planner = tt_planner_for(m->generator->info.kind),
-                                .labels = m->labels};
+                                .labels = m->labels,
+                                .text = m->text};
     m->pub.image = &m->image;
     return m->image.planner ? TT_OK
                             : tt_fail(e, TT_EUNSUP, "no planner for the %s family",
                                       m->generator->info.family);
+}
+
+/* A folder that holds a codec and nothing that makes its tokens. */
+static tt_status load_codec(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
+{
+    pthread_mutex_lock(&g->device);
+    tt_status s = tt_codec_open(&m->codec, &m->codec_weights, &m->codec_config, g->stream,
+                                m->folder, mode, g->o.random_weights, e);
+    pthread_mutex_unlock(&g->device);
+    if (s)
+        return s;
+    const tt_codec_info *c = &m->codec->info;
+    report_unread(m, m->codec_config, "config.json");
+    m->nobody = (tt_generator_info){.family = c->family, .architecture = c->architecture,
+                                    .layout = c->layout, .mask_id = c->layout.codes,
+                                    .compute = c->compute};
+    m->image = (tt_image_model){.generator = &m->nobody, .codec = m->codec};
+    m->pub.image = &m->image;
+    return TT_OK;
+}
+
+static tt_status load_verifier(tt_engine *g, served *m, tt_weights_mode mode, tt_err *e)
+{
+    pthread_mutex_lock(&g->device);
+    tt_status s = tt_verifier_open(&m->verifier, g->stream, m->folder, mode, e);
+    pthread_mutex_unlock(&g->device);
+    m->pub.verifier = m->verifier;
+    return s;
 }
 
 static tt_status load_text(tt_engine *g, served *m, tt_weights_mode mode,
@@ -309,8 +382,15 @@ static tt_status load_text(tt_engine *g, served *m, tt_weights_mode mode,
 static tt_status load(tt_engine *g, served *m, tt_weights_mode mode,
                       void (*progress)(void *, double), void *arg, tt_err *e)
 {
-    tt_status s = tt_generator_in(m->folder) ? load_image(g, m, mode, e)
-                                             : load_text(g, m, mode, progress, arg, e);
+    bool image = tt_generator_in(m->folder), verifier = !image && tt_verifier_in(m->folder);
+    tt_status s = image                    ? load_image(g, m, mode, e)
+                  : verifier               ? load_verifier(g, m, mode, e)
+                  : tt_codec_in(m->folder) ? load_codec(g, m, mode, e)
+                                           : load_text(g, m, mode, progress, arg, e);
+    if (!s && verifier)
+        m->pub.created = written(m->folder);
+    if (verifier)
+        return s;
     if (!s)
         s = tt_defaults_read(m->folder, m->pub.image ? NULL : &m->pub.info, &m->pub.sampler,
                              &m->pub.defaults, e);

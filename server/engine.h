@@ -18,7 +18,7 @@
 #include "samplers/params.h"
 #include "samplers/sampler.h"
 #include "server/labels.h"
-#include "server/picture_run.h"
+#include "server/picture_search.h"
 #include "tokenizers/text.h"
 
 typedef struct tt_engine tt_engine;
@@ -41,12 +41,14 @@ void tt_engine_close(tt_engine *g); /* NULL is fine */
 
 /* --- models --- */
 
-/* What an image model is: a generator and the codec of its tokens. */
+/* What an image model is: a generator and the codec of its tokens; or a codec alone, whose
+ * generator is a name without labels. */
 typedef struct {
     const tt_generator_info *generator;
     const tt_codec *codec; /* for what needs no device: its info, masks */
-    const tt_planner *planner;
+    const tt_planner *planner; /* NULL: a codec alone */
     const tt_labels *labels; /* NULL: its labels have no names */
+    const tt_text_encoder *text; /* of models that read prompts; else NULL */
 } tt_image_model;
 
 /* An open model. Read-only; lives as long as the engine. */
@@ -55,6 +57,8 @@ typedef struct {
     const char *folder;
     const tt_image_model *image; /* of image models; info, tok, chat, sampler and stop ids are then
                                     empty. NULL: a text model */
+    tt_verifier *verifier; /* of a verifier, which makes nothing; its device calls are the engine's.
+                              Else NULL */
     tt_model_info info;
     const tt_tok *tok;           /* NULL: the folder has no tokenizer; requests must send ids */
     const tt_chat_format *chat;  /* NULL: no chat; why_no_chat says why */
@@ -128,6 +132,8 @@ typedef struct {
     /* Jobs of image models: the canvas is the codec's tokens, and of what follows and stands above
      * only params, samples, seed, continues and the times and wakes count. NULL: text. */
     const tt_picture_spec *picture;
+    const tt_picture_search_spec *search; /* of jobs that make images: they come of a search, best
+                                             first, as many as samples and search->results */
     bool continues; /* goes on with a request that was taken in before: a full queue is no reason
                        to refuse it */
     bool log;       /* keep every change of the canvas, in order: tt_view.change */
@@ -174,9 +180,17 @@ typedef struct {
                          pictures > 0 */
     int32_t pictures; /* so far: previews, and at the end the image itself */
     int32_t picture_step; /* steps done when it was taken */
+    /* Of pictures read crop by crop: crops looked at so far, which, and the message after each
+     * (looks x columns); and where each message lies (tt_painting). */
+    int32_t looks, crop[TT_MAX_CROPS + 1];
+    int32_t *trail;
+    float offset[TT_MAX_CROPS + 1][2];
     int32_t capacity; /* the view's own, as is the next */
-    size_t change_room, picture_bytes;
+    size_t change_room, picture_bytes, trail_bytes;
 } tt_view;
+
+/* How the search of a job went so far: as tt_picture_search_report(). False without a search. */
+bool tt_job_search(tt_job *j, tt_search_report *out);
 
 /* Copies the newest state of sample i. Returns false, and leaves *v alone, when version is still
  * v->version (start with a zeroed view). Never blocks for long. */

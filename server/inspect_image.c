@@ -4,6 +4,9 @@
 #include <stdio.h>
 
 #include "samplers/image.h"
+#include "samplers/search.h"
+#include "samplers/verifier.h"
+#include "server/beside.h"
 #include "server/labels.h"
 #include "tokenizers/image.h"
 
@@ -20,15 +23,24 @@ static tt_status open_all(opened *o, const char *folder, tt_err *e)
 {
     char codec[4200];
     tt_status s = tt_stream_open(&o->stream, "plain", 1, e);
+    if (!s && !tt_generator_in(folder)) /* a codec alone */
+        return tt_codec_open(&o->codec, &o->codec_weights, &o->codec_config, o->stream, folder,
+                             TT_WEIGHTS_AUTO, false, e);
     if (!s)
         s = tt_generator_open(&o->generator, &o->weights, &o->config, o->stream, folder,
                               TT_WEIGHTS_AUTO, false, e);
     if (s)
         return s;
-    snprintf(codec, sizeof codec, "%s/%s", folder, tt_config_text(o->config, "codec", "vqgan"));
+    s = tt_beside(codec, sizeof codec, folder, "codec", tt_config_text(o->config, "codec", "vqgan"),
+                  e);
+    if (s)
+        return s;
     s = tt_codec_open(&o->codec, &o->codec_weights, &o->codec_config, o->stream, codec,
                       TT_WEIGHTS_AUTO, false, e);
-    return s ? s : tt_labels_open(&o->labels, folder, &o->generator->info, e);
+    return s ? s
+             : tt_labels_open(&o->labels, folder,
+                              tt_config_text(o->config, "labels", "labels.json"),
+                              &o->generator->info, e);
 }
 
 static void close_all(opened *o)
@@ -79,6 +91,11 @@ static void print_codec(const opened *o)
         printf(" (%d x %d)", c->layout.rows, c->layout.columns);
     printf(" of %d codes%s%s\n", c->layout.codes, c->spatial ? "; can be edited by masks" : "",
            c->prefix_decodable ? "; the first tokens are an image too" : "");
+    if (c->crops)
+        printf("reading       by up to %d crops\n", c->crops);
+    if (c->painting.steps)
+        printf("painting      usually %d steps, guidance %g\n", c->painting.steps,
+               c->painting.guidance);
     printf("parameters    %lld; %.1f MB on disk, %.1f MB loaded (%s)\n", (long long)c->parameters,
            (double)tt_weights_bytes(o->codec_weights) / 1e6, (double)c->weight_bytes / 1e6,
            c->compute);
@@ -87,6 +104,11 @@ static void print_codec(const opened *o)
 
 static void print_needs(const opened *o)
 {
+    if (!o->generator) {
+        printf("per image     %.2f MB for its pixels\n",
+               (double)tt_codec_bytes(o->codec, 1) / 1e6);
+        return;
+    }
     const tt_planner *p = tt_planner_for(o->generator->info.kind);
     printf("per image     %.2f MB while it is made, %.2f MB for its pixels\n",
            (double)(o->generator->info.state_bytes + tt_generator_step_bytes(o->generator, 1)) /
@@ -103,15 +125,36 @@ tt_status tt_inspect_image(const char *folder, bool tensors, tt_err *e)
     opened o = {0};
     tt_status s = open_all(&o, folder, e);
     if (!s) {
-        print_generator(&o);
+        if (o.generator)
+            print_generator(&o);
         print_codec(&o);
         print_needs(&o);
         if (tensors) {
-            tt_print_tensors(o.weights);
+            if (o.weights)
+                tt_print_tensors(o.weights);
             tt_print_tensors(o.codec_weights);
         }
     }
     close_all(&o);
+    return s;
+}
+
+tt_status tt_inspect_verifier(const char *folder, tt_err *e)
+{
+    tt_stream *stream = NULL;
+    tt_verifier *v = NULL;
+    tt_status s = tt_stream_open(&stream, "plain", 1, e);
+    if (!s)
+        s = tt_verifier_open(&v, stream, folder, TT_WEIGHTS_AUTO, e);
+    if (!s) {
+        printf("verifier      %s: %s\n", v->def->name, v->def->summary);
+        printf("after         %s\n", v->def->source);
+        printf("parameters    %.2f M\n", (double)v->info.parameters * 1e-6);
+        printf("sees          %dx%d pixels%s\n", v->info.side, v->info.side,
+               v->def->reads_prompt ? " and the prompt" : "");
+    }
+    tt_verifier_close(v);
+    tt_stream_close(stream);
     return s;
 }
 
@@ -140,6 +183,15 @@ void tt_list_images(void)
     for (const tt_planner *const *p = tt_planner_all(); *p; p++) {
         printf("  %s: %s\n    after %s\n    parameters", (*p)->name, (*p)->summary, (*p)->source);
         list_names((*p)->params);
+    }
+    printf("searches\n");
+    for (const tt_search_def *const *d = tt_search_all(); *d; d++)
+        printf("  %s: %s\n    after %s\n", (*d)->name, (*d)->summary, (*d)->source);
+    printf("verifiers\n");
+    for (const tt_verifier_def *const *v = tt_verifier_all(); *v; v++) {
+        printf("  %s: %s\n    after %s\n    architectures", (*v)->name, (*v)->summary,
+               (*v)->source);
+        list_names((*v)->architectures);
     }
     printf("orders of images\n");
     for (int i = 0; tt_order_names[i]; i++)

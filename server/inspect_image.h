@@ -1,4 +1,4 @@
-/* inspect_image.h - the part of `tutti inspect` about image models. */
+/* inspect_image.h - the part of `tutti inspect` about image models and verifiers. */
 #ifndef TT_INSPECT_IMAGE_H
 #define TT_INSPECT_IMAGE_H
 
@@ -8,7 +8,9 @@
 
 /* What the folder of an image model holds and needs; on stdout. */
 tt_status tt_inspect_image(const char *folder, bool tensors, tt_err *e);
-/* Families and samplers of images in this build. */
+/* The same of a verifier. */
+tt_status tt_inspect_verifier(const char *folder, tt_err *e);
+/* Families, samplers, searches and verifiers of images in this build. */
 void tt_list_images(void);
 
 /* cmd_inspect.c */

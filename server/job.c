@@ -270,6 +270,8 @@ static void job_free(tt_job *j)
     for (int32_t i = 0; j->constraint && i < j->spec.constraints; i++)
         tt_grammar_close(j->constraint[i].grammar);
     free(j->constraint);
+    tt_prompt_free(&j->prompt);
+    tt_picture_search_close(j->search);
     free(j->pixels);
     free(j->mask);
     free(j);
@@ -375,10 +377,21 @@ tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, i
     }
     j->spec.id = j->id;
     j->spec.open = j->open;
-    int32_t at_once = s.samples < max_running ? s.samples : max_running;
+    j->units = s.samples;
+    st = s.search ? tt_job_open_search(j, e) : TT_OK;
+    if (st) {
+        job_free(j);
+        return st;
+    }
+    int32_t most = s.search ? tt_picture_search_widest(j->search) : j->units;
+    int32_t at_once = most < max_running ? most : max_running;
     j->bytes = (size_t)at_once * sample_bytes(j);
+    if (s.search)
+        j->bytes += tt_picture_search_bytes(j->search);
     if (s.picture) /* finished samples keep theirs until the job is released */
-        j->bytes += (size_t)s.samples * tt_job_picture_bytes(j);
+        j->bytes += (size_t)s.samples * (tt_job_picture_bytes(j) + tt_job_trail_bytes(j));
+    if (j->prompt.by) /* its rows */
+        j->bytes += (size_t)j->prompt.ids * (size_t)j->prompt.by->width * sizeof(float);
     *out = j;
     return TT_OK;
 }
@@ -491,6 +504,7 @@ void tt_view_free(tt_view *v)
     free(v->top);
     free(v->change);
     free(v->picture);
+    free(v->trail);
     free(v->features.vector);
     free(v->features.logit);
     *v = (tt_view){0};
@@ -500,7 +514,8 @@ static bool view_reserve(tt_view *v, const tt_view *from)
 {
     size_t n = (size_t)from->columns;
     if (v->capacity >= from->columns && v->n_top == from->n_top &&
-        !v->recurrences == !from->recurrences && v->picture_bytes == from->picture_bytes)
+        !v->recurrences == !from->recurrences && v->picture_bytes == from->picture_bytes &&
+        v->trail_bytes == from->trail_bytes)
         return true;
     tt_view_free(v);
     v->id = malloc(n * sizeof *v->id);
@@ -509,13 +524,16 @@ static bool view_reserve(tt_view *v, const tt_view *from)
     v->top = from->n_top ? malloc(n * (size_t)from->n_top * sizeof *v->top) : NULL;
     v->recurrences = from->recurrences ? malloc(n * sizeof *v->recurrences) : NULL;
     v->picture = from->picture ? malloc(from->picture_bytes) : NULL;
+    v->trail = from->trail ? malloc(from->trail_bytes) : NULL;
     if (!v->id || !v->step || !v->logprob || (from->n_top && !v->top) ||
-        (from->recurrences && !v->recurrences) || (from->picture && !v->picture)) {
+        (from->recurrences && !v->recurrences) || (from->picture && !v->picture) ||
+        (from->trail && !v->trail)) {
         tt_view_free(v);
         return false;
     }
     v->capacity = from->columns;
     v->picture_bytes = from->picture_bytes;
+    v->trail_bytes = from->trail_bytes;
     return true;
 }
 
@@ -545,11 +563,19 @@ bool tt_job_view(tt_job *j, int32_t sample, tt_view *v)
                                            : NULL;
         v->capacity = arrays.capacity;
         v->picture = arrays.picture;
+        v->trail = from->trail ? memcpy(arrays.trail, from->trail,
+                                        (size_t)from->looks * n * sizeof *v->trail)
+                               : NULL;
         if (from->pictures > arrays.pictures)
             memcpy(v->picture, from->picture, from->picture_bytes);
     }
     pthread_mutex_unlock(&j->lock);
     return news;
+}
+
+bool tt_job_search(tt_job *j, tt_search_report *out)
+{
+    return j->search && tt_picture_search_report(j->search, out);
 }
 
 static bool differs(const tt_job *j, const uint64_t *seen)

@@ -26,7 +26,9 @@ struct tt_job {
     int32_t *draft, *negative, *term;
     tt_column_rule *rule; /* its ids lie behind the rules */
     tt_constraint *constraint;        /* each with a reference to its grammar */
+    tt_picture_search *search; /* NULL: samples are made one by one */
     tt_picture_spec picture; /* and what it leads to */
+    tt_prompt prompt;
     float *pixels;
     uint8_t *mask;
     tt_sample *sample;
@@ -44,9 +46,11 @@ struct tt_job {
 
     /* Engine's: queue order and progress. */
     tt_job *next;
+    tt_job *search_next; /* of the searches that have begun */
     uint64_t number;
-    int32_t to_start; /* next sample to start */
-    int32_t running;  /* its samples in the batch */
+    int32_t units;    /* samples, or pieces of the search's present order */
+    int32_t to_start; /* next of them to start */
+    int32_t running;  /* of them in the batch */
     atomic_int ahead;
 };
 
@@ -71,9 +75,13 @@ tt_status tt_job_check_picture(const tt_job_spec *s, tt_err *e);
 /* Copies s->picture into the job. TT_ENOMEM. */
 tt_status tt_job_copy_picture(tt_job *j, const tt_job_spec *s);
 size_t tt_job_picture_bytes(const tt_job *j); /* of one published picture */
+size_t tt_job_trail_bytes(const tt_job *j);   /* of one sample's messages, crop by crop */
 tt_picture_run_spec tt_job_picture_spec(const tt_job *j, int32_t i);
 /* Room for the sample's pictures, which queued jobs have none for. TT_ENOMEM. */
 tt_status tt_job_picture_room(tt_job *j, int32_t i, tt_err *e);
+tt_status tt_job_open_search(tt_job *j, tt_err *e);
+/* The results of a search that is over as the samples' states. TT_ENOMEM. */
+tt_status tt_job_publish_search(tt_job *j, tt_err *e);
 void tt_job_publish_picture(tt_job *j, int32_t i, const tt_picture_run *r);
 
 /* What is behind a served entry (engine.c): a text model, or a generator and a codec. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "kernels/base/map.h"
+#include "server/beside.h"
 #include "server/json_read.h"
 
 enum { MAX_FILE = 8 << 20, MAX_LABEL = 200, NEAR = 6 };
@@ -96,15 +97,16 @@ static tt_status read_groups(tt_labels *l, const tt_generator_info *info, tt_err
     return s;
 }
 
-tt_status tt_labels_open(tt_labels **out, const char *folder, const tt_generator_info *info,
-                         tt_err *e)
+tt_status tt_labels_open(tt_labels **out, const char *folder, const char *name,
+                         const tt_generator_info *info, tt_err *e)
 {
     char path[4200];
     tt_buf text = {0};
     bool there = false;
     *out = NULL;
-    snprintf(path, sizeof path, "%s/labels.json", folder);
-    tt_status s = read_file(path, &text, &there, e);
+    tt_status s = tt_beside(path, sizeof path, folder, "labels", name, e);
+    if (!s)
+        s = read_file(path, &text, &there, e);
     if (s || !there) {
         tt_buf_free(&text);
         return s;

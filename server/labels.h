@@ -1,5 +1,5 @@
 /* labels.h - names of what an image model can show: labels.json of its folder, next to the numbers
- * its network knows.
+ * its network knows; or a file that config key labels names.
  *
  *   {"groups": [{"name": "concept", "labels": ["red apple", ...]}, {"name": "style", ...}]}
  *
@@ -13,9 +13,10 @@
 
 typedef struct tt_labels tt_labels;
 
-/* *out NULL when the folder has no labels.json. TT_EFORMAT when it does not fit the generator. */
-tt_status tt_labels_open(tt_labels **out, const char *folder, const tt_generator_info *info,
-                         tt_err *e);
+/* name: of the file, as tt_beside() reads it. *out NULL when the folder has no such file.
+ * TT_EFORMAT when it does not fit the generator. */
+tt_status tt_labels_open(tt_labels **out, const char *folder, const char *name,
+                         const tt_generator_info *info, tt_err *e);
 void tt_labels_close(tt_labels *l); /* NULL is fine */
 
 const char *tt_labels_group(const tt_labels *l, int32_t group);

@@ -56,7 +56,7 @@ typedef struct {
 #define MEMBER(member, ...) histogram member;
     HISTOGRAMS(MEMBER)
 #undef MEMBER
-    int64_t prompt_tokens, generation_tokens, finished[TT_FINISH_ERROR + 1];
+    int64_t prompt_tokens, generation_tokens, candidates, finished[TT_FINISH_ERROR + 1];
 } model_numbers;
 
 typedef struct {
@@ -148,6 +148,7 @@ static void add_request(model_numbers *n, const tt_request_record *r)
     observe(&n->nfe, TOKENS, (double)r->nfe, 1);
     n->prompt_tokens += r->prompt_tokens;
     n->generation_tokens += r->generation_tokens;
+    n->candidates += r->candidates;
     for (int i = 0; i <= TT_FINISH_ERROR; i++)
         n->finished[i] += r->finished[i];
 }
@@ -321,6 +322,8 @@ static void write_models(const tt_metrics *m, tt_buf *b)
     model_counter(m, b, "tutti_prompt_tokens_total", "given tokens", prompt);
     model_counter(m, b, "tutti_generation_tokens_total", "tokens of answers", generated);
     finish_counter(m, b, "tutti_answers_total");
+    model_counter(m, b, "tutti_search_candidates_total", "sequences made by searches",
+                  offsetof(model_numbers, candidates));
     if (!m->vllm_names)
         return;
     model_counter(m, b, "vllm:prompt_tokens_total", "given tokens", prompt);

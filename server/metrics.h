@@ -20,6 +20,7 @@ typedef struct {
     const char *model;
     double first_draft, first_text, end_to_end, queue, run;
     int64_t prompt_tokens, generation_tokens, nfe;
+    int64_t candidates; /* of its search */
     int64_t finished[TT_FINISH_ERROR + 1]; /* choices by how they ended */
 } tt_request_record;
 

@@ -134,5 +134,11 @@ tt_status tt_open_served(tt_engine **g, const tt_served **served, const tt_model
         return s;
     }
     *served = tt_engine_find(*g, place->id);
-    return TT_OK;
+    if (!(*served)->verifier)
+        return TT_OK;
+    tt_engine_close(*g);
+    *g = NULL;
+    return tt_fail(e, TT_EINVAL,
+                   "model '%.80s' is a verifier: it scores what others make, in searches",
+                   place->id);
 }

@@ -33,6 +33,8 @@ struct tt_scheduler {
     /* The thread's own. */
     active **list;
     int running, room;
+    tt_job *searches; /* those that have begun, by search_next */
+    bool waits;       /* one of them waits for a program */
     tt_run **pick;
     tt_picture_run **pictures;
     active **picked;
@@ -79,6 +81,14 @@ static void dequeue(tt_scheduler *s, tt_job *j)
     j->ahead = 0;
     s->queued--;
     count_ahead(s);
+}
+
+static bool is_queued(const tt_scheduler *s, const tt_job *j)
+{
+    const tt_job *at = s->queue;
+    while (at && at != j)
+        at = at->next;
+    return at != NULL;
 }
 
 /* A guess from what passes cost so far: every queued job runs once through the batch. */
@@ -135,6 +145,15 @@ static void end_sample(tt_scheduler *s, tt_job *j, int32_t i, tt_finish why, int
         tt_job_drop(j);
 }
 
+/* A piece of a search has come to its end: the search takes what came of it. */
+static void end_piece(active *a, tt_finish why, const tt_err *error)
+{
+    if (why == TT_FINISH_ERROR)
+        tt_picture_search_fail(a->job->search, error);
+    else
+        tt_picture_search_take(a->job->search, a->sample, &a->picture);
+}
+
 static void end_active(tt_scheduler *s, int at, tt_finish why, int32_t end, const tt_err *error)
 {
     active *a = s->list[at];
@@ -144,11 +163,37 @@ static void end_active(tt_scheduler *s, int at, tt_finish why, int32_t end, cons
     s->stats.running = s->running;
     pthread_mutex_unlock(&s->lock);
     pthread_mutex_lock(s->o.device);
+    if (a->job->search && why != TT_FINISH_CANCELLED)
+        end_piece(a, why, error);
     tt_run_close(&a->run);
     tt_picture_run_close(&a->picture);
     pthread_mutex_unlock(s->o.device);
-    end_sample(s, a->job, a->sample, why, end, error);
+    if (!a->job->search)
+        end_sample(s, a->job, a->sample, why, end, error);
     free(a);
+}
+
+/* A search that is over, whatever is left of it. */
+static void end_search(tt_scheduler *s, tt_job *j, tt_finish why, const tt_err *error)
+{
+    for (int i = s->running - 1; i >= 0; i--)
+        if (s->list[i]->job == j)
+            end_active(s, i, TT_FINISH_CANCELLED, 0, NULL);
+    pthread_mutex_lock(&s->lock);
+    if (is_queued(s, j))
+        dequeue(s, j);
+    s->stats.waiting = s->queued;
+    pthread_mutex_unlock(&s->lock);
+    for (tt_job **at = &s->searches; *at; at = &(*at)->search_next)
+        if (*at == j) {
+            *at = j->search_next;
+            break;
+        }
+    pthread_mutex_lock(s->o.device);
+    tt_picture_search_clear(j->search);
+    pthread_mutex_unlock(s->o.device);
+    for (int32_t k = 0, n = j->spec.samples; k < n; k++) /* the last may free the job */
+        end_sample(s, j, k, why, j->spec.columns, error);
 }
 
 static tt_finish overdue(const tt_job *j, int64_t now)
@@ -162,6 +207,8 @@ static tt_finish overdue(const tt_job *j, int64_t now)
 
 static tt_status open_run(active *a, tt_job *j, int32_t i, tt_err *e)
 {
+    if (j->search)
+        return tt_picture_search_start(j->search, i, &a->picture, e);
     if (j->spec.picture) {
         tt_picture_run_spec picture = tt_job_picture_spec(j, i);
         tt_status s = tt_job_picture_room(j, i, e);
@@ -179,7 +226,10 @@ static void start_sample(tt_scheduler *s, tt_job *j, int32_t i)
     tt_status st = a ? open_run(a, j, i, &e) : tt_fail(&e, TT_ENOMEM, "no memory");
     if (st) {
         free(a);
-        end_sample(s, j, i, TT_FINISH_ERROR, p->columns, &e);
+        if (j->search)
+            tt_picture_search_fail(j->search, &e);
+        else
+            end_sample(s, j, i, TT_FINISH_ERROR, p->columns, &e);
         return;
     }
     a->job = j;
@@ -213,16 +263,26 @@ static bool is_full(const tt_scheduler *s, const tt_served *model)
     return n >= s->o.max_running;
 }
 
+/* Whether memory is left for a job that has not begun; those that have keep theirs. */
+static bool fits(const tt_scheduler *s, const tt_job *j)
+{
+    return j->started_ns || s->stats.bytes_used + (int64_t)j->bytes <= (int64_t)s->o.max_bytes;
+}
+
 /* Of the most urgent jobs that find a place the one with the fewest samples in the batch: a job of
- * many samples leaves room for those behind it. */
+ * many samples leaves room for those behind it. One that finds no memory keeps those behind it from
+ * beginning, but not from going on: what they give back is what it waits for. */
 static tt_job *next_in_line(const tt_scheduler *s)
 {
     tt_job *best = NULL;
     const tt_served *known = NULL; /* the model of `full`: neighbours are often alike */
-    bool full = false;
+    bool full = false, blocked = false;
     for (tt_job *j = s->queue; j; j = j->next) {
         if (best && j->spec.priority != best->spec.priority)
             break;
+        blocked |= !fits(s, j);
+        if (blocked && !j->started_ns)
+            continue;
         if (j->spec.model != known) {
             known = j->spec.model;
             full = is_full(s, known);
@@ -253,15 +313,17 @@ static tt_job *take_next(tt_scheduler *s, int32_t *sample)
     if (!j || !grow(s))
         return NULL;
     if (!j->started_ns) {
-        if (s->stats.bytes_used + (int64_t)j->bytes > (int64_t)s->o.max_bytes)
-            return NULL;
         s->stats.bytes_used += (int64_t)j->bytes;
         pthread_mutex_lock(&j->lock);
         j->started_ns = tt_now_ns();
         pthread_mutex_unlock(&j->lock);
+        if (j->search) {
+            j->search_next = s->searches;
+            s->searches = j;
+        }
     }
     *sample = j->to_start++;
-    if (j->to_start == j->spec.samples)
+    if (j->to_start == j->units)
         dequeue(s, j);
     return j;
 }
@@ -280,6 +342,10 @@ static void admit(tt_scheduler *s)
             return;
         if (!late) {
             start_sample(s, j, i);
+            continue;
+        }
+        if (late->search) {
+            end_search(s, late, why, NULL);
             continue;
         }
         /* Its samples that did not start end here; finishing the last one may free the job. */
@@ -363,6 +429,10 @@ static bool settle(active *a, tt_finish *why, int32_t *end)
     *why = TT_FINISH_ERROR;
     if (failure(a))
         return true;
+    if (j->search) {
+        *why = TT_FINISH_LENGTH;
+        return a->picture.done;
+    }
     if (is_picture(a)) {
         tt_job_publish_picture(j, a->sample, &a->picture);
         *why = TT_FINISH_LENGTH;
@@ -516,7 +586,7 @@ static void run_pass(tt_scheduler *s)
         } else if (settle(a, &why, &end)) {
             tt_err error = failure(a) ? *failure(a) : (tt_err){0};
             end_active(s, index_of(s, a), why, end, &error);
-        } else if (a->job->spec.wake_steps) {
+        } else if (a->job->spec.wake_steps && !a->job->search) {
             tt_job_wake(a->job);
         }
     }
@@ -524,11 +594,96 @@ static void run_pass(tt_scheduler *s)
 
 /* --- the loop --- */
 
+/* The next order of a search, in the queue as any job: others of its priority come first. */
+static void put_pieces(tt_scheduler *s, tt_job *j)
+{
+    pthread_mutex_lock(&s->lock);
+    j->to_start = 0;
+    j->units = tt_picture_search_pieces(j->search);
+    enqueue(s, j);
+    s->stats.waiting = s->queued;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void put_last(tt_scheduler *s, tt_job *j)
+{
+    tt_job **at = &s->searches;
+    while (*at != j)
+        at = &(*at)->search_next;
+    *at = j->search_next;
+    while (*at)
+        at = &(*at)->search_next;
+    *at = j;
+    j->search_next = NULL;
+}
+
+/* True when it used the device, so that others come first now. */
+static bool advance_search(tt_scheduler *s, tt_job *j)
+{
+    tt_search_next next = TT_SEARCH_AGAIN;
+    tt_err e = {0};
+    pthread_mutex_lock(s->o.device);
+    tt_status st = tt_picture_search_next(j->search, &next, &e);
+    pthread_mutex_unlock(s->o.device);
+    if (!st && next == TT_SEARCH_OVER)
+        st = tt_job_publish_search(j, &e);
+    if (st || next == TT_SEARCH_OVER) {
+        end_search(s, j, st ? TT_FINISH_ERROR : TT_FINISH_LENGTH, st ? &e : NULL);
+        return true;
+    }
+    if (next == TT_SEARCH_PIECES)
+        put_pieces(s, j);
+    s->waits |= next == TT_SEARCH_WAITS;
+    if (j->spec.wake_steps && next == TT_SEARCH_PIECES)
+        tt_job_wake(j);
+    if (next == TT_SEARCH_WAITS)
+        return false;
+    put_last(s, j);
+    return true;
+}
+
+/* Of best of n no more samples begin once its time is over. */
+static void curtail(tt_scheduler *s, tt_job *j)
+{
+    if (!tt_picture_search_curtail(j->search, j->to_start))
+        return;
+    pthread_mutex_lock(&s->lock);
+    j->units = j->to_start;
+    dequeue(s, j);
+    s->stats.waiting = s->queued;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Searches whose pieces are all done go on, one a turn; those that were cancelled or took too long
+ * end. */
+static void advance_searches(tt_scheduler *s)
+{
+    int64_t now = tt_now_ns();
+    s->waits = false;
+    for (tt_job *j = s->searches, *next; j; j = next) {
+        next = j->search_next;
+        tt_finish why = overdue(j, now);
+        if (why)
+            end_search(s, j, why, NULL);
+        else
+            curtail(s, j);
+    }
+    for (tt_job *j = s->searches, *next; j; j = next) {
+        next = j->search_next;
+        if (tt_picture_search_idle(j->search) && advance_search(s, j))
+            return;
+    }
+}
+
 static void drop_ended(tt_scheduler *s)
 {
     int64_t now = tt_now_ns();
     for (int i = 0; i < s->running;) {
         active *a = s->list[i];
+        if (a->job->search) {
+            i++;
+            continue;
+        }
         tt_finish why = overdue(a->job, now);
         if (!why && a->job->sample[a->sample].stop)
             why = TT_FINISH_STOP;
@@ -560,6 +715,8 @@ static void plan_all(tt_scheduler *s)
 
 static void cancel_all(tt_scheduler *s)
 {
+    while (s->searches)
+        end_search(s, s->searches, TT_FINISH_CANCELLED, NULL);
     while (s->running)
         end_active(s, 0, TT_FINISH_CANCELLED, s->list[0]->job->spec.columns, NULL);
     for (;;) {
@@ -570,9 +727,27 @@ static void cancel_all(tt_scheduler *s)
         pthread_mutex_unlock(&s->lock);
         if (!j)
             return;
+        if (j->search) {
+            end_search(s, j, TT_FINISH_CANCELLED, NULL);
+            continue;
+        }
         for (int32_t k = j->to_start, n = j->spec.samples; k < n; k++)
             end_sample(s, j, k, TT_FINISH_CANCELLED, j->spec.columns, NULL);
     }
+}
+
+/* Nothing to run: the next look at who waits comes a little later, or when there is a new job. */
+static void doze(tt_scheduler *s)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 2000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&s->lock);
+    if (!s->quit && !s->queue)
+        pthread_cond_timedwait(&s->work, &s->lock, &until);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *thread_main(void *arg)
@@ -581,16 +756,19 @@ static void *thread_main(void *arg)
     pthread_setname_np(pthread_self(), "tutti-engine");
     for (;;) {
         pthread_mutex_lock(&s->lock);
-        while (!s->quit && !s->queue && !s->running)
+        while (!s->quit && !s->queue && !s->running && !s->searches)
             pthread_cond_wait(&s->work, &s->lock);
         bool quit = s->quit;
         pthread_mutex_unlock(&s->lock);
         if (quit)
             break;
         drop_ended(s);
+        advance_searches(s);
         admit(s);
         plan_all(s);
         run_pass(s);
+        if (s->waits && !s->running)
+            doze(s);
     }
     cancel_all(s);
     return NULL;

@@ -23,6 +23,8 @@ typedef struct {
     const char *version;
     bool strict;         /* refuse top-level fields that are merely tolerated */
     int32_t max_samples; /* answers of one request: prompts times n */
+    const tt_scorer *scorer; /* programs that score, by name */
+    int scorers;
     tt_jobs *jobs;       /* what was asked for as a job; NULL: nothing can be */
     bool keys_needed;    /* for the API document */
     _Atomic tt_api_state state;
@@ -42,6 +44,7 @@ typedef struct {
     const char *tail; /* what the path has in place of {id}, decoded; "" without */
     const char *body;
     size_t body_bytes;
+    uint64_t who; /* stands for the key it came with (server/http/auth.h) */
 } tt_call;
 
 /* An answer. Zero is not valid: a handler sets status and body. */

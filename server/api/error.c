@@ -19,6 +19,7 @@ static const struct {
     {"draining", 503, "server_error", false},
     {"shutting_down", 503, "server_error", false},
     {"deadline_exceeded", 504, "timeout", true},
+    {"verifier_failed", 502, "server_error", false},
 };
 
 static const struct {

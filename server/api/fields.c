@@ -136,8 +136,8 @@ static const tt_field fields[] = {
     READ("mask", ED, ANY, 0, 0,
          "a PNG of the image's size: where it is transparent, the image is made anew. Without it, "
          "where the image itself is transparent"),
-    READ("n", MK, INT, 1, 128, "images, each with its own random numbers"),
-    READ("seed", MK, INT, -SEED, SEED,
+    READ("n", OUT, INT, 1, 128, "images, each with its own random numbers"),
+    READ("seed", OUT, INT, -SEED, SEED,
          "start of the random numbers; same seed, same image. Random when absent"),
     READ("size", OUT, TEXT, 0, 0, "auto, or the size the model has, as in 64x64"),
     READ("quality", MK, TEXT, 0, 0,
@@ -147,9 +147,17 @@ static const tt_field fields[] = {
     READ("output_format", OUT, TEXT, 0, 0, "png"),
     READ("background", OUT, TEXT, 0, 0, "auto or opaque"),
     READ("stream", MK, BOOL, 0, 0, "send events: partial images, then each image"),
+    READ("stream", TT_ON_IMAGE_TOKENS, BOOL, 0, 0,
+         "send events: the tokens after every crop, where the model looks at crops; then each "
+         "image's"),
     READ("partial_images", MK, INT, 0, 3,
          "pictures of each unfinished image, evenly over its steps; needs stream"),
-    READ("tokens", TT_ON_TOKEN_IMAGES, ARRAY, 0, 0, "the token ids of an image, or a list of such"),
+    READ("tokens", TT_ON_TOKEN_IMAGES, ARRAY, 0, 0,
+         "the token ids of an image, or a list of such; the leading ones where a model can do with "
+         "those"),
+    READ("decode_offset", TT_ON_TOKEN_IMAGES, ARRAY, 0, 0,
+         "of models that look at crops: the two numbers that came with the tokens, or a list of "
+         "such; default: those of the usual order of crops"),
     READ("tutti", PIC, OBJECT, 0, 0, "how to make images: see TuttiImageOptions"),
 
     /* other names of members of `tutti`; checked where that member is read */
@@ -292,7 +300,25 @@ static const tt_field extension[] = {
     READ("paste", ED, BOOL, 0, 0,
          "outside the tokens made anew show the image as it came, not as the codec sees it; "
          "default true"),
-    READ("return_tokens", MK, BOOL, 0, 0, "the token ids with each image"),
+    READ("search", GI | CO, OBJECT, 0, 0,
+         "make many, keep what verifiers like best: see TuttiSearch"),
+    READ("crops", TT_ON_IMAGE_TOKENS | VA, OBJECT, 0, 0,
+         "of models that look at crops: {\"policy\": raster, random, adaptive or list, \"order\": "
+         "numbers of crops, \"global_crop\": look at the whole picture first, \"num_crops\", "
+         "\"seed\", \"sample_latents\", \"preview\": stream a quick picture after each}"),
+    READ("paint", OUT, OBJECT, 0, 0,
+         "of models that paint from noise: {\"steps\", \"solver\": euler or midpoint, "
+         "\"guidance\", \"momentum\", \"guidance_form\": projected or plain}"),
+    READ("edit", TT_ON_TOKEN_IMAGES, ARRAY, 0, 0,
+         "tokens to replace: [{\"index\", \"id\"}]"),
+    READ("swap", TT_ON_TOKEN_IMAGES, OBJECT, 0, 0,
+         "{\"from\", \"to\", \"tokens\"}: a range, its end excluded, is taken from another image's "
+         "tokens"),
+    READ("interpolate", TT_ON_TOKEN_IMAGES, OBJECT, 0, 0,
+         "{\"tokens\": of another image, \"points\": so many from the one to the other, or \"at\": "
+         "shares of the way, \"decode_offset\"}: an image for each; codes are mixed number by "
+         "number and rounded"),
+    READ("return_tokens", OUT, BOOL, 0, 0, "the token ids with each image"),
     READ("tokens_only", MK, BOOL, 0, 0, "token ids and no picture"),
     READ("previews", MK, INT, 0, 64,
          "as partial_images, up to one a step; also shown by jobs"),
@@ -372,7 +398,7 @@ static tt_status check_prompt(const cJSON *node, const char *path, tt_err *e)
                          path, tt_json_kind(node));
 }
 
-static tt_status check_value(const cJSON *node, const tt_field *f, const char *path, tt_err *e)
+tt_status tt_field_check(const cJSON *node, const tt_field *f, const char *path, tt_err *e)
 {
     const char *text;
     int64_t whole;
@@ -430,7 +456,7 @@ static tt_status check_member(const cJSON *node, unsigned endpoint, bool strict,
                    ? TT_OK
                    : tt_fail_param(e, f->name, "unsupported_parameter",
                                    "'%s' is not supported by this server", f->name);
-    return check_value(node, f, f->name, e);
+    return tt_field_check(node, f, f->name, e);
 }
 
 static tt_status check_extension(const cJSON *tutti, unsigned endpoint, tt_err *e)
@@ -446,7 +472,7 @@ static tt_status check_extension(const cJSON *tutti, unsigned endpoint, tt_err *
         if (!f->name && !sampling)
             return unknown(path.text, "", e);
         if (f->name && !cJSON_IsNull(m)) {
-            tt_status s = check_value(m, f, path.text, e);
+            tt_status s = tt_field_check(m, f, path.text, e);
             if (s)
                 return s;
         }

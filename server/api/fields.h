@@ -87,6 +87,9 @@ tt_status tt_extension_find(const cJSON *body, const char *member, const cJSON *
 /* Sets every sampling parameter the body gives. Errors name the field as the client wrote it. */
 tt_status tt_params_read(const cJSON *body, tt_params *p, tt_err *e);
 
+/* Type and range of one value. */
+tt_status tt_field_check(const cJSON *node, const tt_field *f, const char *path, tt_err *e);
+
 /* Getters for checked bodies. */
 const char *tt_field_text(const cJSON *body, const char *name, const char *fallback);
 int64_t tt_field_int(const cJSON *body, const char *name, int64_t fallback);

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "kernels/base/clock.h"
+#include "server/api/text_search.h"
 #include "server/api/gen_parts.h"
 
 static const tt_work_def work_def;
@@ -27,7 +28,7 @@ static void make_id(char *out, size_t size, const char *prefix)
 static const tt_served *first_text(const tt_engine *g, size_t models)
 {
     for (size_t i = 0; i < models; i++)
-        if (!tt_engine_model(g, i)->image)
+        if (!tt_engine_model(g, i)->image && !tt_engine_model(g, i)->verifier)
             return tt_engine_model(g, i);
     return NULL;
 }
@@ -39,6 +40,10 @@ tt_status tt_api_find_model(const tt_api *api, const char *id, bool needed, cons
     size_t models = api->engine ? tt_engine_models(api->engine) : 0;
     *out = id ? models ? tt_engine_find(api->engine, id) : NULL
               : !needed ? first_text(api->engine, models) : NULL;
+    if (*out && (*out)->verifier)
+        return tt_fail_param(e, "model", "unsupported_value",
+                             "model '%.80s' is a verifier: it scores what others make, in searches",
+                             id);
     if (*out)
         return TT_OK;
     if (!id && needed)
@@ -178,6 +183,7 @@ void tt_gen_free(tt_gen *g)
     free(g->bias);
     free(g->reading.text);
     tt_fit_free(g->fit);
+    tt_text_search_free(g->search);
     tt_ids_free(&g->negative);
     pthread_mutex_destroy(&g->lock);
     tt_gen_owned_free(g);
@@ -289,6 +295,8 @@ bool tt_gen_poll(tt_gen *g)
     for (int i = 0; i < g->choices; i++)
         tt_choice_update(g, &g->choice[i]);
     bool over = g->failure.status || (!tt_fit_pending(g) && all_closed(g));
+    if (over && g->search && !g->failure.status)
+        over = tt_text_search_advance(g);
     if (over && !g->ended_ns)
         g->ended_ns = tt_now_ns();
     return over;
@@ -324,6 +332,7 @@ void tt_gen_record(const tt_gen *g, tt_request_record *r)
         r->queue = t.queue_ms * 1e-3 > r->queue ? t.queue_ms * 1e-3 : r->queue;
         r->run = t.run_ms * 1e-3 > r->run ? t.run_ms * 1e-3 : r->run;
     }
+    r->candidates = g->search ? g->choices : 0;
     for (int i = 0; i < g->choices; i++) {
         const tt_choice *c = &g->choice[i];
         r->nfe += c->view.nfe;

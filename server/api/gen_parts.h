@@ -68,6 +68,7 @@ typedef struct {
 typedef enum { TT_STREAM_COMMITTED, TT_STREAM_SNAPSHOT, TT_STREAM_DELTA } tt_stream_mode;
 
 typedef struct tt_fit tt_fit;     /* fit.c */
+typedef struct tt_text_search tt_text_search; /* text_search.c */
 typedef struct tt_owned tt_owned; /* memory that lives as long as the request */
 
 typedef enum { TT_SCORE_MONTE_CARLO, TT_SCORE_LEFT_TO_RIGHT, TT_SCORE_EXACT } tt_score_method;
@@ -134,6 +135,7 @@ struct tt_gen {
     int warnings;
 
     tt_reading reading;
+    tt_text_search *search; /* who chooses among the answers made; NULL: their likelihood */
 
     /* work */
     tt_canvas *canvas;
@@ -216,6 +218,8 @@ tt_status tt_gen_read_prompts(tt_gen *g, const cJSON *prompt, bool echo, tt_err 
 
 /* "stop", "length"; NULL while running. */
 const char *tt_finish_text(tt_finish f);
+/* Mean log-probability of the tokens of an answer; of an empty one 0. */
+double tt_choice_likelihood(const tt_choice *c);
 /* The whole text of a finished choice. */
 void tt_choice_text(const tt_choice *c, tt_buf *out);
 void tt_gen_write_answer(const tt_gen *g, tt_json *w);

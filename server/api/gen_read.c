@@ -7,7 +7,7 @@
 #include <sys/random.h>
 
 #include "kernels/base/clock.h"
-#include "server/api/gen_parts.h"
+#include "server/api/text_search.h"
 
 struct tt_owned {
     tt_owned *next;
@@ -339,6 +339,7 @@ tt_status tt_gen_read_common(tt_gen *g, const cJSON *body, tt_err *e)
     static tt_status (*const steps[])(tt_gen *, const cJSON *, tt_err *) = {
         read_sampler, read_guide, read_params, read_bias, read_logprobs, read_stops, read_stream,
         read_extension, read_shared, tt_gen_read_negative, read_counts,
+        tt_text_search_read,
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         tt_status s = steps[i](g, body, e);

@@ -39,7 +39,8 @@ void tt_api_image_labels(const tt_call *c, tt_reply *r)
     tt_json_text_member(&w, "object", "list");
     tt_json_open_member(&w, "data", '[');
     for (size_t i = 0; i < tt_engine_models(c->api->engine); i++)
-        if (tt_engine_model(c->api->engine, i)->image)
+        if (tt_engine_model(c->api->engine, i)->image &&
+            tt_engine_model(c->api->engine, i)->image->planner)
             put_model(tt_engine_model(c->api->engine, i), &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');

@@ -7,6 +7,7 @@
 
 #include "server/api/form.h"
 #include "server/api/images.h"
+#include "server/api/search.h"
 #include "server/json_write.h"
 #include "server/png.h"
 
@@ -28,6 +29,7 @@ typedef struct {
     bool closed; /* streams: its last event was sent */
     int32_t told_pictures;
     int32_t told_step;
+    int32_t told_looks;
 } tt_shot;
 
 /* One job. */
@@ -55,8 +57,12 @@ struct tt_imaging {
     int32_t n;
     int64_t seed;
     tt_condition condition;
+    tt_prompt text; /* the prompt, for models that read texts */
     int32_t previews;
     bool stream, delta, return_tokens, tokens_only, paste;
+    bool by_crops, show; /* how pictures are read, and whether messages are shown on the way */
+    tt_crop_policy crops;
+    tt_painting painting; /* steps 0: nothing to choose */
     double strength;
     int64_t deadline_ms;
     int32_t priority;
@@ -67,6 +73,13 @@ struct tt_imaging {
     uint8_t *source_rgb;
     uint8_t *remade; /* a byte per token */
     int32_t remade_tokens;
+
+    /* a search; jurors 0: none */
+    tt_picture_search_spec search;
+    int32_t counts[TT_MAX_SEARCH_STEPS];
+    char *prompt;
+    tt_search_report report;
+    size_t told_stages;
 
     tt_image_unit *unit;
     int units, submitted;
@@ -92,6 +105,7 @@ tt_status tt_imaging_read_detokenize(tt_imaging *g, const tt_form *f, tt_err *e)
 /* Room for so many units with their tokens; TT_ENOMEM. */
 tt_status tt_imaging_units(tt_imaging *g, int units, tt_err *e);
 tt_status tt_unit_open(const tt_imaging *g, tt_image_unit *u, tt_err *e);
+void tt_unit_free(tt_image_unit *u);
 
 /* --- image_source.c: pictures that requests bring --- */
 
@@ -106,6 +120,22 @@ tt_status tt_source_mask(tt_imaging *g, const tt_form *f, const tt_picture *p,
                          const tt_picture *mask, tt_err *e);
 /* Scales a picture into the middle part of a larger one that is otherwise transparent. */
 tt_status tt_source_outpaint(const tt_form *f, tt_picture *p, tt_err *e);
+
+/* Whether the images come of a search. */
+static inline bool tt_imaging_searches(const tt_imaging *g)
+{
+    return g->search.jurors > 0;
+}
+
+/* --- image_codec.c: how pictures are read and painted, and what can be done to tokens --- */
+
+/* `tutti.crops`, and `tutti.paint`. */
+tt_status tt_imaging_read_crops(tt_imaging *g, const tt_form *f, tt_err *e);
+tt_status tt_imaging_read_paint(tt_imaging *g, const tt_form *f, tt_err *e);
+/* tokens, decode_offset and what `tutti` says shall be done to them: all of g->unit. */
+tt_status tt_imaging_read_tokens(tt_imaging *g, const tt_form *f, tt_err *e);
+
+enum { TT_MAX_TOKEN_IMAGES = 64 };
 
 /* --- image_write.c --- */
 

@@ -43,6 +43,20 @@ static tt_status read_label(tt_imaging *g, const cJSON *m, tt_err *e)
     return s;
 }
 
+/* Any text, for models that read one. */
+static tt_status read_text(tt_imaging *g, const tt_form *f, const char *prompt, bool needed,
+                           tt_err *e)
+{
+    const cJSON *labels = tt_json_get(tutti(f), "labels");
+    if (labels || tt_json_get(tutti(f), "class_id"))
+        return tt_fail_param(e, labels ? "tutti.labels" : "tutti.class_id", "unsupported_value",
+                             "model '%s' knows no labels: it reads the prompt", g->model->id);
+    return prompt || !needed
+               ? tt_prompt_read(&g->text, g->model->image->text, prompt ? prompt : "", e)
+               : tt_fail_param(e, "prompt", "missing_required_parameter",
+                               "'prompt' is missing");
+}
+
 static tt_status read_condition(tt_imaging *g, const tt_form *f, bool needed, tt_err *e)
 {
     const tt_generator_info *info = g->model->image->generator;
@@ -51,6 +65,8 @@ static tt_status read_condition(tt_imaging *g, const tt_form *f, bool needed, tt
     int64_t id = tt_field_int(tutti(f), "class_id", -1);
     for (int i = 0; i < TT_MAX_LABEL_GROUPS; i++)
         g->condition.label[i] = -1;
+    if (g->model->image->text)
+        return read_text(g, f, prompt, needed, e);
     if (id >= 0 && (!info->groups || id >= info->group[0]))
         return tt_fail_param(e, "tutti.class_id", "invalid_value",
                              "'tutti.class_id' is %lld; model '%s' has classes 0..%d",
@@ -90,9 +106,9 @@ static tt_status check_unread(const tt_imaging *g, const tt_form *f, tt_err *e)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
+    const tt_planner *p = g->model->image->planner;
     for (size_t i = 0; i < n; i++) {
-        if (!tt_params_given_at(&g->params, i) ||
-            tt_planner_reads(g->model->image->planner, &all[i]))
+        if (!tt_params_given_at(&g->params, i) || (p && tt_planner_reads(p, &all[i])))
             continue;
         const cJSON *node;
         tt_json_path path = {0};
@@ -188,19 +204,27 @@ static tt_status read_stream(tt_imaging *g, const tt_form *f, tt_err *e)
     return TT_OK;
 }
 
+/* How many, from which noise, how painted. */
+static tt_status read_number(tt_imaging *g, const tt_form *f, tt_err *e)
+{
+    g->n = (int32_t)tt_field_int(f->tree, "n", 1);
+    g->seed = tt_json_get(f->tree, "seed") ? tt_field_int(f->tree, "seed", 0) : random_seed();
+    if (g->n > g->api->max_samples)
+        return tt_fail_param(e, "n", "invalid_value", "'n' is %d, at most %d are allowed", g->n,
+                             g->api->max_samples);
+    return tt_imaging_read_paint(g, f, e);
+}
+
 /* What all that make images have in common. */
 static tt_status read_making(tt_imaging *g, const tt_form *f, tt_err *e)
 {
     const cJSON *t = tutti(f);
-    g->n = (int32_t)tt_field_int(f->tree, "n", 1);
-    g->seed = tt_json_get(f->tree, "seed") ? tt_field_int(f->tree, "seed", 0) : random_seed();
     g->tokens_only = tt_field_bool(t, "tokens_only", false);
     g->return_tokens = g->tokens_only || tt_field_bool(t, "return_tokens", false);
     g->paste = tt_field_bool(t, "paste", true);
-    if (g->n > g->api->max_samples)
-        return tt_fail_param(e, "n", "invalid_value", "'n' is %d, at most %d are allowed", g->n,
-                             g->api->max_samples);
-    tt_status s = read_params(g, f, e);
+    tt_status s = read_number(g, f, e);
+    if (!s)
+        s = read_params(g, f, e);
     if (!s)
         s = check_output(g, f, e);
     return s ? s : read_stream(g, f, e);
@@ -240,27 +264,82 @@ static tt_status making_unit(tt_imaging *g, tt_err *e)
     u->samples = g->n;
     u->picture = (tt_picture_spec){.task = TT_PICTURE_MAKE,
                                    .condition = g->condition,
+                                   .prompt = g->text.id ? &g->text : NULL,
                                    .previews = g->previews,
                                    .tokens_only = g->tokens_only,
-                                   .strength = g->strength};
+                                   .strength = g->strength,
+                                   .painting = g->painting};
+    if (!g->model->image->planner) /* painted anew: no token changes */
+        u->picture = (tt_picture_spec){.task = TT_PICTURE_DECODE, .painting = g->painting};
     for (int32_t i = 0; i < g->model->image->codec->info.layout.tokens; i++)
         u->open[i] = g->remade ? g->remade[i] : !g->source.pixels;
     return TT_OK;
 }
 
+/* Reading of a picture as the request wants it. */
+static tt_picture_spec encoding_of(const tt_imaging *g, const float *pixels)
+{
+    return (tt_picture_spec){.task = TT_PICTURE_ENCODE, .pixels = pixels,
+                             .by_crops = g->by_crops, .crops = g->crops};
+}
+
 static tt_status source_unit(tt_imaging *g, tt_err *e)
 {
-    g->source.picture = (tt_picture_spec){.task = TT_PICTURE_ENCODE, .pixels = g->source.pixels};
+    g->source.picture = encoding_of(g, g->source.pixels);
     return tt_unit_open(g, &g->source, e);
 }
 
 /* --- endpoints --- */
 
+static tt_status check_maker(const tt_imaging *g, tt_err *e)
+{
+    return g->model->image->planner
+               ? TT_OK
+               : tt_fail_param(e, "model", "unsupported_value",
+                               "model '%s' turns images into tokens and back; it makes none",
+                               g->model->id);
+}
+
+/* What verifiers read: the prompt as it came, else the names of the labels. */
+static tt_status keep_prompt(tt_imaging *g, const tt_form *f, tt_err *e)
+{
+    tt_buf caption = {0};
+    const char *prompt = tt_field_text(f->tree, "prompt", NULL);
+    if (!prompt)
+        tt_labels_caption(g->model->image->labels, g->model->image->generator, &g->condition,
+                          &caption);
+    g->prompt = strdup(prompt ? prompt : tt_buf_text(&caption));
+    tt_buf_free(&caption);
+    g->search.prompt = g->prompt;
+    return g->prompt ? TT_OK : tt_fail(e, TT_ENOMEM, "no memory for the request");
+}
+
+static tt_status read_search(tt_imaging *g, const tt_form *f, tt_err *e)
+{
+    const cJSON *node = tt_json_get(tutti(f), "search");
+    if (!node)
+        return TT_OK;
+    tt_status s = tt_search_read(g->api, node, g->n, tt_json_get(f->tree, "n") != NULL, &g->search,
+                                 g->counts, e);
+    g->n = s ? g->n : g->search.rules.results;
+    if (!s && g->delta)
+        return tt_fail_param(e, "tutti.stream_mode", "unsupported_value",
+                             "a search tells its steps, not the tokens of each candidate");
+    if (!s && g->n > g->api->max_samples)
+        return tt_fail_param(e, "tutti.search.results", "invalid_value",
+                             "%d results, at most %d are allowed", g->n, g->api->max_samples);
+    return s ? s : keep_prompt(g, f, e);
+}
+
 tt_status tt_imaging_read_generations(tt_imaging *g, const tt_form *f, tt_err *e)
 {
-    tt_status s = read_making(g, f, e);
+    tt_status s = check_maker(g, e);
+    if (!s)
+        s = read_making(g, f, e);
     if (!s)
         s = read_condition(g, f, true, e);
+    if (!s)
+        s = read_search(g, f, e);
     return s ? s : making_unit(g, e);
 }
 
@@ -300,7 +379,9 @@ static tt_status read_edit(tt_imaging *g, const tt_form *f, tt_picture *p, tt_pi
 tt_status tt_imaging_read_edits(tt_imaging *g, const tt_form *f, tt_err *e)
 {
     tt_picture p = {0}, mask = {0};
-    tt_status s = read_making(g, f, e);
+    tt_status s = g->model->image->codec->info.spatial ? check_maker(g, e) : TT_OK;
+    if (!s)
+        s = read_making(g, f, e);
     if (!s)
         s = read_condition(g, f, false, e);
     if (!s)
@@ -312,6 +393,20 @@ tt_status tt_imaging_read_edits(tt_imaging *g, const tt_form *f, tt_err *e)
     return s ? s : making_unit(g, e);
 }
 
+/* Where nothing makes tokens, the same message is painted from other noise. */
+static tt_status check_variation(const tt_imaging *g, bool strength, tt_err *e)
+{
+    const tt_image_model *m = g->model->image;
+    if (m->planner)
+        return TT_OK;
+    if (!m->codec->info.painting.steps)
+        return check_maker(g, e);
+    return strength ? tt_fail_param(e, "tutti.strength", "unsupported_value",
+                                    "model '%s' paints the same tokens anew: 'tutti.strength' "
+                                    "means nothing", g->model->id)
+                    : TT_OK;
+}
+
 tt_status tt_imaging_read_variations(tt_imaging *g, const tt_form *f, tt_err *e)
 {
     const cJSON *strength = tt_json_get(tutti(f), "strength");
@@ -320,7 +415,14 @@ tt_status tt_imaging_read_variations(tt_imaging *g, const tt_form *f, tt_err *e)
     if (!(g->strength > 0))
         return tt_fail_param(e, "tutti.strength", "invalid_value",
                              "'tutti.strength' must be above 0");
-    tt_status s = read_making(g, f, e);
+    tt_status s = check_variation(g, strength != NULL, e);
+    if (!s)
+        s = read_making(g, f, e);
+    if (!s)
+        s = tt_imaging_read_crops(g, f, e);
+    if (!s && g->show)
+        s = tt_fail_param(e, "tutti.crops.preview", "unsupported_value",
+                          "'tutti.crops.preview' is for /v1/images/tokenize alone");
     if (!s)
         s = read_condition(g, f, false, e);
     if (!s)
@@ -334,8 +436,6 @@ tt_status tt_imaging_read_variations(tt_imaging *g, const tt_form *f, tt_err *e)
     return s ? s : making_unit(g, e);
 }
 
-enum { MAX_IMAGES = 64 };
-
 static tt_status tokenize_one(tt_imaging *g, const tt_picture *p, tt_err *e)
 {
     tt_image_unit *u = &g->unit[g->units];
@@ -346,23 +446,41 @@ static tt_status tokenize_one(tt_imaging *g, const tt_picture *p, tt_err *e)
     if (s)
         return s;
     u->pixels = g->source.pixels;
-    u->picture = (tt_picture_spec){.task = TT_PICTURE_ENCODE, .pixels = u->pixels};
+    u->picture = encoding_of(g, u->pixels);
+    u->picture.show = g->show;
     free(g->source_rgb);
     g->source.pixels = NULL;
     g->source_rgb = NULL;
     return TT_OK;
 }
 
+static tt_status read_token_stream(tt_imaging *g, const tt_form *f, tt_err *e)
+{
+    tt_status s = tt_imaging_read_crops(g, f, e);
+    g->stream = tt_field_bool(f->tree, "stream", false);
+    if (!s && g->stream && g->work.detached)
+        s = tt_fail_param(e, "tutti.async", "invalid_value",
+                          "a job is asked for how far it is; it does not stream");
+    if (!s && g->show && !g->stream)
+        s = tt_fail_param(e, "tutti.crops.preview", "invalid_value",
+                          "'tutti.crops.preview' needs 'stream' to be true");
+    return s;
+}
+
 tt_status tt_imaging_read_tokenize(tt_imaging *g, const tt_form *f, tt_err *e)
 {
-    g->unit = calloc(MAX_IMAGES, sizeof *g->unit);
+    g->unit = calloc(TT_MAX_TOKEN_IMAGES, sizeof *g->unit);
     if (!g->unit)
         return tt_fail(e, TT_ENOMEM, "no memory for the request");
+    tt_status first = read_token_stream(g, f, e);
+    if (first)
+        return first;
     for (bool there = true; there;) {
         tt_picture p;
         tt_status s = tt_source_picture(f, "image", g->units, &p, &there, e);
-        if (!s && there && g->units == MAX_IMAGES)
-            s = tt_fail_param(e, "images", "invalid_value", "more than %d images", MAX_IMAGES);
+        if (!s && there && g->units == TT_MAX_TOKEN_IMAGES)
+            s = tt_fail_param(e, "images", "invalid_value", "more than %d images",
+                              TT_MAX_TOKEN_IMAGES);
         if (!s && there)
             s = tokenize_one(g, &p, e);
         tt_picture_free(&p);
@@ -373,47 +491,18 @@ tt_status tt_imaging_read_tokenize(tt_imaging *g, const tt_form *f, tt_err *e)
                     : tt_fail_param(e, "image", "missing_required_parameter", "'image' is missing");
 }
 
-static tt_status read_tokens(const tt_imaging *g, tt_image_unit *u, const cJSON *list,
-                             const char *path, tt_err *e)
-{
-    const tt_layout *l = &g->model->image->codec->info.layout;
-    const cJSON *m;
-    int32_t n = 0;
-    if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) != l->tokens)
-        return tt_fail_param(e, path, "invalid_value",
-                             "'%s' must be the %d tokens of an image of model '%s'", path,
-                             l->tokens, g->model->id);
-    u->picture.task = TT_PICTURE_DECODE;
-    cJSON_ArrayForEach(m, list)
-    {
-        int64_t v;
-        tt_status s = tt_json_int(m, tt_json_element(path, n).text, 0, l->codes - 1, &v, e);
-        if (s)
-            return s;
-        u->id[n++] = (int32_t)v;
-    }
-    return TT_OK;
-}
-
 tt_status tt_imaging_read_detokenize(tt_imaging *g, const tt_form *f, tt_err *e)
 {
-    const cJSON *m, *list = tt_json_get(f->tree, "tokens");
-    bool several = list && cJSON_IsArray(list->child);
-    int n = several ? cJSON_GetArraySize(list) : 1, i = 0;
-    if (!list)
-        return tt_fail_param(e, "tokens", "missing_required_parameter", "'tokens' is missing");
-    if (n > MAX_IMAGES)
-        return tt_fail_param(e, "tokens", "invalid_value", "more than %d images", MAX_IMAGES);
     tt_status s = check_output(g, f, e);
     if (!s)
-        s = tt_imaging_units(g, n, e);
-    if (!several)
-        return s ? s : read_tokens(g, &g->unit[0], list, "tokens", e);
-    cJSON_ArrayForEach(m, list)
-    {
-        if (!s)
-            s = read_tokens(g, &g->unit[i], m, tt_json_element("tokens", i).text, e);
-        i++;
-    }
-    return s;
+        s = read_number(g, f, e);
+    if (!s && g->n > 1 && !g->painting.steps)
+        s = tt_fail_param(e, "n", "unsupported_value",
+                          "tokens of model '%s' are one image: 'n' must be 1", g->model->id);
+    g->return_tokens = tt_field_bool(tutti(f), "return_tokens", false);
+    if (!s)
+        s = tt_imaging_read_tokens(g, f, e);
+    return !s && (int64_t)g->units * g->n > 128
+               ? tt_fail_param(e, "n", "invalid_value", "more than 128 images")
+               : s;
 }

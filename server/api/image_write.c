@@ -40,24 +40,29 @@ static void describe(const tt_imaging *g, const tt_shot *s, char *text, size_t s
     tt_buf_free(&caption);
 }
 
-static void put_picture(const tt_imaging *g, const tt_shot *s, tt_json *w)
+static void put_pixels(const tt_imaging *g, const uint8_t *rgb, const char *text, tt_json *w)
 {
     const tt_codec_info *c = codec_of(g);
-    char text[600];
     const tt_png_text texts[] = {{"Software", "tutti"}, {"Comment", text}};
-    bool made = g->endpoint->on != TT_ON_TOKEN_IMAGES;
     tt_buf png = {0}, base64 = {0};
-    if (g->remade && g->paste && c->layout.kind == TT_LAYOUT_GRID)
-        paste(g, s->view.picture);
-    describe(g, s, text, sizeof text);
-    w->out->failed |= tt_png_encode(&png, s->view.picture, c->width, c->height, 3, TT_PNG_FAST,
-                                    texts, made ? 2 : 1, NULL) != TT_OK;
+    w->out->failed |= tt_png_encode(&png, rgb, c->width, c->height, 3, TT_PNG_FAST, texts,
+                                    text ? 2 : 1, NULL) != TT_OK;
     tt_base64_put(&base64, png.data, png.size);
     w->out->failed |= base64.failed;
     tt_json_key(w, "b64_json");
     tt_json_put_bytes(w, tt_buf_text(&base64), base64.size);
     tt_buf_free(&png);
     tt_buf_free(&base64);
+}
+
+static void put_picture(const tt_imaging *g, const tt_shot *s, tt_json *w)
+{
+    char text[600];
+    bool made = g->endpoint->on & TT_ON_MAKE && g->model->image->planner;
+    if (g->remade && g->paste && codec_of(g)->layout.kind == TT_LAYOUT_GRID)
+        paste(g, s->view.picture);
+    describe(g, s, text, sizeof text);
+    put_pixels(g, s->view.picture, made ? text : NULL, w);
 }
 
 /* --- members --- */
@@ -87,6 +92,7 @@ static void put_usage(const tt_imaging *g, tt_json *w)
     int64_t out = made_tokens(g);
     for (int32_t i = 0; i < g->model->image->generator->groups; i++)
         text += g->endpoint->on & TT_ON_MAKE && g->condition.label[i] >= 0;
+    text += g->text.ids;
     if (g->endpoint->on & TT_ON_IMAGE_TOKENS)
         image = (int64_t)g->units * codec_of(g)->layout.tokens;
     tt_json_open_member(w, "usage", '{');
@@ -104,11 +110,12 @@ static void put_params(const tt_imaging *g, tt_json *w)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
+    const tt_planner *planner = g->model->image->planner;
     tt_json_open_member(w, "parameters", '{');
     for (size_t i = 0; i < n; i++) {
         const tt_param *p = &all[i];
         double v = tt_params_get(&g->params, p);
-        if (!tt_planner_reads(g->model->image->planner, p))
+        if (!tt_planner_reads(planner, p))
             continue;
         if (p->type == TT_PARAM_CHOICE)
             tt_json_text_member(w, p->name, p->choices[(int)v]);
@@ -154,6 +161,17 @@ static void put_time(const tt_imaging *g, tt_json *w)
     tt_json_close(w, '}');
 }
 
+static void put_painting(const tt_painting *p, tt_json *w)
+{
+    tt_json_open_member(w, "paint", '{');
+    tt_json_int_member(w, "steps", p->steps);
+    tt_json_text_member(w, "solver", p->solver == TT_FLOW_MIDPOINT ? "midpoint" : "euler");
+    tt_json_float_member(w, "guidance", p->guidance);
+    tt_json_text_member(w, "guidance_form", p->plain ? "plain" : "projected");
+    tt_json_float_member(w, "momentum", p->momentum);
+    tt_json_close(w, '}');
+}
+
 /* The `tutti` member of a whole answer. */
 static void put_extras(const tt_imaging *g, tt_json *w)
 {
@@ -162,26 +180,54 @@ static void put_extras(const tt_imaging *g, tt_json *w)
         nfe += g->shot[i].view.nfe;
     tt_json_open_member(w, "tutti", '{');
     tt_json_text_member(w, "model", g->model->id);
-    if (g->endpoint->on & TT_ON_MAKE) {
+    if (g->painting.steps || g->endpoint->on & TT_ON_MAKE)
+        tt_json_int_member(w, "seed", g->seed);
+    if (g->painting.steps)
+        put_painting(&g->painting, w);
+    if (g->endpoint->on & TT_ON_MAKE && g->model->image->planner) {
         tt_json_int_member(w, "nfe", nfe);
         tt_json_int_member(w, "steps", g->shot[0].view.now);
-        tt_json_int_member(w, "seed", g->seed);
         tt_json_text_member(w, "sampler", g->model->image->planner->name);
         put_labels(g, w);
         put_params(g, w);
     }
+    if (tt_imaging_searches(g))
+        tt_search_write(&g->search, &g->report, w);
     if (g->remade)
         tt_json_int_member(w, "tokens_made_anew", g->remade_tokens);
     put_time(g, w);
     tt_json_close(w, '}');
 }
 
+static void put_ids(const char *name, const int32_t *id, int32_t n, tt_json *w)
+{
+    tt_json_open_member(w, name, '[');
+    for (int32_t c = 0; c < n; c++)
+        tt_json_put_int(w, id[c]);
+    tt_json_close(w, ']');
+}
+
 static void put_tokens(const tt_shot *s, tt_json *w)
 {
-    tt_json_open_member(w, "tokens", '[');
-    for (int32_t c = 0; c < s->view.columns; c++)
-        tt_json_put_int(w, s->view.id[c]);
+    put_ids("tokens", s->view.id, s->view.columns, w);
+}
+
+static void put_offset(const float offset[2], tt_json *w)
+{
+    tt_json_open_member(w, "decode_offset", '[');
+    for (int i = 0; i < 2; i++)
+        tt_json_put_float(w, (double)offset[i]);
     tt_json_close(w, ']');
+}
+
+/* What a picture became, and what else is needed to see it again. */
+static void put_message(const tt_imaging *g, const tt_shot *s, tt_json *w)
+{
+    put_tokens(s, w);
+    if (!codec_of(g)->crops)
+        return;
+    put_offset(s->view.offset[s->view.looks - 1], w);
+    put_ids("crops", s->view.crop, s->view.looks, w);
 }
 
 static void put_layout(const tt_imaging *g, tt_json *w)
@@ -196,11 +242,23 @@ static void put_layout(const tt_imaging *g, tt_json *w)
 /* What goes with an image of the answer: its tokens, and the step each came in. */
 static void put_inner(const tt_imaging *g, const tt_shot *s, tt_json *w)
 {
-    if (!g->return_tokens)
+    if (!g->return_tokens && !tt_imaging_searches(g))
         return;
     tt_json_open_member(w, "tutti", '{');
+    if (tt_imaging_searches(g))
+        tt_search_write_result(&g->search, &g->report, (size_t)(s - g->shot), w);
+    if (!g->return_tokens) {
+        tt_json_close(w, '}');
+        return;
+    }
     put_layout(g, w);
     put_tokens(s, w);
+    if (g->unit[s->unit].picture.task == TT_PICTURE_DECODE) {
+        if (codec_of(g)->crops)
+            put_offset(g->unit[s->unit].picture.painting.offset, w);
+        tt_json_close(w, '}');
+        return;
+    }
     tt_json_open_member(w, "steps", '[');
     for (int32_t c = 0; c < s->view.columns; c++)
         tt_json_put_int(w, s->view.step[c]);
@@ -221,7 +279,7 @@ static void put_tokenized(const tt_imaging *g, tt_json *w)
     for (int i = 0; i < g->shots; i++) {
         tt_json_open(w, '{');
         tt_json_int_member(w, "index", i);
-        put_tokens(&g->shot[i], w);
+        put_message(g, &g->shot[i], w);
         tt_json_close(w, '}');
     }
     tt_json_close(w, ']');
@@ -307,6 +365,42 @@ static void send_step(tt_imaging *g, tt_shot *s, tt_buf *out)
     s->told_step = v->now;
 }
 
+static bool last_open(const tt_imaging *g, const tt_shot *s)
+{
+    for (int i = 0; i < g->shots; i++)
+        if (&g->shot[i] != s && !g->shot[i].closed)
+            return false;
+    return true;
+}
+
+/* A message after every crop since the last event. */
+static void send_looks(tt_imaging *g, tt_shot *s, tt_buf *out)
+{
+    const tt_view *v = &s->view;
+    for (; s->told_looks < v->looks; s->told_looks++) {
+        int32_t i = s->told_looks;
+        tt_json w = open_event(g, s, "image_tokens.crop", out);
+        tt_json_int_member(&w, "step", i + 1);
+        tt_json_int_member(&w, "of", v->of);
+        tt_json_int_member(&w, "crop", v->crop[i]);
+        put_offset(v->offset[i], &w);
+        put_ids("tokens", v->trail + (size_t)i * (size_t)v->columns, v->columns, &w);
+        close_event(&w);
+    }
+}
+
+static void send_message(tt_imaging *g, tt_shot *s, tt_buf *out)
+{
+    tt_json w = open_event(g, s, "image_tokens.completed", out);
+    put_message(g, s, &w);
+    if (last_open(g, s)) {
+        put_usage(g, &w);
+        put_extras(g, &w);
+    }
+    close_event(&w);
+    s->closed = true;
+}
+
 static void send_partial(tt_imaging *g, tt_shot *s, tt_buf *out)
 {
     char type[64];
@@ -323,14 +417,6 @@ static void send_partial(tt_imaging *g, tt_shot *s, tt_buf *out)
     s->told_pictures = s->view.pictures;
 }
 
-static bool last_open(const tt_imaging *g, const tt_shot *s)
-{
-    for (int i = 0; i < g->shots; i++)
-        if (&g->shot[i] != s && !g->shot[i].closed)
-            return false;
-    return true;
-}
-
 /* The last one to be completed carries the numbers of the whole request. */
 static void send_completed(tt_imaging *g, tt_shot *s, tt_buf *out)
 {
@@ -340,6 +426,8 @@ static void send_completed(tt_imaging *g, tt_shot *s, tt_buf *out)
     if (!g->tokens_only)
         put_picture(g, s, &w);
     put_size(g, &w);
+    if (tt_imaging_searches(g))
+        tt_search_write_result(&g->search, &g->report, (size_t)(s - g->shot), &w);
     if (last_open(g, s)) {
         put_usage(g, &w);
         put_extras(g, &w);
@@ -350,13 +438,55 @@ static void send_completed(tt_imaging *g, tt_shot *s, tt_buf *out)
     s->closed = true;
 }
 
+/* The best candidate of a step as other previews are told, the next ones beside it. */
+static void put_candidates(const tt_imaging *g, tt_json *w)
+{
+    const tt_search_report *r = &g->report;
+    if (!r->pictures)
+        return;
+    put_pixels(g, r->picture, NULL, w);
+    tt_json_open_member(w, "others", '[');
+    for (size_t i = 1; i < r->pictures; i++) {
+        tt_json_open(w, '{');
+        tt_json_int_member(w, "index", r->pictured[i]);
+        put_pixels(g, r->picture + i * r->picture_bytes, NULL, w);
+        tt_json_close(w, '}');
+    }
+    tt_json_close(w, ']');
+}
+
+/* Steps of the search that were scored since the last event, the last with its previews. */
+static void send_search(tt_imaging *g, tt_buf *out)
+{
+    char type[64];
+    snprintf(type, sizeof type, "%s.search_step", g->endpoint->event);
+    for (; g->told_stages < g->report.stages; g->told_stages++) {
+        tt_json w = open_event(g, &g->shot[0], type, out);
+        bool last = g->told_stages + 1 == g->report.stages;
+        tt_search_write_stage(&g->report, g->told_stages, &w);
+        if (last)
+            put_candidates(g, &w);
+        close_event(&w);
+    }
+}
+
 static void send_news(tt_imaging *g, tt_shot *s, tt_buf *out)
 {
     bool finished = tt_shot_update(g, s);
     if (g->failure.status || s->closed)
         return;
+    if (g->endpoint->on & TT_ON_IMAGE_TOKENS) {
+        send_looks(g, s, out);
+        if (g->show && s->view.pictures > s->told_pictures)
+            send_partial(g, s, out);
+        if (finished)
+            send_message(g, s, out);
+        return;
+    }
     if (g->delta && s->view.now > s->told_step)
         send_step(g, s, out);
+    if (tt_imaging_searches(g))
+        send_search(g, out);
     if (finished)
         send_completed(g, s, out);
     else if (g->previews && s->view.pictures > s->told_pictures &&

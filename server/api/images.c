@@ -23,7 +23,10 @@ const tt_image_endpoint tt_image_variations = {.on = TT_ON_VARIATIONS,
                                                .event = "image_variation",
                                                .read = tt_imaging_read_variations};
 const tt_image_endpoint tt_image_tokenize = {
-    .on = TT_ON_IMAGE_TOKENS, .id_prefix = "imgtok-", .read = tt_imaging_read_tokenize};
+    .on = TT_ON_IMAGE_TOKENS,
+    .id_prefix = "imgtok-",
+    .event = "image_tokens",
+    .read = tt_imaging_read_tokenize};
 const tt_image_endpoint tt_image_detokenize = {
     .on = TT_ON_TOKEN_IMAGES, .id_prefix = "img-", .read = tt_imaging_read_detokenize};
 
@@ -41,13 +44,19 @@ static void make_id(char *out, size_t size, const char *prefix)
         n += snprintf(out + n, size - (size_t)n, "%02x", r[i]);
 }
 
-/* The model named, or the first that makes images. */
+/* Of models that are a codec alone only some endpoints can make use. */
+static bool serves(const tt_imaging *g, const tt_served *m)
+{
+    return m->image && (m->image->planner || !(g->endpoint->on & (TT_ON_IMAGES | TT_ON_EDITS)));
+}
+
+/* The model named, or the first that can do it. */
 static tt_status find_model(tt_imaging *g, const tt_form *f, tt_err *e)
 {
     const char *id = tt_field_text(f->tree, "model", NULL);
     const tt_engine *engine = g->api->engine;
     for (size_t i = 0; !id && engine && i < tt_engine_models(engine); i++)
-        if (tt_engine_model(engine, i)->image)
+        if (serves(g, tt_engine_model(engine, i)))
             id = tt_engine_model(engine, i)->id;
     tt_status s = tt_api_find_model(g->api, id ? id : "", true, &g->model, e);
     if (s && !id && !strcmp(e->code, "model_not_found"))
@@ -125,7 +134,7 @@ tt_status tt_imaging_read(tt_work **out, tt_api *api, const tt_image_endpoint *e
     return s;
 }
 
-static void unit_free(tt_image_unit *u)
+void tt_unit_free(tt_image_unit *u)
 {
     tt_job_release(u->job);
     free(u->id);
@@ -137,12 +146,15 @@ static void imaging_free(tt_work *w)
 {
     tt_imaging *g = (tt_imaging *)w;
     for (int i = 0; i < g->units; i++)
-        unit_free(&g->unit[i]);
-    unit_free(&g->source);
+        tt_unit_free(&g->unit[i]);
+    tt_unit_free(&g->source);
     for (int i = 0; g->shot && i < g->shots; i++)
         tt_view_free(&g->shot[i].view);
     free(g->unit);
     free(g->shot);
+    tt_prompt_free(&g->text);
+    tt_search_report_free(&g->report);
+    free(g->prompt);
     free(g->source_rgb);
     free(g->remade);
     pthread_mutex_destroy(&g->lock);
@@ -156,7 +168,8 @@ static void imaging_free(tt_work *w)
 static void name_the_field(tt_err *e)
 {
     bool inner =
-        tt_param_find(e->param) || !strcmp(e->param, "class_id") || !strcmp(e->param, "strength");
+        tt_param_find(e->param) || !strcmp(e->param, "class_id") ||
+        !strcmp(e->param, "strength") || !strncmp(e->param, "search", 6);
     if (e->status != TT_EINVAL || !inner)
         return;
     char name[sizeof e->param];
@@ -186,6 +199,7 @@ static tt_status submit(tt_imaging *g, tt_image_unit *u, bool continues, int64_t
         .samples = u->samples,
         .seed = (uint64_t)g->seed,
         .picture = &u->picture,
+        .search = tt_imaging_searches(g) ? &g->search : NULL,
         .continues = continues,
         .deadline_ms = deadline_left(g, continues),
         .priority = g->priority,
@@ -273,6 +287,8 @@ bool tt_shot_update(tt_imaging *g, tt_shot *s)
         tt_job_view(job, s->sample, &s->view);
     if (s->view.finish > TT_FINISH_LENGTH)
         fail_by(g, &s->view);
+    if (job && tt_imaging_searches(g))
+        tt_job_search(job, &g->report);
     if (g->first_draft < 0 && s->view.pictures)
         g->first_draft = (double)(tt_now_ns() - g->arrived_ns) * 1e-9;
     return !g->failure.status && s->view.finish;
@@ -282,6 +298,8 @@ bool tt_shot_update(tt_imaging *g, tt_shot *s)
 static void take_source(tt_imaging *g, const tt_view *v)
 {
     tt_err e = {0};
+    if (v->looks)
+        memcpy(g->unit[0].picture.painting.offset, v->offset[v->looks - 1], sizeof v->offset[0]);
     memcpy(g->unit[0].id, v->id, (size_t)v->columns * sizeof *v->id);
     if (submit_units(g, NULL, &e))
         tt_imaging_fail(g, &e);
@@ -347,6 +365,7 @@ static void imaging_record(const tt_work *w, tt_request_record *r)
         r->queue = t.queue_ms * 1e-3 > r->queue ? t.queue_ms * 1e-3 : r->queue;
         r->run = t.run_ms * 1e-3 > r->run ? t.run_ms * 1e-3 : r->run;
     }
+    r->candidates = g->report.candidates;
     for (int i = 0; i < g->shots; i++) {
         const tt_view *v = &g->shot[i].view;
         bool open = v->finish == TT_FINISH_NONE || v->finish == TT_FINISH_CANCELLED;

@@ -15,6 +15,7 @@ typedef struct entry {
     struct entry *next; /* newest first */
     tt_jobs *table;
     char id[32];
+    uint64_t who; /* asked for it: nobody else knows of it */
     int64_t created, created_ms, ended_ms; /* ended_ms: 0 while it runs */
     tt_work *work;                         /* NULL once it has ended */
     bool woken, busy; /* busy: the table's thread uses the work, nobody else may */
@@ -53,10 +54,12 @@ static void entry_free(entry *x)
     free(x);
 }
 
-static entry *find(tt_jobs *j, const char *id)
+static bool visible(const entry *x, uint64_t who) { return !x->dropped && x->who == who; }
+
+static entry *find(tt_jobs *j, const char *id, uint64_t who)
 {
     for (entry *x = j->first; x; x = x->next)
-        if (!x->dropped && !strcmp(x->id, id))
+        if (visible(x, who) && !strcmp(x->id, id))
             return x;
     return NULL;
 }
@@ -278,7 +281,7 @@ static void not_found(const char *id, tt_reply *r)
 
 /* --- taking --- */
 
-static entry *new_entry(tt_jobs *j, tt_work *w)
+static entry *new_entry(tt_jobs *j, tt_work *w, uint64_t who)
 {
     unsigned char bits[12] = {0};
     entry *x = calloc(1, sizeof *x);
@@ -291,6 +294,7 @@ static entry *new_entry(tt_jobs *j, tt_work *w)
         n += snprintf(x->id + n, sizeof x->id - (size_t)n, "%02x", bits[i]);
     x->table = j;
     x->work = w;
+    x->who = who;
     x->created = (int64_t)time(NULL);
     x->busy = true; /* until it is submitted */
     return x;
@@ -311,11 +315,11 @@ static bool link_entry(tt_jobs *j, entry *x)
     return room;
 }
 
-void tt_jobs_take(tt_jobs *j, tt_work *w, tt_reply *r)
+void tt_jobs_take(tt_jobs *j, tt_work *w, uint64_t who, tt_reply *r)
 {
     tt_err e = {0};
     int64_t retry_ms = 0;
-    entry *x = new_entry(j, w);
+    entry *x = new_entry(j, w, who);
     tt_status s = !x ? tt_fail(&e, TT_ENOMEM, "no memory for a job") : TT_OK;
     if (!s && !link_entry(j, x)) {
         s = tt_fail(&e, TT_EBUSY, "%d jobs are running or waiting already", j->o.max_jobs);
@@ -365,7 +369,7 @@ void tt_api_jobs(const tt_call *c, tt_reply *r)
     if (j)
         pthread_mutex_lock(&j->lock);
     for (entry *x = j ? j->first : NULL; x; x = x->next)
-        if (!x->dropped) {
+        if (visible(x, c->who)) {
             refresh(x);
             put_entry(x, false, &w);
         }
@@ -384,7 +388,7 @@ void tt_api_job(const tt_call *c, tt_reply *r)
         return;
     }
     pthread_mutex_lock(&j->lock);
-    entry *x = find(j, c->tail);
+    entry *x = find(j, c->tail, c->who);
     if (x) {
         refresh(x);
         answer_entry(x, 200, r);
@@ -411,7 +415,7 @@ void tt_api_job_cancel(const tt_call *c, tt_reply *r)
         return;
     }
     pthread_mutex_lock(&j->lock);
-    entry *x = find(j, id);
+    entry *x = find(j, id, c->who);
     if (x && !x->work) {
         tt_reply_fail(r, 409, "invalid_request_error", "conflict", NULL, "job '%s' is %s", id,
                       state_of(x));
@@ -433,7 +437,7 @@ void tt_api_job_delete(const tt_call *c, tt_reply *r)
         return;
     }
     pthread_mutex_lock(&j->lock);
-    entry *x = find(j, c->tail);
+    entry *x = find(j, c->tail, c->who);
     if (!x) {
         not_found(c->tail, r);
     } else {

@@ -97,11 +97,28 @@ static const char *const layout_names[] = {
     [TT_LAYOUT_SCALES] = "scales",
 };
 
+/* How pictures are read and painted, where a request may say so. */
+static void write_painting(const tt_codec_info *c, tt_json *w)
+{
+    if (c->crops)
+        tt_json_int_member(w, "crops", c->crops);
+    if (!c->painting.steps)
+        return;
+    tt_json_open_member(w, "paint", '{');
+    tt_json_int_member(w, "steps", c->painting.steps);
+    tt_json_text_member(w, "solver",
+                        c->painting.solver == TT_FLOW_MIDPOINT ? "midpoint" : "euler");
+    tt_json_float_member(w, "guidance", c->painting.guidance);
+    tt_json_float_member(w, "momentum", c->painting.momentum);
+    tt_json_close(w, '}');
+}
+
 static void write_planner(const tt_served *m, tt_json *w)
 {
     size_t n;
     const tt_param *all = tt_param_all(&n);
     const tt_planner *p = m->image->planner;
+    tt_json_text_member(w, "default_sampler", p->name);
     tt_json_open_member(w, "samplers", '[');
     tt_json_open(w, '{');
     tt_json_text_member(w, "name", p->name);
@@ -127,11 +144,17 @@ static void write_image(const tt_served *m, tt_json *w)
     tt_json_text_member(w, "family", c->spatial ? "image_nat" : "image_1d");
     tt_json_text_member(w, "architecture", g->architecture);
     tt_json_open_member(w, "capabilities", '[');
-    tt_json_put_text(w, "image_generation");
-    if (c->spatial)
+    if (m->image->planner)
+        tt_json_put_text(w, "image_generation");
+    if (m->image->planner && c->spatial)
         tt_json_put_text(w, "image_edit");
-    tt_json_put_text(w, "image_variation");
+    if (m->image->planner || c->painting.steps)
+        tt_json_put_text(w, "image_variation");
     tt_json_put_text(w, "image_tokens");
+    if (c->mixes)
+        tt_json_put_text(w, "image_token_mixing");
+    if (c->prefix_decodable)
+        tt_json_put_text(w, "image_token_prefixes");
     tt_json_close(w, ']');
     tt_json_open_member(w, "sizes", '[');
     tt_json_put_text(w, size);
@@ -146,12 +169,14 @@ static void write_image(const tt_served *m, tt_json *w)
         tt_json_put_int(w, g->group[i]);
     tt_json_close(w, ']');
     tt_json_bool_member(w, "labels", m->image->labels != NULL);
+    tt_json_bool_member(w, "reads_prompts", m->image->text != NULL);
     tt_json_int_member(w, "parameters", g->parameters + c->parameters);
     tt_json_int_member(w, "weight_bytes", (int64_t)(g->weight_bytes + c->weight_bytes));
     tt_json_text_member(w, "compute", g->compute);
     tt_json_text_member(w, "digest", m->digest);
-    tt_json_text_member(w, "default_sampler", m->image->planner->name);
-    write_planner(m, w);
+    write_painting(c, w);
+    if (m->image->planner)
+        write_planner(m, w);
     tt_json_close(w, '}');
 }
 
@@ -203,6 +228,42 @@ static void write_extension(const tt_engine *g, const tt_served *m, tt_json *w)
     tt_json_close(w, '}');
 }
 
+static void write_verifier(const tt_served *m, tt_json *w)
+{
+    const tt_verifier *v = m->verifier;
+    tt_json_open_member(w, "tutti", '{');
+    tt_json_text_member(w, "family", "verifier");
+    tt_json_text_member(w, "kind", v->def->name);
+    tt_json_open_member(w, "capabilities", '[');
+    tt_json_put_text(w, "verifier");
+    tt_json_close(w, ']');
+    tt_json_text_member(w, "summary", v->def->summary);
+    tt_json_text_member(w, "source", v->def->source);
+    tt_json_bool_member(w, "reads_prompt", v->def->reads_prompt);
+    tt_json_int_member(w, "side", v->info.side);
+    tt_json_int_member(w, "parameters", v->info.parameters);
+    tt_json_close(w, '}');
+}
+
+/* A program that scores; its address stays the operator's. */
+static void write_program(const tt_scorer *s, tt_json *w)
+{
+    tt_json_open(w, '{');
+    tt_json_text_member(w, "id", s->name);
+    tt_json_text_member(w, "object", "model");
+    tt_json_int_member(w, "created", 0);
+    tt_json_text_member(w, "owned_by", "operator");
+    tt_json_open_member(w, "tutti", '{');
+    tt_json_text_member(w, "family", "verifier");
+    tt_json_text_member(w, "kind", "http");
+    tt_json_open_member(w, "capabilities", '[');
+    tt_json_put_text(w, "verifier");
+    tt_json_close(w, ']');
+    tt_json_int_member(w, "timeout_ms", s->timeout_ms);
+    tt_json_close(w, '}');
+    tt_json_close(w, '}');
+}
+
 static void write_model(const tt_engine *g, const tt_served *m, tt_json *w)
 {
     tt_json_open(w, '{');
@@ -210,7 +271,9 @@ static void write_model(const tt_engine *g, const tt_served *m, tt_json *w)
     tt_json_text_member(w, "object", "model");
     tt_json_int_member(w, "created", m->created);
     tt_json_text_member(w, "owned_by", "tutti");
-    if (m->image) {
+    if (m->verifier) {
+        write_verifier(m, w);
+    } else if (m->image) {
         write_image(m, w);
     } else {
         tt_json_int_member(w, "max_model_len", m->info.context);
@@ -227,6 +290,8 @@ void tt_api_models(const tt_call *c, tt_reply *r)
     tt_json_open_member(&w, "data", '[');
     for (size_t i = 0; i < tt_engine_models(c->api->engine); i++)
         write_model(c->api->engine, tt_engine_model(c->api->engine, i), &w);
+    for (int i = 0; i < c->api->scorers; i++)
+        write_program(&c->api->scorer[i], &w);
     tt_json_close(&w, ']');
     tt_json_close(&w, '}');
     r->status = 200;
@@ -235,8 +300,8 @@ void tt_api_models(const tt_call *c, tt_reply *r)
 void tt_api_model(const tt_call *c, tt_reply *r)
 {
     tt_err e = {0};
-    const tt_served *m;
-    if (tt_api_find_model(c->api, c->tail, true, &m, &e)) {
+    const tt_served *m = c->api->engine ? tt_engine_find(c->api->engine, c->tail) : NULL;
+    if (!(m && m->verifier) && tt_api_find_model(c->api, c->tail, true, &m, &e)) {
         tt_reply_error(r, &e);
         return;
     }

@@ -6,6 +6,7 @@
 #include "server/api/api.h"
 #include "server/api/fields.h"
 #include "server/api/gen.h"
+#include "server/api/search.h"
 #include "samplers/image.h"
 #include "server/json_write.h"
 
@@ -75,6 +76,7 @@ static const struct {
 } inner[] = {
     {"messages", NULL, "Message"},
     {"segments", NULL, "Segment"},
+    {"search", "TuttiSearch", NULL},
     {"tutti", "TuttiOptions", NULL},
     {"tutti", "TuttiReadOptions", NULL},
     {"tutti", "TuttiImageOptions", NULL},
@@ -91,8 +93,8 @@ static const char *extension_of(const tt_field *f)
 static bool put_reference(const tt_field *f, tt_json *w)
 {
     for (size_t i = 0; i < sizeof inner / sizeof *inner; i++) {
-        if (strcmp(inner[i].name, f->name) ||
-            (inner[i].schema && strcmp(inner[i].schema, extension_of(f))))
+        bool own = !strcmp(inner[i].name, "tutti");
+        if (strcmp(inner[i].name, f->name) || (own && strcmp(inner[i].schema, extension_of(f))))
             continue;
         char path[64] = "#/components/schemas/";
         strcat(path, inner[i].schema ? inner[i].schema : inner[i].items);
@@ -262,6 +264,24 @@ static void put_extension(const char *name, unsigned on, const char *description
     tt_json_close(w, '}');
 }
 
+static void put_search(tt_json *w)
+{
+    tt_json_open_member(w, "TuttiSearch", '{');
+    put_type(w, "object");
+    tt_json_text_member(w, "description",
+                        "Test-time search: spend passes on many candidates. The answer's images "
+                        "come best first with their scores; streams tell every step of it.");
+    tt_json_open_member(w, "required", '[');
+    tt_json_put_text(w, "verifier");
+    tt_json_close(w, ']');
+    tt_json_open_member(w, "properties", '{');
+    for (const tt_field *f = tt_search_fields(); f->name; f++)
+        put_field(f, w);
+    tt_json_close(w, '}');
+    tt_json_bool_member(w, "additionalProperties", false);
+    tt_json_close(w, '}');
+}
+
 /* Schemas whose shape no table of ours holds; ' stands for ". */
 static const char fixed_schemas[] =
     "'Message':{'type':'object','required':['role','content'],'properties':{"
@@ -327,6 +347,7 @@ static void put_schemas(const tt_api *api, tt_json *w)
     put_extension("TuttiOptions", TT_ON_GENERATE,
                   "How to sample and stream. A sampling parameter that the chosen sampler does not "
                   "read is refused; GET /v1/models lists which one reads what.", w);
+    put_search(w);
     put_extension("TuttiReadOptions", TT_ON_READ, "How to score and encode.", w);
     put_extension("TuttiImageOptions", TT_ON_PICTURES,
                   "What images show and how they are made. In forms: fields such as tutti[steps].",
@@ -392,7 +413,8 @@ static void put_content(const char *type, tt_json *w)
 
 static void put_responses(const tt_route *r, tt_json *w)
 {
-    bool streams = r->endpoint ? !(r->fields & TT_ON_READ) : r->fields & TT_ON_MAKE;
+    bool streams = r->endpoint ? !(r->fields & TT_ON_READ)
+                               : r->fields & (TT_ON_MAKE | TT_ON_IMAGE_TOKENS);
     tt_json_open_member(w, "responses", '{');
     tt_json_open_member(w, "200", '{');
     tt_json_text_member(w, "description",

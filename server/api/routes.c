@@ -44,7 +44,7 @@ static const tt_route routes[] = {
      .summary = "What image models know by name"},
 
     {.method = "GET", .path = "/v1/jobs", .answer = tt_api_jobs, .tag = "Jobs",
-     .summary = "Requests made with tutti.async"},
+     .summary = "Requests made with tutti.async by this key"},
     {.method = "GET", .path = "/v1/jobs/{id}", .answer = tt_api_job, .tag = "Jobs",
      .summary = "How far a job is, or its answer"},
     {.method = "DELETE", .path = "/v1/jobs/{id}", .answer = tt_api_job_delete, .tag = "Jobs",

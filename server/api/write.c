@@ -1,5 +1,8 @@
 /* write.c - answers as JSON: the frame all endpoints share, counts, and the `tutti` object. */
+#include <math.h>
+
 #include "server/api/fit.h"
+#include "server/api/text_search.h"
 
 const char *tt_finish_text(tt_finish f)
 {
@@ -148,6 +151,8 @@ void tt_gen_write_extras(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "seed", g->seed);
     tt_json_text_member(w, "sampler", g->sampler->name);
     write_params(g, w);
+    if (g->search)
+        tt_text_search_write(g, w);
     write_time(g, w);
     tt_json_open_member(w, "warnings", '[');
     for (int i = 0; i < g->warnings; i++)
@@ -219,8 +224,7 @@ void tt_choice_write_trace(const tt_gen *g, const tt_choice *c, tt_json *w)
     tt_json_close(w, ']');
 }
 
-/* Mean log-probability of the tokens of an answer; of an empty one 0. */
-static double likelihood(const tt_choice *c)
+double tt_choice_likelihood(const tt_choice *c)
 {
     double sum = 0;
     int64_t tokens = 0;
@@ -230,17 +234,30 @@ static double likelihood(const tt_choice *c)
     return tokens ? sum / (double)tokens : 0;
 }
 
+/* Whether the answers are the best of more, or put in order. */
+static bool chooses(const tt_gen *g)
+{
+    return g->made > g->n || g->search;
+}
+
+static double score(const tt_gen *g, const tt_choice *c)
+{
+    return g->search ? tt_text_search_score(g, c) : tt_choice_likelihood(c);
+}
+
 static void write_choice(const tt_gen *g, const tt_choice *c, int index, tt_json *w)
 {
-    bool best = g->made > g->n;
+    bool best = chooses(g);
     tt_json_open(w, '{');
     tt_json_int_member(w, "index", index);
     g->endpoint->choice(g, c, w);
     tt_json_text_member(w, "finish_reason", tt_finish_text(c->finish));
     if (g->trace || best)
         tt_json_open_member(w, "tutti", '{');
-    if (best)
-        tt_json_float_member(w, "score", likelihood(c));
+    if (g->search)
+        tt_text_search_write_choice(g, c, w);
+    else if (best)
+        tt_json_float_member(w, "score", score(g, c));
     if (g->trace) {
         tt_json_key(w, "trace");
         tt_choice_write_trace(g, c, w);
@@ -252,7 +269,14 @@ static void write_choice(const tt_gen *g, const tt_choice *c, int index, tt_json
     tt_json_close(w, '}');
 }
 
-/* Best of n: the likeliest answers of every prompt, the best first; of equals the first made. */
+static bool better(const tt_gen *g, const tt_choice *a, const tt_choice *b)
+{
+    double x = score(g, a), y = score(g, b);
+    return x > y || (isnan(y) && !isnan(x));
+}
+
+/* Best of n: the answers of every prompt that score best, the best first; of equals the first
+ * made. What is no number comes last. */
 static void write_best(const tt_gen *g, tt_json *w)
 {
     for (int first = 0, index = 0; first < g->choices; first += g->made) {
@@ -260,8 +284,8 @@ static void write_best(const tt_gen *g, tt_json *w)
         for (int32_t k = 0; k < g->n; k++, index++) {
             int best = -1;
             for (int i = 0; i < g->made; i++)
-                if (!written[i] && (best < 0 || likelihood(&g->choice[first + i]) >
-                                                    likelihood(&g->choice[first + best])))
+                if (!written[i] && (best < 0 || better(g, &g->choice[first + i],
+                                                       &g->choice[first + best])))
                     best = i;
             written[best] = true;
             write_choice(g, &g->choice[first + best], index, w);
@@ -281,9 +305,9 @@ void tt_gen_write_answer(const tt_gen *g, tt_json *w)
     tt_json_int_member(w, "created", g->created);
     tt_json_text_member(w, "model", g->model->id);
     tt_json_open_member(w, "choices", '[');
-    if (g->made > g->n)
+    if (chooses(g))
         write_best(g, w);
-    for (int i = 0; i < g->choices && g->made == g->n; i++)
+    for (int i = 0; i < g->choices && !chooses(g); i++)
         write_choice(g, &g->choice[i], i, w);
     tt_json_close(w, ']');
     tt_json_key(w, "usage");

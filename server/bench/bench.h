@@ -63,6 +63,10 @@ void tt_bench_memory(tt_bench *b);
 tt_status tt_bench_images(tt_bench *b, const char *folder, const char *device, int threads,
                           tt_weights_mode mode, bool random, tt_err *e);
 
+/* For a folder with a codec alone: pictures read and painted. */
+tt_status tt_bench_codec(tt_bench *b, const char *folder, const char *device, int threads,
+                         tt_weights_mode mode, bool random, tt_err *e);
+
 /* Takes note of the memory needed since the call before, of which key/value stores of `columns`
  * columns were a part. Returns what lay beyond them and the model, 0 when not known. */
 size_t tt_bench_note_memory(tt_bench *b, int64_t columns);

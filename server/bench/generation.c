@@ -226,8 +226,20 @@ static double most_per_second(const tt_bench *b, const kind *k, int64_t streams)
     return seconds > 0 ? (double)streams / seconds : 0;
 }
 
+/* Tokens per second between reading the prompts and the last steps, in which a wave has fewer and
+ * fewer open positions: from a run and one of half the tokens, which differ by just that. 0: not
+ * known. */
+static double steady_per_second(const tt_bench *b, int64_t streams, const outcome *all,
+                                const outcome *half)
+{
+    int64_t more = streams * (b->sizes.tokens - b->sizes.tokens / 2);
+    double seconds = all->seconds - half->seconds;
+    return half->passes && seconds > 0 ? (double)more / seconds : 0;
+}
+
 /* beyond: bytes of memory that are neither model nor stores. */
-static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o, size_t beyond)
+static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o,
+                  const outcome *half, size_t beyond)
 {
     const tt_bench_sizes *z = &b->sizes;
     double tokens = (double)(streams * z->tokens), passes = (double)o->passes;
@@ -238,8 +250,11 @@ static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o,
             o->pass_seconds * 1e3 / passes, (double)o->rows / passes, (double)z->tokens / o->nfe,
             100 * (1 - o->pass_seconds / o->seconds), (double)beyond * 1e-6);
     double most = k->step ? most_per_second(b, k, streams) : 0;
+    double steady = steady_per_second(b, streams, o, half);
     if (most > 0)
         fprintf(b->out, " %10.1f %6.2f", most, most / (tokens / o->seconds));
+    if (most > 0 && steady > 0)
+        fprintf(b->out, " %10.1f %6.2f", steady, most / steady);
     fprintf(b->out, "\n");
     fflush(b->out);
     tt_json *w = &b->json;
@@ -256,6 +271,8 @@ static void print(tt_bench *b, const kind *k, int64_t streams, const outcome *o,
     tt_json_int_member(w, "beyond_bytes", (int64_t)beyond);
     if (most > 0)
         tt_json_float_member(w, "most_tokens_per_s", most);
+    if (steady > 0)
+        tt_json_float_member(w, "steady_tokens_per_s", steady);
     tt_json_close(w, '}');
 }
 
@@ -263,17 +280,19 @@ static tt_status one(tt_bench *b, const kind *k, tt_cache_kind cache, int64_t st
 {
     const tt_bench_sizes *z = &b->sizes;
     int64_t warm = z->tokens < z->block ? z->tokens : z->block;
-    outcome o;
+    outcome o, half = {0};
     char what[64];
     snprintf(what, sizeof what, "%lld generations", (long long)streams);
     tt_bench_say(b, "%s", what);
     bool stores = k->step || cache != TT_CACHE_NONE;
     int64_t stored = stores ? streams * (z->prompt + z->tokens) : 0;
     tt_status s = generate(b, k, cache, streams, warm, what, &o, e); /* one block, not counted */
+    if (!s && k->step && z->tokens > 1)
+        s = generate(b, k, cache, streams, z->tokens / 2, what, &half, e);
     if (!s)
         s = generate(b, k, cache, streams, z->tokens, what, &o, e);
     if (!s)
-        print(b, k, streams, &o, tt_bench_note_memory(b, stored));
+        print(b, k, streams, &o, &half, tt_bench_note_memory(b, stored));
     return s ? tt_context(e, s, "%s", what) : TT_OK;
 }
 
@@ -283,7 +302,7 @@ static tt_status table(tt_bench *b, const kind *k, tt_cache_kind cache, tt_err *
     tt_status s = TT_OK;
     fprintf(b->out, "%10s %9s %10s %10s %9s %8s %9s %9s %8s %9s %9s%s\n", "streams", "seconds",
             "tok/s", "a stream", "ms each", "passes", "ms a pass", "rows", "tok/fwd", "between %",
-            "MB more", k->step ? "       most  ratio" : "");
+            "MB more", k->step ? "       most  ratio     steady  ratio" : "");
     tt_json_open_member(&b->json, "runs", '[');
     for (int i = 0; i < z->streams.n && !s; i++)
         s = one(b, k, cache, z->streams.v[i], e);

@@ -12,7 +12,7 @@
 #include "server/bench/bench.h"
 #include "tokenizers/image.h"
 
-enum { STEPS = 8, MAX_RUNS = 64, LEAST_RUNS = 3, WARM_RUNS = 2 };
+enum { STEPS = 8, MAX_RUNS = 64, LEAST_RUNS = 3, WARM_RUNS = 2, MOST_ENCODED = 8 };
 static const double guidance = 2.5;
 
 /* The model, and one batch being made. */
@@ -35,8 +35,12 @@ typedef struct {
     float *pixels;
 } run;
 
+/* Seconds of a batch: its states' beginning, planning and choosing on the host, steps of the
+ * network, decoding; encoding, which making images takes no part of. */
+enum { BEGIN, CHOOSE, STEP, DECODE, ENCODE, STAGES };
+
 typedef struct {
-    double tokens, pixels; /* seconds: making tokens, decoding them */
+    double stage[STAGES];
     double floor_tokens, floor_pixels;
 } outcome;
 
@@ -205,21 +209,33 @@ static tt_status add_floor(run *r, double *seconds, tt_err *e)
     return TT_OK;
 }
 
+/* What has passed since then goes to a stage. */
+static void add_time(outcome *o, int stage, int64_t *since)
+{
+    int64_t now = tt_now_ns();
+    o->stage[stage] += (double)(now - *since) * 1e-9;
+    *since = now;
+}
+
 /* One batch from nothing to pixels. floors: also find the floor of its steps, which takes time. */
 static tt_status make(run *r, outcome *o, bool floors, tt_err *e)
 {
-    int64_t start = tt_now_ns();
+    int64_t since = tt_now_ns();
+    memset(o->stage, 0, sizeof o->stage);
     tt_status st = begin(r, e);
+    add_time(o, BEGIN, &since);
     while (!st && !tt_image_done(&r->seq[0])) {
         st = each_image(r, plan_image, e);
+        add_time(o, CHOOSE, &since);
         if (!st && floors)
             st = add_floor(r, &o->floor_tokens, e);
         if (!st)
             st = tt_generator_step(r->g, r->call, r->batch, e);
+        add_time(o, STEP, &since);
         if (!st)
             st = each_image(r, apply_image, e);
+        add_time(o, CHOOSE, &since);
     }
-    o->tokens = (double)(tt_now_ns() - start) * 1e-9;
     int64_t tokens = r->g->info.layout.tokens;
     for (int64_t i = 0; i < r->batch; i++) {
         if (!st)
@@ -227,10 +243,10 @@ static tt_status make(run *r, outcome *o, bool floors, tt_err *e)
         tt_generator_drop(r->state[i]);
         r->state[i] = NULL;
     }
-    start = tt_now_ns();
+    since = tt_now_ns();
     if (!st)
         st = tt_codec_decode(r->codec, r->pixels, r->id, NULL, r->batch, e);
-    o->pixels = (double)(tt_now_ns() - start) * 1e-9;
+    add_time(o, DECODE, &since);
     return st;
 }
 
@@ -246,9 +262,25 @@ static double median(double *v, int n)
     return (v[(n - 1) / 2] + v[n / 2]) / 2;
 }
 
+/* The pixels of some images that were made, back to ids: it runs in float32. */
+static tt_status time_encoder(run *r, outcome *o, tt_err *e)
+{
+    double seconds[LEAST_RUNS];
+    int64_t n = r->batch < MOST_ENCODED ? r->batch : MOST_ENCODED;
+    tt_status st = TT_OK;
+    for (int i = -1; i < LEAST_RUNS && !st; i++) { /* the first is not counted */
+        int64_t since = tt_now_ns();
+        st = tt_codec_encode(r->codec, r->id, NULL, NULL, r->pixels, n, e);
+        if (i >= 0)
+            seconds[i] = (double)(tt_now_ns() - since) * 1e-9 * (double)r->batch / (double)n;
+    }
+    o->stage[ENCODE] = st ? 0 : median(seconds, LEAST_RUNS);
+    return st;
+}
+
 static tt_status time_batch(run *r, outcome *out, tt_err *e)
 {
-    double tokens[MAX_RUNS], pixels[MAX_RUNS];
+    double stage[STAGES][MAX_RUNS];
     int64_t budget = (int64_t)(r->b->sizes.seconds * 1e9), begun = tt_now_ns();
     tt_status st = TT_OK;
     int n = 0;
@@ -258,13 +290,17 @@ static tt_status time_batch(run *r, outcome *out, tt_err *e)
     begun = tt_now_ns();
     while (!st && (n < LEAST_RUNS || (n < MAX_RUNS && tt_now_ns() - begun < budget))) {
         st = make(r, out, false, e);
-        tokens[n] = out->tokens;
-        pixels[n++] = out->pixels;
+        for (int i = 0; i < STAGES; i++)
+            stage[i][n] = out->stage[i];
+        n++;
     }
     if (st)
         return st;
-    out->tokens = median(tokens, n);
-    out->pixels = median(pixels, n);
+    for (int i = 0; i < STAGES; i++)
+        out->stage[i] = median(stage[i], n);
+    st = time_encoder(r, out, e);
+    if (st)
+        return st;
     double most = peak(r->b, r->codec->info.products);
     if (most > 0)
         out->floor_pixels = 2 * r->codec->info.decode_macs * (double)r->batch / most;
@@ -275,11 +311,17 @@ static tt_status time_batch(run *r, outcome *out, tt_err *e)
 
 static void print_line(run *r, bool reuse, const outcome *o)
 {
-    double n = (double)r->batch, all = o->tokens + o->pixels;
+    double n = (double)r->batch, tokens = 0, ms[STAGES];
     double least = o->floor_tokens + o->floor_pixels;
-    fprintf(r->b->out, "%6lld  %-5s  %9.3f  %9.3f  %9.3f  %9.3f  %9.3f", (long long)r->batch,
-            reuse ? "yes" : "no", o->tokens / n * 1e3, o->pixels / n * 1e3, all / n * 1e3,
-            o->floor_pixels / n * 1e3, least / n * 1e3);
+    fprintf(r->b->out, "%6lld  %-5s", (long long)r->batch, reuse ? "yes" : "no");
+    for (int i = 0; i < STAGES; i++) {
+        ms[i] = o->stage[i] / n * 1e3;
+        tokens += i < DECODE ? ms[i] : 0;
+        fprintf(r->b->out, "  %8.3f", ms[i]);
+    }
+    double all = (tokens + ms[DECODE]) / 1e3 * n;
+    fprintf(r->b->out, "  %8.3f  %9.3f  %8.3f", all / n * 1e3, o->floor_pixels / n * 1e3,
+            least / n * 1e3);
     if (least > 0)
         fprintf(r->b->out, "  %5.2f", all / least);
     fprintf(r->b->out, "\n");
@@ -288,8 +330,12 @@ static void print_line(run *r, bool reuse, const outcome *o)
     tt_json_open(w, '{');
     tt_json_int_member(w, "batch", r->batch);
     tt_json_bool_member(w, "feature_reuse", reuse);
-    tt_json_float_member(w, "tokens_ms", o->tokens / n * 1e3);
-    tt_json_float_member(w, "pixels_ms", o->pixels / n * 1e3);
+    tt_json_float_member(w, "begin_ms", ms[BEGIN]);
+    tt_json_float_member(w, "choose_ms", ms[CHOOSE]);
+    tt_json_float_member(w, "steps_ms", ms[STEP]);
+    tt_json_float_member(w, "tokens_ms", tokens);
+    tt_json_float_member(w, "pixels_ms", ms[DECODE]);
+    tt_json_float_member(w, "encode_ms", ms[ENCODE]);
     tt_json_float_member(w, "image_ms", all / n * 1e3);
     tt_json_float_member(w, "floor_ms", least / n * 1e3);
     tt_json_float_member(w, "pixels_floor_ms", o->floor_pixels / n * 1e3);
@@ -320,17 +366,42 @@ static void print_models(const run *r, const char *folder, bool random)
     tt_json_text_member(w, "codec_compute", c->compute);
 }
 
+static int steps_of(const run *r)
+{
+    const tt_generator_info *g = &r->g->info;
+    return g->kind == TT_GENERATES_MASKED ? STEPS : g->kind == TT_GENERATES_LEVELS
+                                                        ? g->layout.levels
+                                                        : g->layout.tokens;
+}
+
+/* As the families' released settings have them. */
+static void set_params(run *r)
+{
+    tt_params_default(&r->params);
+    r->params.steps = STEPS;
+    r->params.cfg_scale = guidance;
+    r->params.temperature = 6;
+    if (r->g->info.kind == TT_GENERATES_MASKED)
+        return;
+    r->params.guidance_ramp = TT_RAMP_CONSTANT;
+    r->params.cfg_scale = 2.75; /* HAR's 3.75, which counts from 1 */
+    r->params.temperature = 1;
+    r->params.top_p = 0.95;
+}
+
 static tt_status measure(run *r, tt_err *e)
 {
     static const int64_t usual[] = {1, 8, 64};
     const tt_bench_list *list = &r->b->sizes.batch;
     int n = list->given ? list->n : 3;
     fprintf(r->b->out, "\nimages in %d steps with guidance: ms an image\n"
-            " batch  reuse     tokens     pixels        all  pix.floor      floor  ratio\n", STEPS);
+            " batch  reuse     begin    choose     steps    decode    encode       all  dec.floor"
+            "     floor  ratio\n"
+            "(all: without encode)\n", steps_of(r));
     tt_json_open_member(&r->b->json, "images", '[');
     tt_status st = TT_OK;
     for (int i = 0; i < n && !st; i++)
-        for (int reuse = 1; reuse >= 0 && !st; reuse--) {
+        for (int reuse = r->g->info.reuses; reuse >= 0 && !st; reuse--) {
             outcome o;
             r->params.feature_reuse = reuse;
             tt_bench_say(r->b, "batch %lld", (long long)(list->given ? list->v[i] : usual[i]));
@@ -362,12 +433,9 @@ tt_status tt_bench_images(tt_bench *b, const char *folder, const char *device, i
     tt_status st = tt_stream_open(&b->stream, device ? device : "auto", threads, e);
     if (st)
         return st;
-    tt_params_default(&r.params);
-    r.params.steps = STEPS;
-    r.params.cfg_scale = guidance;
-    r.params.temperature = 6;
     st = open_models(&r, folder, mode, random, e);
     if (!st) {
+        set_params(&r);
         print_models(&r, folder, random);
         st = tt_bench_ceilings(b, e);
     }

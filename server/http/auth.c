@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <xxhash.h>
 
 #include "kernels/base/buf.h"
 
@@ -120,8 +121,9 @@ static unsigned any_same(const tt_buf *keys, const char *given, size_t n)
     return found;
 }
 
-bool tt_auth_allows(tt_auth *a, const char *header)
+bool tt_auth_allows(tt_auth *a, const char *header, uint64_t *who)
 {
+    *who = 0;
     if (!tt_auth_needed(a))
         return true;
     if (!header || strncasecmp(header, "Bearer ", 7))
@@ -131,5 +133,7 @@ bool tt_auth_allows(tt_auth *a, const char *header)
     pthread_mutex_lock(&a->lock);
     unsigned found = any_same(&a->fixed, given, n) | any_same(&a->loaded, given, n);
     pthread_mutex_unlock(&a->lock);
+    if (found)
+        *who = XXH3_64bits(given, n);
     return found != 0;
 }

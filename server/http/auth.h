@@ -4,6 +4,7 @@
 #define TT_AUTH_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "kernels/base/err.h"
 
@@ -18,7 +19,8 @@ void tt_auth_close(tt_auth *a); /* NULL is fine */
 tt_status tt_auth_reload(tt_auth *a, tt_err *e);
 bool tt_auth_needed(tt_auth *a);
 /* header: the value of Authorization, or NULL. Takes the same time whichever key is wrong
- * wherever. True when no keys are needed. */
-bool tt_auth_allows(tt_auth *a, const char *header);
+ * wherever. True when no keys are needed. *who tells keys apart: the same number for the same key,
+ * also after it was read again; 0 when none is needed. */
+bool tt_auth_allows(tt_auth *a, const char *header, uint64_t *who);
 
 #endif

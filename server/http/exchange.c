@@ -159,7 +159,7 @@ static void check_headers(tt_exchange *x, const char *path)
         refuse_method(x, path);
         return;
     }
-    if (needs_key(x) && !tt_auth_allows(x->server->auth, header(x, "Authorization"))) {
+    if (needs_key(x) && !tt_auth_allows(x->server->auth, header(x, "Authorization"), &x->who)) {
         tt_reply_fail(&x->reply, 401, "invalid_request_error", "invalid_api_key", NULL,
                       "the API key is missing or wrong (Authorization: Bearer KEY)");
         return;
@@ -298,7 +298,7 @@ static void prepare(tt_exchange *x)
     tt_status s = tt_work_read(&w, x->server->api, x->route, &body, &e);
     free_body(x);
     if (!s && w->detached) {
-        tt_jobs_take(x->server->api->jobs, w, &x->reply);
+        tt_jobs_take(x->server->api->jobs, w, x->who, &x->reply);
         return;
     }
     if (!s)
@@ -319,7 +319,7 @@ static void prepare(tt_exchange *x)
 static void answer_now(tt_exchange *x)
 {
     tt_call call = {.api = x->server->api, .route = x->route, .tail = x->tail,
-                    .body = tt_buf_text(&x->body), .body_bytes = x->body.size};
+                    .body = tt_buf_text(&x->body), .body_bytes = x->body.size, .who = x->who};
     x->route->answer(&call, &x->reply);
     tt_buf_free(&x->body);
 }

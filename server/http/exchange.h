@@ -47,6 +47,7 @@ typedef struct {
     const char *handler; /* the route's path for logs and metrics; static text */
     char *tail;          /* of the path */
     char content_type[200];
+    uint64_t who; /* the key it came with; 0: no keys are needed */
     int64_t arrived_ns;
     tt_buf body;
     size_t received; /* bytes of body, also those dropped */

@@ -53,6 +53,8 @@ void cache_tensors(bench *b, void (*filled)(bench *b, const tt_kv *kv));
 
 /* A JSON file of the folder, or NULL. */
 struct cJSON *read_json(const bench *b, const char *file);
+/* Pictures that searches decoded, by the FlexTok beside the folder (replay_flextok.c). */
+void tt_replay_search_pictures(bench *b, const struct cJSON *trace, const char *device);
 /* Replays a trace file (traces.c); one that is not required may be absent. */
 void replay_traces(bench *b, const char *file, bool required);
 

@@ -22,7 +22,8 @@
     X(verifiers, "search/verifiers")                 \
     X(clip, "search/clip")                           \
     X(imagereward, "search/imagereward")             \
-    X(flexar, "search/flexar")
+    X(flexar, "search/flexar")                       \
+    X(flextok, "search/flextok")
 
 /* Returns 0, or -1 when the folder could not be read at all (already counted as failed). */
 typedef int tt_replayer(const char *dir, const char *case_glob, const char *device, int *passed,

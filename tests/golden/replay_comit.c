@@ -14,8 +14,11 @@
 typedef struct {
     bench b;
     cJSON *trace;
+    tt_weights *tensors;
+    tt_config *config;
     tt_comit_codec *c, *strict;
     float *planes[2]; /* both pictures in [-1, 1] */
+    float *pixels[2]; /* and as codecs take them */
     int64_t numbers;  /* of a latent of the whole picture */
 } rig;
 
@@ -28,6 +31,11 @@ static double number(const cJSON *o, const char *key, double fallback)
 {
     const cJSON *j = member(o, key);
     return cJSON_IsNumber(j) ? j->valuedouble : fallback;
+}
+
+static int32_t tokens_of(const rig *r)
+{
+    return r->c->base.info.layout.tokens;
 }
 
 static bool wanted(const rig *r, const char *name)
@@ -79,6 +87,9 @@ static bool open_pictures(rig *r)
         }
         const uint8_t *u = t.data;
         r->planes[i] = malloc(3 * 65536 * sizeof(float));
+        r->pixels[i] = malloc(3 * 65536 * sizeof(float));
+        for (int64_t k = 0; k < 3 * 65536; k++)
+            r->pixels[i][k] = (float)u[k] / 255;
         for (int64_t k = 0; k < 3 * 65536; k++)
             r->planes[i][k] = (float)u[k % 65536 * 3 + k / 65536] / 127.5f - 1;
     }
@@ -110,7 +121,7 @@ static void quantiser(rig *r)
     for (int64_t i = 0; lookup && i < n; i++)
         tt_fsq_lookup(f, codes + i * f->dims, (int32_t)lookup[i]);
     near(r, "fsq/lookup_codes", codes);
-    for (int32_t i = 0; i < r->c->tokens; i++)
+    for (int32_t i = 0; i < tokens_of(r); i++)
         tt_fsq_lookup(f, codes + i * f->dims, r->c->prior[i]);
     near(r, "fsq/prior_message", codes);
 }
@@ -161,8 +172,8 @@ static void forward_call(rig *r, tt_comit_codec *c, const char *name)
     tt_err e = {0};
     const float *latent = expect(&r->b, "vae/crop4/latent_scaled_mean", &n);
     const float *offset = expect(&r->b, "forward/offset", &n);
-    for (int32_t i = 0; i < c->tokens; i++)
-        tt_fsq_lookup(&c->fsq, message + i * c->dims, c->prior[i]);
+    for (int32_t i = 0; i < c->base.info.layout.tokens; i++)
+        tt_fsq_lookup(&c->fsq, message + i * c->fsq.dims, c->prior[i]);
     tt_comit_call call = {.latent = latent, .h = 12, .w = 12, .message = message, .t = 1,
                           .offset = {offset[0], offset[1]}, .velocity = velocity,
                           .renewed = renewed};
@@ -182,8 +193,6 @@ static void forward_call(rig *r, tt_comit_codec *c, const char *name)
 typedef struct {
     rig *r;
     const char *name;
-    int64_t image; /* whose steps are recorded; -1: nobody's */
-    bool mixed;    /* another picture goes along */
     const cJSON *chosen;
     char why[160];
 } encoding;
@@ -206,49 +215,67 @@ static bool close_to(rig *r, const char *name, const float *have)
     return want && far <= 1e-4 * fmax(high, 1e-3);
 }
 
-static void seen(void *arg, const tt_crop_event *w)
+/* The last step of a reading. */
+static void seen(encoding *x, const tt_comit_reading *w)
 {
-    encoding *x = arg;
     char name[96];
-    if (w->image != x->image)
-        return;
+    int32_t step = w->base.now - 1;
     const struct {
         const char *what;
         const float *have;
-    } tensor[] = {{"latent", w->latent}, {"offset", w->offset}, {"message_pre_fsq", w->renewed}};
+    } tensor[] = {{"latent", w->latent},
+                  {"offset", w->call.offset},
+                  {"message_pre_fsq", w->base.latent}};
     for (int i = 0; i < 3; i++) {
-        snprintf(name, sizeof name, "%s/step%d/%s", x->name, w->step, tensor[i].what);
+        snprintf(name, sizeof name, "%s/step%d/%s", x->name, step, tensor[i].what);
         if (tt_weights_has(x->r->b.expected, name) && !close_to(x->r, name, tensor[i].have))
-            differs(x, tensor[i].what, w->step);
+            differs(x, tensor[i].what, step);
     }
-    snprintf(name, sizeof name, "%s/step%d/ids", x->name, w->step);
-    if (tt_weights_has(x->r->b.expected, name) && !same_ids(x->r, name, w->id))
-        differs(x, "ids", w->step);
-    snprintf(name, sizeof name, "%s/score%d", x->name, w->step - 1);
-    if (w->score && !close_to(x->r, name, w->score))
-        differs(x, "scores", w->step);
-    if (x->chosen && cJSON_GetArrayItem(x->chosen, w->step)->valueint != w->crop)
-        differs(x, "another crop", w->step);
+    snprintf(name, sizeof name, "%s/step%d/ids", x->name, step);
+    if (tt_weights_has(x->r->b.expected, name) && !same_ids(x->r, name, w->base.id))
+        differs(x, "ids", step);
+    snprintf(name, sizeof name, "%s/score%d", x->name, step - 1);
+    if (w->how.order == TT_CROPS_ADAPTIVE && step && !close_to(x->r, name, w->score))
+        differs(x, "scores", step);
+    if (x->chosen && cJSON_GetArrayItem(x->chosen, step)->valueint != w->base.crop)
+        differs(x, "another crop", step);
 }
 
-static bool policy_of(const rig *r, const cJSON *o, tt_crop_policy *p, int32_t list[64])
+static void policy_of(const rig *r, const cJSON *o, tt_crop_policy *p)
 {
     const cJSON *order = member(o, "order"), *crops = member(o, "num_crops"), *j;
     int64_t n;
     *p = (tt_crop_policy){.whole = cJSON_IsTrue(member(o, "global_crop")),
-                          .crops = cJSON_IsNumber(crops) ? crops->valueint : 0,
-                          .noise = expect((bench *)(uintptr_t)&r->b, "input/noise", &n)};
+                      .crops = cJSON_IsNumber(crops) ? crops->valueint : 0,
+                      .noise = expect((bench *)(uintptr_t)&r->b, "input/noise", &n)};
     if (cJSON_IsString(order)) {
         p->order = strcmp(order->valuestring, "adaptive") ? TT_CROPS_RASTER : TT_CROPS_ADAPTIVE;
-        return true;
+        return;
     }
     p->order = TT_CROPS_LIST;
-    p->list = list;
     cJSON_ArrayForEach(j, order)
     {
-        list[p->listed++] = j->valueint;
+        p->list[p->listed++] = j->valueint;
     }
-    return true;
+}
+
+/* Reads n pictures at once; the steps of w[watched] are compared. */
+static tt_status read_all(encoding *x, tt_codec_work **w, int n, int watched, tt_err *e)
+{
+    tt_status s = TT_OK;
+    for (bool open = true; open && !s;) {
+        tt_codec_work *next[2];
+        int64_t left = 0;
+        bool due = x && !w[watched]->done;
+        for (int i = 0; i < n; i++)
+            if (!w[i]->done)
+                next[left++] = w[i];
+        open = left;
+        s = tt_codec_step(&x->r->c->base, next, left, e);
+        if (!s && due)
+            seen(x, (const tt_comit_reading *)w[watched]);
+    }
+    return s;
 }
 
 /* Alone, then beside a picture that looks at more crops. */
@@ -256,25 +283,26 @@ static void encode_case(rig *r, const cJSON *o)
 {
     for (int mixed = 0; mixed < 2; mixed++) {
         char name[96], final[96];
-        int32_t list[64], id[2 * 256];
-        float offset[4], *planes = malloc(2 * 3 * 65536 * sizeof *planes);
-        tt_crop_policy p[2];
+        tt_crop_policy p, other = {.order = TT_CROPS_RANDOM, .seed = 3};
+        tt_codec_work *w[2] = {NULL};
         tt_err e = {0};
-        encoding x = {.r = r, .name = o->string, .image = mixed, .chosen = member(o, "chosen")};
+        encoding x = {.r = r, .name = o->string, .chosen = member(o, "chosen")};
         snprintf(name, sizeof name, "%s%s", o->string, mixed ? " (mixed)" : "");
-        bool ok = policy_of(r, o, &p[mixed], list);
-        p[!mixed] = (tt_crop_policy){.order = TT_CROPS_RANDOM, .seed = 3};
-        for (int i = 0; i <= mixed; i++)
-            memcpy(planes + i * 3 * 65536, r->planes[mixed ? !i : 0], 3 * 65536 * sizeof *planes);
-        tt_status s = tt_comit_encode(r->c, id, offset, planes, p, 1 + mixed, seen, &x, &e);
+        policy_of(r, o, &p);
+        tt_status s = tt_codec_read(&w[mixed], &r->c->base, r->pixels[0], &p, &e);
+        if (!s && mixed)
+            s = tt_codec_read(&w[0], &r->c->base, r->pixels[1], &other, &e);
+        if (!s)
+            s = read_all(&x, w, 1 + mixed, mixed, &e);
         snprintf(final, sizeof final, "%s/ids", o->string);
-        if (!s && !same_ids(r, final, id + mixed * r->c->tokens))
+        if (!s && !same_ids(r, final, w[mixed]->id))
             differs(&x, "other tokens in the end", -1);
         snprintf(final, sizeof final, "%s/decode_offset", o->string);
-        if (!s && tt_weights_has(r->b.expected, final) && !close_to(r, final, offset + 2 * mixed))
+        if (!s && tt_weights_has(r->b.expected, final) && !close_to(r, final, w[mixed]->offset))
             differs(&x, "another offset in the end", -1);
-        report(&r->b, name, ok && !s && !*x.why, s ? e.text : x.why);
-        free(planes);
+        report(&r->b, name, !s && !*x.why, s ? e.text : x.why);
+        tt_codec_drop(w[0]);
+        tt_codec_drop(w[1]);
     }
 }
 
@@ -282,46 +310,80 @@ static void encode_case(rig *r, const cJSON *o)
 static void batch_case(rig *r, const cJSON *o)
 {
     const cJSON *order = member(o, "order");
-    int32_t list[2][64], id[2 * 256], n = cJSON_GetArraySize(order);
-    float offset[4], *planes = malloc(2 * 3 * 65536 * sizeof *planes);
-    tt_crop_policy p[2];
+    int32_t id[2 * 256], n = cJSON_GetArraySize(order);
+    float offset[4];
+    tt_codec_work *w[2] = {NULL};
     tt_err e = {0};
-    for (int j = 0; j < 2; j++) {
+    tt_status s = TT_OK;
+    encoding x = {.r = r, .name = "batch without steps"};
+    for (int j = 0; j < 2 && !s; j++) {
+        tt_crop_policy p = {.order = TT_CROPS_LIST, .listed = n};
         for (int32_t i = 0; i < n; i++)
-            list[j][i] = cJSON_GetArrayItem(cJSON_GetArrayItem(order, i), j)->valueint;
-        p[j] = (tt_crop_policy){.order = TT_CROPS_LIST, .list = list[j], .listed = n};
-        memcpy(planes + j * 3 * 65536, r->planes[j], 3 * 65536 * sizeof *planes);
+            p.list[i] = cJSON_GetArrayItem(cJSON_GetArrayItem(order, i), j)->valueint;
+        s = tt_codec_read(&w[j], &r->c->base, r->pixels[j], &p, &e);
     }
-    tt_status s = tt_comit_encode(r->c, id, offset, planes, p, 2, NULL, NULL, &e);
+    if (!s)
+        s = read_all(&x, w, 2, 0, &e);
+    for (int j = 0; j < 2 && !s; j++) {
+        memcpy(id + j * tokens_of(r), w[j]->id, (size_t)tokens_of(r) * sizeof *id);
+        memcpy(offset + 2 * j, w[j]->offset, sizeof w[j]->offset);
+    }
     report(&r->b, "batch", !s && same_ids(r, "batch/ids", id) &&
                                close_to(r, "batch/decode_offset", offset),
            s ? e.text : "other tokens");
-    free(planes);
+    tt_codec_drop(w[0]);
+    tt_codec_drop(w[1]);
 }
 
 /* --- painting --- */
 
-typedef struct {
-    rig *r;
-    const char *name;
-    int branches;
-    char why[160];
-} painting;
-
-static void painted(void *arg, int64_t image, int32_t call, bool unguided, const float *x,
-                    const float *velocity)
+/* The last call of a painting. */
+static void painted(rig *r, const char *name, const tt_flow *f, char why[160])
 {
-    painting *p = arg;
-    char name[96];
-    int32_t at = call * p->branches + unguided;
-    if (image)
-        return;
-    snprintf(name, sizeof name, "%s/call%d/x", p->name, at);
-    if (tt_weights_has(p->r->b.expected, name) && !close_to(p->r, name, x) && !*p->why)
-        snprintf(p->why, sizeof p->why, "call %d begins elsewhere", at);
-    snprintf(name, sizeof name, "%s/call%d/velocity", p->name, at);
-    if (tt_weights_has(p->r->b.expected, name) && !close_to(p->r, name, velocity) && !*p->why)
-        snprintf(p->why, sizeof p->why, "call %d has another velocity", at);
+    char full[96];
+    for (int unguided = 0; unguided < (f->guided ? 2 : 1); unguided++) {
+        int32_t at = (f->call - 1) * (f->guided ? 2 : 1) + unguided;
+        snprintf(full, sizeof full, "%s/call%d/x", name, at);
+        if (tt_weights_has(r->b.expected, full) && !close_to(r, full, f->probe) && !*why)
+            snprintf(why, 160, "call %d begins elsewhere", at);
+        snprintf(full, sizeof full, "%s/call%d/velocity", name, at);
+        if (tt_weights_has(r->b.expected, full) && !*why &&
+            !close_to(r, full, unguided ? f->u : f->v))
+            snprintf(why, 160, "call %d has another velocity", at);
+    }
+}
+
+/* Paints n pictures at once; latent: where their flows end. */
+static tt_status paint_all(rig *r, const char *name, tt_codec_work **w, int n, float *latent,
+                           char why[160], tt_err *e)
+{
+    tt_status s = TT_OK;
+    while (!w[0]->done && !s) {
+        const tt_flow *f = &((const tt_comit_painting *)w[0])->flow;
+        int32_t before = f->call;
+        s = tt_codec_step(&r->c->base, w, n, e);
+        if (!s && f->call > before)
+            painted(r, name, f, why);
+    }
+    for (int i = 0; i < n && !s; i++)
+        memcpy(latent + i * r->numbers, ((const tt_comit_painting *)w[i])->flow.x,
+               (size_t)r->numbers * sizeof *latent);
+    return s;
+}
+
+/* Expected planes in about [-1, 1] against clamped pixels. */
+static void compare_picture(rig *r, const char *name, const float *pixels)
+{
+    int64_t n;
+    const float *want = expect(&r->b, name, &n);
+    double far = 0;
+    char why[96];
+    for (int64_t i = 0; want && i < n; i++) {
+        double w = fmin(fmax(0.5 * want[i] + 0.5, 0), 1);
+        far = fmax(far, fabs(pixels[i % 65536 * 3 + i / 65536] - w));
+    }
+    snprintf(why, sizeof why, "off by %.3g", far);
+    report(&r->b, name, want && far <= 1e-4, want ? why : "missing");
 }
 
 /* From the message of the case the trace names, once alone and once with a second picture. */
@@ -346,37 +408,38 @@ static void paint_case(rig *r, const cJSON *o, const char *from)
     }
     const float *noise = expect(&r->b, "input/noise", &n);
     const char *solver = member(o, "odesolver")->valuestring;
-    tt_comit_painting how = {.steps = member(o, "num_steps")->valueint,
-                             .solver = strcmp(solver, "midpoint") ? TT_FLOW_EULER
-                                                                  : TT_FLOW_MIDPOINT,
-                             .guidance = number(o, "cfg_weight", 0),
-                             .momentum = number(o, "apg_momentum", 0)};
+    tt_painting how = {.steps = member(o, "num_steps")->valueint,
+                       .solver = strcmp(solver, "midpoint") ? TT_FLOW_EULER : TT_FLOW_MIDPOINT,
+                       .guidance = number(o, "cfg_weight", 0),
+                       .momentum = number(o, "apg_momentum", 0)};
     for (int mixed = 0; mixed < (images == 2 ? 1 : 2); mixed++) {
-        painting p = {r, o->string, how.guidance != 0 && how.guidance != 1 ? 2 : 1, ""};
+        char why[160] = "";
         tt_err e = {0};
+        tt_codec_work *w[2] = {NULL};
         float *latent = malloc((size_t)(2 * r->numbers) * sizeof *latent);
-        memcpy(latent, noise, (size_t)(2 * r->numbers) * sizeof *latent);
-        for (int32_t i = 0; mixed && i < r->c->tokens; i++)
-            id[r->c->tokens + i] = i;
+        tt_status s = TT_OK;
+        for (int32_t i = 0; mixed && i < tokens_of(r); i++)
+            id[tokens_of(r) + i] = i;
         if (mixed)
             offset[2] = offset[3] = 0.25f;
-        tt_status s = tt_comit_paint(r->c, latent, id, offset, &how, images + mixed, painted, &p,
-                                     &e);
-        snprintf(name, sizeof name, "%s/latent", o->string);
-        if (!s && !close_to(r, name, latent) && !*p.why)
-            snprintf(p.why, sizeof p.why, "another latent in the end");
-        snprintf(name, sizeof name, "%s%s", o->string, mixed ? " (mixed)" : "");
-        report(&r->b, name, !s && !*p.why, s ? e.text : p.why);
-        snprintf(name, sizeof name, "%s/image", o->string);
-        if (!s && !mixed && tt_weights_has(r->b.expected, name)) {
-            float *planes = malloc(3 * 65536 * sizeof *planes);
-            if (tt_comit_show(r->c, planes, latent, 1, &e))
-                report(&r->b, name, false, e.text);
-            else
-                near(r, name, planes);
-            free(planes);
+        for (int i = 0; i < images + mixed && !s; i++) {
+            how.noise = noise + i * r->numbers;
+            memcpy(how.offset, offset + 2 * i, sizeof how.offset);
+            s = tt_codec_paint(&w[i], &r->c->base, id + i * tokens_of(r), 0, &how, &e);
         }
+        if (!s)
+            s = paint_all(r, o->string, w, images + mixed, latent, why, &e);
+        snprintf(name, sizeof name, "%s/latent", o->string);
+        if (!s && !close_to(r, name, latent) && !*why)
+            snprintf(why, sizeof why, "another latent in the end");
+        snprintf(name, sizeof name, "%s%s", o->string, mixed ? " (mixed)" : "");
+        report(&r->b, name, !s && !*why, s ? e.text : why);
+        snprintf(name, sizeof name, "%s/image", o->string);
+        if (!s && !mixed && tt_weights_has(r->b.expected, name))
+            compare_picture(r, name, w[0]->pixels);
         free(latent);
+        tt_codec_drop(w[0]);
+        tt_codec_drop(w[1]);
     }
 }
 
@@ -427,6 +490,15 @@ static void all_cases(rig *r)
     }
 }
 
+static tt_status open_codec(rig *r, tt_comit_codec **out, bool strict, tt_err *e)
+{
+    tt_codec *c;
+    tt_status s = tt_comit_codec_open(&c, r->b.stream, r->tensors, r->config, TT_WEIGHTS_F32,
+                                      strict, e);
+    *out = (tt_comit_codec *)c;
+    return s;
+}
+
 int tt_replay_comit(const char *dir, const char *case_glob, const char *device, int *passed,
                     int *failed)
 {
@@ -434,8 +506,8 @@ int tt_replay_comit(const char *dir, const char *case_glob, const char *device, 
     tt_err e = {0};
     r.trace = read_json(&r.b, "trace.json");
     bool open = r.trace && bench_expect(&r.b) && !tt_stream_open(&r.b.stream, device, 1, &e);
-    open = open && !tt_comit_codec_open(&r.c, r.b.stream, dir, TT_WEIGHTS_F32, false, &e) &&
-           !tt_comit_codec_open(&r.strict, r.b.stream, dir, TT_WEIGHTS_F32, true, &e) &&
+    open = open && !tt_config_open(&r.config, dir, &e) && !tt_weights_open(&r.tensors, dir, &e) &&
+           !open_codec(&r, &r.c, false, &e) && !open_codec(&r, &r.strict, true, &e) &&
            open_pictures(&r);
     if (open) {
         r.numbers = 4 * 32 * 32;
@@ -443,10 +515,14 @@ int tt_replay_comit(const char *dir, const char *case_glob, const char *device, 
     } else {
         report(&r.b, "codec", false, *e.text ? e.text : "trace.json cannot be read");
     }
-    tt_comit_codec_close(r.c);
-    tt_comit_codec_close(r.strict);
-    free(r.planes[0]);
-    free(r.planes[1]);
+    tt_codec_close((tt_codec *)r.c);
+    tt_codec_close((tt_codec *)r.strict);
+    tt_weights_close(r.tensors);
+    tt_config_close(r.config);
+    for (int i = 0; i < 2; i++) {
+        free(r.planes[i]);
+        free(r.pixels[i]);
+    }
     cJSON_Delete(r.trace);
     bench_close(&r.b);
     *passed += r.b.passed;

@@ -11,11 +11,11 @@
 #include "models/clip.h"
 #include "models/generator.h"
 #include "models/image_reward.h"
-#include "models/nn/chain.h"
+#include "models/chain.h"
 #include "models/t5.h"
-#include "samplers/search/search.h"
-#include "samplers/verify/mix.h"
-#include "tokenizers/image/resize.h"
+#include "samplers/search.h"
+#include "samplers/mix.h"
+#include "tokenizers/resize.h"
 #include "tokenizers/text.h"
 #include "tests/golden/bench.h"
 #include "tests/golden/replay.h"
@@ -253,7 +253,7 @@ static bool differs(run *r, const char *what)
 }
 
 /* The sequences of the order from `first` on against rows of recorded tokens. */
-static bool same_rows(const tt_order *o, int32_t first, const int64_t *want, int64_t rows,
+static bool same_rows(const tt_search_work *o, int32_t first, const int64_t *want, int64_t rows,
                       int64_t length, bool shown)
 {
     for (int64_t i = 0; i < rows; i++) {
@@ -269,7 +269,7 @@ static bool same_rows(const tt_order *o, int32_t first, const int64_t *want, int
 }
 
 /* Best of N is recorded in batches: each is a part of one order here. */
-static bool answer_extension(run *r, const tt_order *o)
+static bool answer_extension(run *r, const tt_search_work *o)
 {
     int32_t rows = 0, from = 0, total = o->sequences * o->each;
     for (int batch = r->at; rows < total; batch++) {
@@ -301,7 +301,7 @@ static bool answer_extension(run *r, const tt_order *o)
 }
 
 /* Decodings and scores, which alternate where they come in batches. */
-static bool answer_scores(run *r, const tt_order *o)
+static bool answer_scores(run *r, const tt_search_work *o)
 {
     int32_t decoded = 0, scored = 0;
     bool drawn = false;
@@ -333,7 +333,7 @@ static bool follow(run *r, tt_search *s)
 {
     tt_err e = {0};
     for (;;) {
-        const tt_order *o = tt_search_order(s);
+        const tt_search_work *o = tt_search_order(s);
         tt_status st = TT_OK;
         if (o->kind == TT_ORDER_DONE)
             return true;
@@ -632,6 +632,8 @@ int tt_replay_flexar(const char *dir, const char *case_glob, const char *device,
     }
     if (!fnmatch(case_glob, "generator", 0))
         write_images(&b, trace, device);
+    if (!fnmatch(case_glob, "pictures", 0))
+        tt_replay_search_pictures(&b, trace, device);
     cJSON_Delete(trace);
     bench_close(&b);
     *passed += b.passed;

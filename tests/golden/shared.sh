@@ -8,8 +8,7 @@ replay=${B:-build/release}/tests/golden/replay
 
 supported='text-tokenizers masked-diffusion/llada masked-diffusion/dream masked-diffusion/guided
 masked-diffusion/mdlm masked-diffusion/llada_moe masked-diffusion/llada2_moe insertion-lm recurrent-depth
-enat restok comit search/verifiers search/clip search/imagereward search/flexar'
-# Of search/flexar the searches and the generator; its pictures need FlexTok.
+enat restok comit search/verifiers search/clip search/imagereward search/flexar search/flextok'
 indexes='masked-diffusion search' # golden.json of a folder of folders
 
 passed=0 failed=0

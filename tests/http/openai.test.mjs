@@ -530,6 +530,24 @@ test('images are generated', async () => {
   assert.deepEqual(again.data, r.data);
 });
 
+test('a search tells its steps and puts the best first', async () => {
+  const search = { verifier: 'likelihood', algorithm: 'beam', beam_width: 2, candidates: 3, schedule: [1, 2, 8] };
+  const body = { model: imageModel, prompt: '', n: 2, seed: 5, tutti: { search } };
+  const whole = await client.images.generate(body);
+  const score = whole.data.map(d => d.tutti.score);
+  assert.ok(score[0] >= score[1]);
+  assert.equal(whole.tutti.search.candidates, 3 + 6 + 6);
+  const events = await all(await client.images.generate({ ...body, stream: true }));
+  const steps = events.filter(e => e.type === 'image_generation.search_step');
+  assert.deepEqual(steps.map(s => s.candidates.length), [3, 6, 6]);
+  assert.ok(steps[1].candidates.every(c => steps[0].candidates[c.parent].kept));
+  const done = events.filter(e => e.type === 'image_generation.completed');
+  assert.deepEqual(done.map(d => d.score), score);
+  await until(async () => await metric('tutti_search_candidates_total') >= 30, 'candidates are counted');
+  await assert.rejects(client.images.generate({ ...body, tutti: { search: { ...search, beams: 1 } } }),
+    e => e.status === 400 && e.param === 'tutti.search.beams');
+});
+
 test('images stream partial pictures, then themselves', async () => {
   const body = { model: imageModel, prompt: '', seed: 5 };
   const events = await all(await client.images.generate({ ...body, stream: true, partial_images: 2 }));

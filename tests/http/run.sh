@@ -203,6 +203,18 @@ done
 is 'new key after SIGHUP' "$(status "$url/v1/models" -H 'Authorization: Bearer new-key')" 200
 is 'old key after SIGHUP' "$(status "$url/v1/models" -H 'Authorization: Bearer file-key')" 401
 
+# a job is there for the key that asked for it
+job=$(post /v1/images/generations \
+    '{"model":"tutti-image","prompt":"","n":64,"tutti":{"async":true,"steps":64}}' \
+    -H 'Authorization: Bearer first' | sed -n 's/.*"poll_url":"\([^"]*\)".*/\1/p')
+jobs() { curl -sS "$url/v1/jobs" -H "Authorization: Bearer $1"; }
+has 'a job is listed' "$(jobs first)" "\"poll_url\":\"${job:-none}\""
+is 'no job is listed for another key' "$(jobs new-key)" '{"object":"list","data":[]}'
+is 'another key finds no job' "$(status "$url$job" -H 'Authorization: Bearer new-key')" 404
+is 'nor cancels it' "$(status -X POST "$url$job/cancel" -H 'Authorization: Bearer new-key')" 404
+is 'nor forgets it' "$(status -X DELETE "$url$job" -H 'Authorization: Bearer new-key')" 404
+is 'its own key does' "$(status -X DELETE "$url$job" -H 'Authorization: Bearer first')" 200
+
 if [ ! -d tests/http/node_modules/openai ]; then
     (cd tests/http && npm ci --no-audit --no-fund --loglevel=error) || no 'npm ci in tests/http'
 fi

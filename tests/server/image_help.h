@@ -26,6 +26,12 @@
 
 enum { SIDE = 32, GRID = 8, TOKENS = GRID * GRID, WINDOW = SIDE / GRID, CODES = 32, RUNNING = 8 };
 
+static const char vqgan_config[] =
+    "{\"architectures\": [\"VQGAN\"], \"ddconfig\": {\"double_z\": false,"
+    " \"z_channels\": 16, \"resolution\": 32, \"in_channels\": 3, \"out_ch\": 3,"
+    " \"ch\": 32, \"ch_mult\": [1, 1, 1], \"num_res_blocks\": 1,"
+    " \"attn_resolutions\": [], \"dropout\": 0.0}, \"n_embed\": 32, \"embed_dim\": 16}";
+
 static char image_folder[64];
 static tt_api api;
 
@@ -57,11 +63,7 @@ static inline void make_image_folder(void)
     write_text("labels.json",
                "{\"groups\": [{\"name\": \"concept\", \"labels\": [\"red apple\", \"Tree\","
                " \"whale, blue\"]}, {\"name\": \"style\", \"labels\": [\"flat\", \"round\"]}]}");
-    write_text("vqgan/config.json",
-               "{\"architectures\": [\"VQGAN\"], \"ddconfig\": {\"double_z\": false,"
-               " \"z_channels\": 16, \"resolution\": 32, \"in_channels\": 3, \"out_ch\": 3,"
-               " \"ch\": 32, \"ch_mult\": [1, 1, 1], \"num_res_blocks\": 1,"
-               " \"attn_resolutions\": [], \"dropout\": 0.0}, \"n_embed\": 32, \"embed_dim\": 16}");
+    write_text("vqgan/config.json", vqgan_config);
 }
 
 static inline void remove_image_folder(void)
@@ -75,6 +77,8 @@ static inline void remove_image_folder(void)
     }
 }
 
+static size_t memory_for_jobs; /* 0: as much as is usual */
+
 /* The image model "pic", and "text": a text model, random, too. */
 static inline int open_api(void **state)
 {
@@ -82,7 +86,7 @@ static inline int open_api(void **state)
     tt_err e = {0};
     tt_engine_options o = {
         .device = "plain", .threads = 1, .random_weights = true, .max_queue = 64,
-                           .max_running = RUNNING};
+                           .max_running = RUNNING, .max_bytes = memory_for_jobs};
     tt_log_set_level(TT_LOG_ERROR);
     make_image_folder();
     api = (tt_api){.version = "test", .max_samples = 64};
@@ -121,6 +125,8 @@ static inline void nap_ms(int ms)
 
 /* --- requests --- */
 
+static uint64_t who; /* whose key they come with */
+
 static inline const tt_route *route_of(const char *method, const char *path, const char **tail)
 {
     char allow[64];
@@ -138,7 +144,7 @@ static inline tt_status start_work(tt_work **w, const char *path, const char *ty
     tt_body body = {.type = type, .data = data, .bytes = n, .arrived_ns = tt_now_ns()};
     tt_status s = tt_work_read(w, &api, route_of("POST", path, &tail), &body, &e);
     if (!s && (*w)->detached) {
-        tt_jobs_take(api.jobs, *w, r);
+        tt_jobs_take(api.jobs, *w, who, r);
         *w = NULL;
         return TT_OK;
     }
@@ -188,7 +194,7 @@ static inline cJSON *call(const char *method, const char *path, int *status)
     tt_reply r = {0};
     cJSON *tree = NULL;
     const tt_route *route = route_of(method, path, &tail);
-    tt_call c = {.api = &api, .route = route, .tail = tail, .body = "", .body_bytes = 0};
+    tt_call c = {.api = &api, .route = route, .tail = tail, .body = "", .who = who};
     route->answer(&c, &r);
     if (tt_json_parse(&tree, tt_buf_text(&r.body), r.body.size, NULL))
         fail_msg("%s: not JSON: %.300s", path, tt_buf_text(&r.body));

@@ -586,6 +586,39 @@ static void a_cancelled_job_frees_its_memory_at_once(void **state)
     assert_int_equal(status, 404);
 }
 
+static void a_job_is_there_for_its_key_alone(void **state)
+{
+    (void)state;
+    int status;
+    char path[64], cancel[80];
+    who = 1;
+    cJSON_Delete(start_job("{\"prompt\": \"tree\", \"n\": 64, \"tutti\": {\"async\": true, "
+                           "\"steps\": 64}}", path));
+    snprintf(cancel, sizeof cancel, "%s/cancel", path);
+    const char *const ask_for[][2] = {{"GET", path}, {"POST", cancel}, {"DELETE", path}};
+    for (who = 0; who < 3; who += 2)
+        for (size_t i = 0; i < 3; i++) {
+            cJSON *t = call(ask_for[i][0], ask_for[i][1], &status);
+            assert_int_equal(status, 404);
+            assert_string_equal(at(t, "error.code")->valuestring, "not_found");
+            cJSON_Delete(t);
+        }
+    for (who = 0; who < 3; who++) {
+        cJSON *t = call("GET", "/v1/jobs", &status), *job;
+        int seen = 0;
+        cJSON_ArrayForEach(job, at(t, "data"))
+            seen += !strcmp(at(job, "poll_url")->valuestring, path);
+        assert_int_equal(seen, who == 1);
+        cJSON_Delete(t);
+    }
+    who = 1; /* neither cancelled nor forgotten by the others */
+    cJSON_Delete(call("POST", cancel, &status));
+    assert_int_equal(status, 200);
+    cJSON_Delete(call("DELETE", path, &status));
+    assert_int_equal(status, 200);
+    who = 0;
+}
+
 static void a_deadline_ends_an_image(void **state)
 {
     (void)state;
@@ -692,6 +725,7 @@ int main(void)
         cmocka_unit_test(a_stream_tells_tokens_pictures_and_the_end),
         cmocka_unit_test(a_job_is_followed_and_fetched),
         cmocka_unit_test(a_cancelled_job_frees_its_memory_at_once),
+        cmocka_unit_test(a_job_is_there_for_its_key_alone),
         cmocka_unit_test(a_deadline_ends_an_image),
         cmocka_unit_test(texts_and_images_do_not_starve_each_other),
         cmocka_unit_test(models_and_metrics_tell_of_images),
