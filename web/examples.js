@@ -73,7 +73,8 @@ export const examples = {
 };
 
 /** Labels to begin with, by image model; of others, some from the whole list. */
+const wellKnown = ['red apple, noto', 'sunflower, twitter', 'blue heart, glossy',
+  'grinning face, noto', 'mushroom, noto', 'umbrella, flat', 'rocket, classic', 'frog, noto'];
 export const imageExamples = {
-  'tutti-image': ['red apple, noto', 'sunflower, twitter', 'blue heart, glossy',
-    'grinning face, noto', 'mushroom, noto', 'umbrella, flat', 'rocket, classic', 'frog, noto'],
+  'tutti-image': wellKnown, 'tutti-image-levels': wellKnown, 'tutti-image-next': wellKnown,
 };

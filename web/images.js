@@ -1,13 +1,20 @@
-// images.js - the page of images: a form, pictures that fill in step by step, paint for edits.
+// images.js - the page of images: a form, pictures that fill in step by step, paint for edits, and
+// searches among many candidates.
 
 import * as api from './api.js';
+import { CropReader } from './crops.js';
 import { imageExamples } from './examples.js';
-import { Picture, PictureView } from './picture.js';
+import { drawLevels } from './levels.js';
+import { Picture, PictureView, bitmapOf } from './picture.js';
+import { SearchPanel, showSpent } from './search.js';
 import { ParameterForm, fromAddress, markInvalid, parametersOf, toAddress } from './settings.js';
+import { SearchTree } from './tree.js';
 
 const $ = id => document.getElementById(id);
 
 let served = [];   // image models, as in GET /v1/models
+let verifiers = []; // models that score
+let readers = [];   // models that read pictures crop by crop
 let labels = [];   // of the model chosen: [{ name, labels }]
 let run = null;    // what is being made: { pictures, abort, ... }
 let busy = false;
@@ -15,6 +22,9 @@ let pictures = []; // all made so far, newest first
 
 const view = new PictureView($('picture'), tools);
 const form = new ParameterForm($('params'), $('changed'), remember);
+const panel = new SearchPanel($('search'), $('searching'), remember);
+const tree = new SearchTree($('tree'), { say: text => { $('tree-says').textContent = text; }, pick });
+const crops = new CropReader($('crops-shown'), text => { $('crops-say').textContent = text; });
 const model = () => served.find(m => m.id === $('model').value);
 
 // --- requests ---
@@ -29,15 +39,30 @@ function chosen() {
   return out;
 }
 
+/** Previews that show every step: models whose tokens come in order have as many as tokens. */
+function previews() {
+  const { layout, tokens } = model().tutti;
+  const steps = form.changed().steps ?? form.rows.find(r => r.p.name === 'steps')?.p.default;
+  return Math.max(0, Math.min(64, (layout === 'grid' ? steps || 8 : tokens) - 1));
+}
+
 function body(extra = {}, n = Number($('n').value)) {
-  const steps = form.changed().steps ?? form.rows.find(r => r.p.name === 'steps')?.p.default ?? 8;
   return {
     model: model().id, prompt: '', n, seed: Number($('seed').value), stream: true, ...extra,
     tutti: {
-      labels: chosen(), stream_mode: 'delta', return_tokens: true,
-      previews: Math.max(0, Math.min(64, (steps || 8) - 1)), ...form.changed(), ...extra.tutti,
+      labels: chosen(), stream_mode: 'delta', return_tokens: true, previews: previews(),
+      ...form.changed(), ...extra.tutti,
     },
   };
+}
+
+const SHOWN = 6; // candidates of a step of a search that come with their pictures
+
+/** The same for a search: no tokens of single candidates, and a text for the verifiers. */
+function searchBody(search) {
+  const { prompt, tutti: { stream_mode, ...tutti }, ...rest } = body();
+  const text = panel.text(), labels = Object.keys(tutti.labels).length > 0;
+  return { ...rest, ...(text || !labels ? { prompt: text } : {}), tutti: { ...tutti, previews: SHOWN, search } };
 }
 
 /** Asks, and shows what comes as it comes. `from`: the picture it begins with. */
@@ -45,9 +70,12 @@ async function ask(path, request, from) {
   if (busy || !model()) return;
   showError(null);
   busy = true;
-  const { rows, columns } = model().tutti;
   const started = performance.now();
-  const made = Array.from({ length: request.n }, () => new Picture(rows, columns, from));
+  const made = Array.from({ length: request.n }, () => new Picture(model().tutti, from));
+  const search = Boolean(request.tutti.search);
+  for (const p of made) p.search = search;
+  showSearch(search);
+  $('crops-box').hidden = true;
   run = { abort: new AbortController() };
   let queue = Promise.resolve(), last = null;
   pictures.unshift(...made);
@@ -67,6 +95,7 @@ async function ask(path, request, from) {
   } catch (e) {
     await queue;
     if (e.name !== 'AbortError') showError(e);
+    if (!tree.columns.length) showSearch(false);
     pictures = pictures.filter(p => !made.includes(p) || p.done);
     if (!pictures.includes(view.picture)) select(pictures[0] ?? null);
     showGallery();
@@ -79,7 +108,15 @@ async function ask(path, request, from) {
 
 async function take(made, event) {
   const picture = made[event.index ?? 0];
-  await picture.take(event);
+  const bitmap = await picture.take(event);
+  if (event.type.endsWith('.search_step')) {
+    const bitmaps = new Map(bitmap ? [['best', bitmap]] : []);
+    for (const other of event.others ?? []) bitmaps.set(other.index, await bitmapOf(other.b64_json));
+    $('tree-says').textContent = $('say').textContent = tree.step(event, bitmaps);
+  } else if (picture.search && picture.done) {
+    tree.result(event.candidate, made.indexOf(picture), bitmap);
+    resultOf.set(event.candidate, picture);
+  }
   if (picture === view.picture) show();
   thumbnail(picture);
 }
@@ -91,9 +128,32 @@ function report(event, ms) {
   set('tokens', event?.usage?.output_tokens);
   set('time', `${Math.round(t?.time?.run_ms ?? ms)} ms`);
   set('seed', t?.seed);
+  showSpent($('spent'), t?.search);
 }
 
-const generate = () => { remember(); ask('v1/images/generations', body()); };
+function generate() {
+  remember();
+  const search = panel.value();
+  ask('v1/images/generations', search ? searchBody(search) : body());
+}
+
+const resultOf = new Map(); // candidate of the last search -> its picture
+
+function showSearch(search) {
+  $('stage').classList.toggle('searching', search);
+  $('tree-box').hidden = !search;
+  $('spent').hidden = true;
+  $('tree-says').textContent = 'No step was scored yet.';
+  tree.clear();
+  resultOf.clear();
+}
+
+/** A node of the tree was pressed. */
+function pick(node) {
+  const picture = resultOf.get(node.index);
+  if (picture) select(picture);
+}
+
 const source = () => ({ image: { image_url: view.picture.dataUrl() } });
 
 function edit() {
@@ -110,12 +170,29 @@ function wider() {
   ask('v1/images/edits', body({ ...source(), tutti }), null);
 }
 
+async function readCrops() {
+  showError(null);
+  busy = true;
+  run = { abort: new AbortController() };
+  tools();
+  $('crops-box').hidden = false;
+  $('crops-say').textContent = `${readers[0].id} begins to read.`;
+  try {
+    await crops.read(readers[0], view.picture, run.abort.signal);
+  } catch (e) {
+    if (e.name !== 'AbortError') showError(e);
+  }
+  busy = false;
+  tools();
+}
+
 /** Variations take labels, but no prompt. */
 function withoutPrompt({ prompt, ...rest }) { return rest; }
 
 // --- showing ---
 
 function select(picture) {
+  if (picture) picture.shown = picture.frames.length;
   view.show(picture);
   show();
   showGallery();
@@ -127,13 +204,30 @@ function show() {
   $('player').hidden = !p || p.frames.length < 2;
   if (p) {
     $('scrub').max = p.frames.length;
-    if (!playing) p.shown = p.frames.length;
     $('scrub').value = p.shown;
-    const frame = p.frames[p.shown - 1];
-    $('step').textContent = frame ? `step ${frame.step} of ${frame.of}` : '';
+    $('step').textContent = stepText(p);
     $('picture').setAttribute('aria-label', p.done ? `Picture of ${p.caption()}` : 'Picture being made');
   }
+  $('scores').hidden = !p?.scores;
+  $('scores').textContent = p?.scores ? scoreText(p) : '';
+  drawLevels($('levels'), p, to);
   view.draw();
+}
+
+function stepText(p) {
+  const frame = p.frames[p.shown - 1];
+  if (!frame) return p.frames.length ? 'nothing yet' : '';
+  return `step ${frame.step}${frame.of ? ` of ${frame.of}` : ''}`;
+}
+
+const scoreText = p => `score ${p.score.toPrecision(4)}` + (Object.keys(p.scores).length < 2 ? ''
+  : ` (${Object.entries(p.scores).map(([name, v]) => `${name} ${v?.toPrecision(4) ?? '–'}`).join(', ')})`);
+
+/** Shows the picture after so many of its frames. */
+function to(shown) {
+  if (playing) play();
+  view.picture.shown = shown;
+  show();
 }
 
 let playing = 0;
@@ -141,7 +235,7 @@ let playing = 0;
 function play() {
   const p = view.picture;
   clearInterval(playing);
-  if (playing) { playing = 0; $('play').textContent = '▶'; return show(); }
+  if (playing) { playing = 0; $('play').textContent = '▶'; p.shown = p.frames.length; return show(); }
   p.shown = 0;
   $('play').textContent = '❚❚';
   playing = setInterval(() => {
@@ -174,10 +268,14 @@ function showGallery() {
   }));
 }
 
+const edits = () => model()?.tutti.capabilities.includes('image_edit') ?? true;
+
 /** What can be done with the picture shown. */
 function tools() {
   const ready = Boolean(view.picture?.done) && !busy;
   $('tools').disabled = !ready;
+  $('crops').hidden = !readers.length;
+  for (const b of ['edit', 'clear', 'wider', 'paint-hint']) $(b).hidden = !edits();
   $('edit').disabled = $('clear').disabled = !ready || !view.painted();
   $('go').disabled = busy;
   $('stop').disabled = !busy;
@@ -189,7 +287,8 @@ function showError(error) {
   $('error').textContent = error ? `${error.param ? `${error.param}: ` : ''}${error.message}` : '';
   const name = error?.param?.replace(/^tutti\.labels\./, '') ?? null;
   const group = labels.findIndex(g => g.name === name);
-  markInvalid(group >= 0 ? `label-${group}` : error?.param ?? null)?.focus();
+  const field = error?.param === 'tutti.search.results' ? 'n' : error?.param ?? null;
+  markInvalid(group >= 0 ? `label-${group}` : field)?.focus();
 }
 
 // --- the form ---
@@ -251,12 +350,14 @@ async function showModel(values = {}) {
   $('labels').replaceChildren(...labels.map(labelField));
   labels.forEach((g, i) => { if (values[g.name]) $(`label-${i}`).value = values[g.name]; });
   form.build(parametersOf(model(), model().tutti.default_sampler), values);
+  panel.build(verifiers, values);
+  $('search-box').open ||= Boolean(panel.on());
   showExamples();
 }
 
 function remember() {
   const settings = { model: $('model').value, seed: $('seed').value, n: $('n').value, ...chosen(),
-    ...form.changed() };
+    ...form.changed(), ...panel.settings() };
   history.replaceState(null, '', toAddress(settings));
 }
 
@@ -265,9 +366,8 @@ async function open(file) {
   showError(null);
   try {
     const bitmap = await createImageBitmap(file);
-    const { rows, columns, sizes } = model().tutti;
-    const side = Number(sizes[0].split('x')[0]);
-    const picture = await Picture.of(bitmap, side, rows, columns, file.name);
+    const side = Number(model().tutti.sizes[0].split('x')[0]);
+    const picture = await Picture.of(bitmap, side, model().tutti, file.name);
     pictures.unshift(picture);
     select(picture);
   } catch {
@@ -290,6 +390,7 @@ function listen() {
   $('model').addEventListener('change', () => showModel().then(remember));
   $('edit').addEventListener('click', edit);
   $('vary').addEventListener('click', vary);
+  $('crops').addEventListener('click', readCrops);
   $('wider').addEventListener('click', wider);
   $('clear').addEventListener('click', () => view.clear());
   $('strength').addEventListener('input', e => {
@@ -297,13 +398,7 @@ function listen() {
   });
   $('file').addEventListener('change', e => { if (e.target.files[0]) open(e.target.files[0]); });
   $('play').addEventListener('click', play);
-  $('scrub').addEventListener('input', e => {
-    if (playing) play();
-    view.picture.shown = Number(e.target.value);
-    const frame = view.picture.frames[view.picture.shown - 1];
-    $('step').textContent = frame ? `step ${frame.step} of ${frame.of}` : 'nothing yet';
-    view.draw();
-  });
+  $('scrub').addEventListener('input', e => to(Number(e.target.value)));
 }
 
 async function waitForModels() {
@@ -311,6 +406,8 @@ async function waitForModels() {
     try {
       const all = await api.models();
       served = all.filter(m => m.tutti?.capabilities?.includes('image_generation'));
+      verifiers = all.filter(m => m.tutti?.capabilities?.includes('verifier'));
+      readers = all.filter(m => m.tutti?.crops);
       if (served.length) return;
       $('server').textContent = all.length ? 'no image model is open' : 'loading a model…';
     } catch (e) {

@@ -5,16 +5,22 @@ let count = 0;
 
 const bytesOf = base64 => Uint8Array.from(atob(base64), c => c.charCodeAt(0));
 
+export const bitmapOf = base64 => createImageBitmap(new Blob([bytesOf(base64)], { type: 'image/png' }));
+
 export class Picture {
-  /** rows, columns: of its tokens. from: the picture it begins with, shown until the first step. */
-  constructor(rows, columns, from) {
+  /** shape: { rows, columns, tokens } of its model; rows 0 where tokens have no place in the picture.
+   *  from: the picture it begins with, shown until the first step. */
+  constructor({ rows, columns, tokens }, from) {
     this.id = ++count;
     this.rows = rows;
     this.columns = columns;
-    this.frames = []; // { step, of, open: Set of places, bitmap or null }
+    this.tokens = tokens;
+    this.grid = rows * columns > 0;
+    this.search = false; // its frames are the best of a search's steps
+    this.frames = []; // { step, of, open: Set of places, bitmap or null, own: made at this step }
     this.shown = 0;   // frames counted from the start
-    this.stepOf = new Array(rows * columns).fill(Infinity); // 0: given
-    this.open = new Set(Array.from({ length: rows * columns }, (_, i) => i));
+    this.stepOf = new Array(tokens).fill(Infinity); // 0: given
+    this.open = new Set(this.stepOf.keys());
     this.start = from?.frames.at(-1)?.bitmap ?? null;
     this.done = false;
     this.png = null;  // base64 of the finished file
@@ -22,7 +28,7 @@ export class Picture {
   }
 
   /** A picture that was not made here, as PNG of the model's size. */
-  static async of(bitmap, side, rows, columns, name) {
+  static async of(bitmap, side, shape, name) {
     const canvas = Object.assign(document.createElement('canvas'), { width: side, height: side });
     const least = Math.min(bitmap.width, bitmap.height), g = canvas.getContext('2d');
     g.fillStyle = '#fff';
@@ -30,9 +36,9 @@ export class Picture {
     g.imageSmoothingQuality = 'high';
     g.drawImage(bitmap, (bitmap.width - least) / 2, (bitmap.height - least) / 2, least, least,
                 0, 0, side, side);
-    const p = new Picture(rows, columns, null);
+    const p = new Picture(shape, null);
     p.open.clear();
-    p.frames.push({ step: 0, of: 0, open: new Set(), bitmap: await createImageBitmap(canvas) });
+    p.frames.push({ step: 0, of: 0, open: new Set(), bitmap: await createImageBitmap(canvas), own: true });
     p.png = canvas.toDataURL('image/png').split(',')[1];
     p.done = true;
     p.shown = 1;
@@ -47,18 +53,22 @@ export class Picture {
       return;
     }
     if (!event.b64_json) return;
-    const blob = new Blob([bytesOf(event.b64_json)], { type: 'image/png' });
-    const bitmap = await createImageBitmap(blob);
+    const bitmap = await bitmapOf(event.b64_json), frame = { open: new Set(), bitmap, own: true };
     const of = this.steps ?? 1;
     if (event.type.endsWith('.completed')) {
       this.png = event.b64_json;
       this.name = Object.values(event.tutti?.labels ?? {}).join(', ') || this.name;
-      const steps = Math.max(1, ...this.stepOf.filter(Number.isFinite)); // fewer when few were open
-      this.complete({ step: steps, of: steps, open: new Set(), bitmap });
+      this.scores = event.scores ?? null;
+      this.score = event.score;
+      const last = Math.max(1, ...this.stepOf.filter(Number.isFinite)); // fewer when few were open
+      this.complete({ ...frame, step: last, of: last });
+    } else if (event.type.endsWith('.search_step')) {
+      this.frames.push({ ...frame, step: event.step + 1, of: 0 });
     } else {
-      this.frames.push({ step: event.tutti.step, of, open: this.openAfter(event.tutti.step), bitmap });
+      this.frames.push({ ...frame, step: event.tutti.step, of, open: this.openAfter(event.tutti.step) });
     }
     this.shown = this.frames.length;
+    return bitmap;
   }
 
   note(place, step, of) {
@@ -76,10 +86,10 @@ export class Picture {
    *  shown with the next picture it got. */
   complete(last) {
     const seen = [...this.frames, last];
-    this.frames = [];
-    for (let step = 1; step <= last.step; step++) {
+    this.frames = this.search ? [...this.frames, { ...last, step: seen.length, of: 0 }] : [];
+    for (let step = 1; step <= last.step && !this.search; step++) {
       const next = seen.find(f => f.step >= step);
-      this.frames.push({ ...next, step, of: last.of, open: this.openAfter(step) });
+      this.frames.push({ ...next, step, of: last.of, open: this.openAfter(step), own: next.step === step });
     }
     this.open.clear();
     this.done = true;
@@ -92,10 +102,10 @@ export class Picture {
     return this.url;
   }
 
-  /** Draws the frame shown onto a canvas, whatever its size. */
-  paint(canvas, last = true) {
+  /** Draws the state after so many frames onto a canvas, whatever its size. */
+  paint(canvas, shown = this.frames.length) {
     const g = canvas.getContext('2d');
-    const frame = this.frames[(last ? this.frames.length : this.shown) - 1];
+    const frame = this.frames[shown - 1];
     const bitmap = frame?.bitmap ?? this.start;
     g.imageSmoothingEnabled = false;
     g.clearRect(0, 0, canvas.width, canvas.height);
@@ -150,9 +160,9 @@ export class PictureView {
       g.clearRect(0, 0, this.canvas.width, this.canvas.height);
       return;
     }
-    const frame = p.paint(this.canvas, false);
+    const frame = p.paint(this.canvas, p.shown);
     const style = getComputedStyle(this.canvas);
-    const open = frame ? frame.open : p.open;
+    const open = !p.grid ? [] : frame ? frame.open : p.open;
     for (const place of open) this.hatch(g, this.cell(place), style.getPropertyValue('--hatch'));
     g.fillStyle = style.getPropertyValue('--paint');
     g.strokeStyle = '#fff';
@@ -197,7 +207,7 @@ export class PictureView {
   listen() {
     const stop = () => { this.wipes = undefined; this.down = false; };
     this.canvas.addEventListener('pointerdown', e => {
-      if (!this.picture?.done || e.button) return;
+      if (!this.picture?.done || !this.picture.grid || e.button) return;
       this.canvas.setPointerCapture(e.pointerId);
       this.down = true;
       this.touch(e);

@@ -3,6 +3,8 @@
 // does nothing, the page overflows a phone.
 import { check, desk, phone, run, shot, test, url } from './harness.mjs';
 import './images.mjs';
+import './levels.mjs';
+import './search.mjs';
 
 const open = async (page, hash = '') => {
   await page.goto(`${url}/${hash}`);
@@ -219,6 +221,11 @@ test('a refused request is shown with its field', async (page, { expectNoise }) 
 test('stop ends a request', async page => {
   await open(page);
   await page.evaluate(() => { document.querySelector('#pace').value = '0'; });
+  await page.evaluate(() => { // no end token: only who stops it ends it early
+    const input = document.querySelector('#param-logits_eos_inf');
+    input.checked = true;
+    input.dispatchEvent(new Event('input', { bubbles: true }));
+  });
   const room = await page.evaluate(async () =>
     (await (await fetch('v1/models')).json()).data[0].tutti.context);
   await generate(page, 'a', { tokens: room - 16 });
