@@ -3,6 +3,8 @@ import dataclasses
 import json
 import os
 
+import torch
+
 import enat
 import vqgan
 from export import INT8, write_json
@@ -33,12 +35,12 @@ def read_config(folder):
         return json.load(f)
 
 
-def write_folder(folder, config, state):
+def write_folder(folder, config, state, vectors=torch.float32):
     """config.json and model.safetensors; returns the size of the latter."""
     os.makedirs(folder, exist_ok=True)
     write_json(os.path.join(folder, 'config.json'), config)
     path = os.path.join(folder, 'model.safetensors')
-    write_safetensors(path, export_tensors(state, SAME_NAMES))
+    write_safetensors(path, export_tensors(state, SAME_NAMES, vectors))
     return os.path.getsize(path)
 
 

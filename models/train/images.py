@@ -74,8 +74,13 @@ class Pictures:
 
     def views(self, n, generator):
         """n training pictures as a tokenizer should meet them: mirrored, moved, over colours."""
+        draw = torch.rand(n, generator=generator, device=self.device)
+        return self.views_of(self.train[(draw * len(self.train)).long()], generator)
+
+    def views_of(self, which, generator, coloured=COLOUR_SHARE):
+        n = len(which)
         rand = lambda *shape: torch.rand(*shape, generator=generator, device=self.device)
-        rgba = self.premultiplied(self.train[(rand(n) * len(self.train)).long()])
+        rgba = self.premultiplied(which)
         moved = rand(n) < MOVED_SHARE
         scale = torch.where(moved, 0.95 + rand(n) * 0.25, torch.ones_like(moved, dtype=torch.float32))
         shift = (rand(n, 2) * 2 - 1) * (8 / self.size) * moved[:, None]
@@ -84,7 +89,7 @@ class Pictures:
         turn[:, 1, 1], turn[:, :, 2] = scale, shift
         grid = F.affine_grid(turn, list(rgba.shape), align_corners=False)
         rgba = F.grid_sample(rgba, grid, align_corners=False)
-        colour = torch.where(rand(n, 1) < COLOUR_SHARE, rand(n, 3), torch.ones(n, 3, device=self.device))
+        colour = torch.where(rand(n, 1) < coloured, rand(n, 3), torch.ones(n, 3, device=self.device))
         return self.over(rgba, colour).clamp(0, 1)
 
 

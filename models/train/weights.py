@@ -39,9 +39,9 @@ def shipped_name(name, names):
     return re.sub('[a-z_]+[.]', lambda part: names.get(part.group(0), part.group(0)), name)
 
 
-def export_tensors(state, names):
+def export_tensors(state, names, vectors=torch.float32):
     """Tensors as they are shipped: matrices and convolutions quantised, a row or an output channel
-    with one scale; norms and biases in float32."""
+    with one scale; norms, biases and other vectors in the type `vectors`."""
     out = {}
     for name, weight in sorted(state.items()):
         shipped = shipped_name(name, names)
@@ -49,7 +49,7 @@ def export_tensors(state, names):
             rows, out[shipped + '_scale'] = quantise(weight.flatten(1))
             out[shipped] = rows.view(weight.shape)
         else:
-            out[shipped] = weight.float()
+            out[shipped] = weight.to(vectors)
     return out
 
 
@@ -65,8 +65,8 @@ def import_tensors(tensors, names):
     for name, t in tensors.items():
         if t.dtype == torch.int8:
             t = t.float() * tensors[name + '_scale'].float().view(-1, *[1] * (t.ndim - 1))
-        if not name.endswith('_scale'):
-            state[own_name(name, names)] = t
+        if not (name.endswith('_scale') and name[:-len('_scale')] in tensors):
+            state[own_name(name, names)] = t.float()
     return state
 
 
