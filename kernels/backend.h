@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-enum { TT_BACKEND_ABI = 3 };
+enum { TT_BACKEND_ABI = 4 };
 
 enum {
     TT_BACKEND_HOST = 1 << 0, /* device memory is host memory: missing operations are taken from

@@ -17,6 +17,7 @@
 #ifndef TT_OPS_H
 #define TT_OPS_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,6 +41,12 @@ typedef enum {
     TT_COMPUTE_BF16, /* both operands rounded to bfloat16 (nearest even) before multiplying */
     TT_COMPUTE_FP8,  /* matrix products alone: both operands rounded to e4m3, each row divided by a
                         float32 scale that makes its largest magnitude 448; else as BF16 */
+    /* F32 by matrix units. Both operands are cut into three bfloat16 parts, x = x1 + x2 + x3,
+     * exactly below 3.39e38, and six products of parts are added: x1 w1, x1 w2, x2 w1, x2 w2,
+     * x1 w3, x3 w1. What is left out is below 2^-25 of a product. Agreement as F32, in other bits;
+     * a row with a value that is not finite may become NaN where F32 has an infinity. Activations
+     * are F32. Backends without such units, and tables, take F32. */
+    TT_COMPUTE_THIRDS,
 } tt_compute;
 
 /* --- memory --- */
@@ -488,10 +495,24 @@ typedef struct {
     int64_t ld_kv, keys;
     const float *bias; /* of head 0, query row 0, key 0; -inf: the key is not seen */
     int64_t bias_head, bias_query, bias_key; /* steps between its numbers; may be 0 or negative */
+    /* A bias by order alone, with bias NULL: `later` for every key j >= from, j > i of query row i
+     * of the span, 0 for all others. later: finite, or -inf as above. */
+    bool by_order;
+    int64_t from;
+    float later;
 } tt_biased_span;
 
+/* No bias, or two, or one that is no number. */
+static inline bool tt_biased_span_odd(const tt_biased_span *p)
+{
+    if (p->by_order)
+        return p->bias || p->from < 0 || !(p->later < INFINITY);
+    return p->keys && !p->bias;
+}
+
 /* softmax(q k^T * scale + bias) v per span and head: relative positions (T5), soft masks (COMiT). A
- * query that sees no key yields zeros. Agreement: as `attention`. span: host. */
+ * query that sees no key yields zeros. The spans of a call have their bias in one form. Agreement:
+ * as `attention`. span: host. */
 typedef tt_status tt_op_attention_biased(tt_stream *s, tt_act *out, int64_t ldo, const tt_act *q,
                                          int64_t ldq, const tt_biased_span *span, int64_t spans,
                                          int64_t heads, int64_t head_dim, float scale,

@@ -295,15 +295,27 @@ static void attend_tile(const attend_job *job, const workspace *w, const tt_span
     }
 }
 
+/* The bias of n keys from `from` on, side by side: in place, or written to `room`. */
+static const float *bias_of(const tt_biased_span *b, int64_t head, int64_t row, int64_t from,
+                            int64_t n, float *room)
+{
+    if (b->by_order) {
+        for (int64_t j = 0; j < n; j++)
+            room[j] = from + j >= b->from && from + j > row ? b->later : 0;
+        return room;
+    }
+    const float *bias =
+        b->bias + head * b->bias_head + row * b->bias_query + from * b->bias_key;
+    for (int64_t j = 0; j < n && b->bias_key != 1; j++)
+        room[j] = bias[j * b->bias_key];
+    return b->bias_key == 1 ? bias : room;
+}
+
 /* score * scale + bias of n keys, hidden ones as HIDDEN. Whether all can be told apart from it in
  * float32. */
 #define HIDDEN (-1e38f)
-static bool add_bias(float *score, int64_t n, vf scale, const float *bias, int64_t step)
+static bool add_bias(float *score, int64_t n, vf scale, const float *by)
 {
-    float apart[KEYS];
-    for (int64_t j = 0; j < n && step != 1; j++)
-        apart[j] = bias[j * step];
-    const float *by = step == 1 ? bias : apart;
     vm bad = v_gt(v_set(0), v_set(0));
     for (int64_t i = 0; i < n; i += LANES) {
         vf s = v_fma(v_load_part(score + i, n - i), scale, v_load_part(by + i, n - i));
@@ -319,7 +331,6 @@ static void biased_tile(const attend_job *job, const workspace *w, const tt_span
 {
     const tt_biased_span *b = &job->biased[p - job->span];
     int64_t width = job->steps * DEPTH, ld_sum = job->panels * PANEL;
-    const float *bias = b->bias + head * b->bias_head;
     const float *q = job->q + (p->query_row + row) * job->ldq + head * job->dim;
     bool plain[TILE_ROWS];
     running run[TILE_ROWS];
@@ -338,8 +349,9 @@ static void biased_tile(const attend_job *job, const workspace *w, const tt_span
                           job->steps, n - c < PANEL ? n - c : PANEL, NULL, NULL, false);
         for (int r = 0; r < rows; r++) {
             float *score = w->score + r * KEYS;
-            const float *by = bias + (row + r) * b->bias_query + from * b->bias_key;
-            plain[r] |= !add_bias(score, n, v_set(job->scale), by, b->bias_key);
+            float room[KEYS];
+            plain[r] |= !add_bias(score, n, v_set(job->scale),
+                                  bias_of(b, head, row + r, from, n, room));
             vf factor = v_set(continue_softmax(&run[r], w->weight + r * KEYS, score, n, n,
                                                v_set(1.44269504f), job->round));
             for (int64_t c = 0; c < ld_sum && from; c += LANES)

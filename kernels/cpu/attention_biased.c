@@ -20,19 +20,25 @@ static double operand(float f, tt_compute compute)
     return compute == TT_COMPUTE_BF16 ? tt_bf16_to_f32(tt_f32_to_bf16(f)) : f;
 }
 
+static double bias_at(const tt_biased_span *p, int64_t head, int64_t row, int64_t key)
+{
+    if (p->by_order)
+        return key >= p->from && key > row ? p->later : 0;
+    return p->bias[head * p->bias_head + row * p->bias_query + key * p->bias_key];
+}
+
 void tt_cpu_attend_biased_row(float *out, const float *q, const tt_biased_span *p, int64_t row,
                               int64_t head, int64_t dim, float scale, tt_compute compute,
                               double *score)
 {
     const float *k = (const float *)p->k + head * dim, *v = (const float *)p->v + head * dim;
-    const float *bias = p->bias + head * p->bias_head + row * p->bias_query;
     double *sum = score + p->keys;
     double max = -INFINITY, total = 0;
     for (int64_t j = 0; j < p->keys; j++) {
         score[j] = 0;
         for (int64_t c = 0; c < dim; c++)
             score[j] += operand(q[c], compute) * operand(k[j * p->ld_kv + c], compute);
-        score[j] = score[j] * scale + bias[j * p->bias_key];
+        score[j] = score[j] * scale + bias_at(p, head, row, j);
         max = score[j] > max ? score[j] : max;
     }
     for (int64_t c = 0; c < dim; c++)
@@ -65,11 +71,14 @@ tt_status tt_cpu_attention_biased_check(int64_t ldo, int64_t ldq, const tt_biase
     if (spans < 0 || heads < 1 || head_dim < 1 || ldo < heads * head_dim || ldq < heads * head_dim)
         return tt_fail(e, TT_EINVAL, "attention_biased: %lld spans, %lld heads of %lld",
                        (long long)spans, (long long)heads, (long long)head_dim);
-    for (int64_t i = 0; i < spans; i++)
+    for (int64_t i = 0; i < spans; i++) {
         if (span[i].query_row < 0 || span[i].query_rows < 0 || span[i].keys < 0 ||
-            (span[i].keys && (span[i].ld_kv < heads * head_dim || !span[i].bias)))
+            (span[i].keys && span[i].ld_kv < heads * head_dim))
             return tt_fail(e, TT_EINVAL, "attention_biased: span %lld has %lld queries, %lld keys",
                            (long long)i, (long long)span[i].query_rows, (long long)span[i].keys);
+        if (span[i].by_order != span[0].by_order || tt_biased_span_odd(&span[i]))
+            return tt_fail(e, TT_EINVAL, "attention_biased: the bias of span %lld", (long long)i);
+    }
     return TT_OK;
 }
 

@@ -160,7 +160,7 @@ tt_status tt_cpu_matrix_open_as(const tt_cpu_gemm *gemm, tt_stream *s, tt_matrix
     m->gemm = gemm;
     m->parts = parts;
     m->k = part[0].data.dim[1];
-    m->compute = compute;
+    m->compute = compute == TT_COMPUTE_THIRDS ? TT_COMPUTE_F32 : compute;
     m->flags = flags;
     tt_status st = TT_OK;
     for (int p = 0; p < parts && !st; p++) {

@@ -6,9 +6,10 @@
  * into chunks of kChunk; the block that finishes last merges the chunks' parts in their order by
  * their log-sum-exp. Where the rows would fill only half of a block's warps, the warps share out
  * the keys too. How a span is cut follows from its own sizes alone. Hopper has kernels of its own
- * for heads of 64 and 128 channels (attention_hopper.cu, attention_hopper_short.cu). Float32 takes
- * tiles too, of fused multiply-adds (attention_f32.cuh). Everything else takes the plain kernel:
- * four warps a query row and head. */
+ * for heads of 64 and 128 channels (attention_hopper.cu, attention_hopper_short.cu) and of more
+ * than 256 (attention_hopper_wide.cu). Float32 takes tiles too, of fused multiply-adds
+ * (attention_f32.cuh) or, where thirds are asked for, by tensor cores (attention_thirds.cu).
+ * Everything else takes the plain kernel: four warps a query row and head. */
 #include "kernels/cuda/attention_f32.cuh"
 #include "kernels/cuda/attention_mma.cuh"
 
@@ -49,7 +50,6 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
             mma(w[n], q[d], b[0], b[1]);
             mma(w[n + 1], q[d], b[2], b[3]);
         }
-    float most[2] = {s.max[0], s.max[1]};
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
@@ -65,33 +65,13 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
                 if (first + 8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
                     w[n][i] = -INFINITY;
     }
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            most[i / 2] = fmaxf(most[i / 2], w[n][i]);
     float keep[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 2));
-        keep[h] = s.max[h] == -INFINITY ? 0.0f : exp2f(s.max[h] - most[h]);
-        s.max[h] = most[h];
-        s.mass[h] *= keep[h];
-    }
+    soften<false>(w, s.max, s.mass, keep);
 #pragma unroll
     for (int d = 0; d < HD / 8; d++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             s.sum[d][i] *= keep[i / 2];
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float m = s.max[i / 2];
-            w[n][i] = m == -INFINITY ? 0.0f : exp2f(w[n][i] - m);
-            s.mass[i / 2] += w[n][i];
-        }
 #pragma unroll
     for (int n = 0; n < KEYS / 16; n++) {
         uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
@@ -298,10 +278,8 @@ __device__ void attend(const call *c, const span &s, const heads &n, int head, i
     }
     copies_wait<0>();
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 1);
-        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 2);
-    }
+    for (int h = 0; h < 2; h++)
+        st.mass[h] = quad_sum(st.mass[h]);
     if (HALVES == 2)
         join_halves<HD>(st, (float *)tiles, half == 1);
     if (s.chunks == 1) {
@@ -347,15 +325,6 @@ __global__ void __launch_bounds__(kThreads) attend_spans(bf16 *out, int64_t ldo,
 }
 
 /* --- float32 --- */
-
-struct span_rule {
-    const span *s;
-    float scale;
-    __device__ float score(int64_t row, int64_t key, float dot) const
-    {
-        return key < visible(*s, row) && key != s->hole + row ? dot * scale : -CUDART_INF_F;
-    }
-};
 
 template <int HD>
 __global__ void __launch_bounds__(f32::kThreads) attend_tiles(float *out, int64_t ldo,
@@ -448,14 +417,20 @@ tt_status check_span(const tt_span *s, int64_t i, const heads &n, tt_err *e)
     return TT_OK;
 }
 
-bool fits_cores(const tt_span *s, int64_t spans, const void *out, int64_t ldo, const void *q,
-                int64_t ldq, const heads &n)
+/* Rows of keys and values begin at 16 bytes, of `each` elements. */
+bool keys_align(const tt_span *s, int64_t spans, int64_t each)
 {
-    bool ok = n.dim % 8 == 0 && n.dim <= 256 && aligned16(q) && ldq % 8 == 0 && ldo % 8 == 0 &&
-              aligned16(out);
+    bool ok = true;
     for (int64_t i = 0; i < spans && ok; i++)
-        ok = !s[i].keys || (aligned16(s[i].k) && aligned16(s[i].v) && s[i].ld_kv % 8 == 0);
+        ok = !s[i].keys || (aligned16(s[i].k) && aligned16(s[i].v) && s[i].ld_kv % each == 0);
     return ok;
+}
+
+bool fits_cores(const cuda *c, const tt_span *s, int64_t spans, const void *out, int64_t ldo,
+                const void *q, int64_t ldq, const heads &n)
+{
+    return n.dim % 8 == 0 && n.dim <= (c->hopper ? kWideDim : 256) && aligned16(q) &&
+           ldq % 8 == 0 && ldo % 8 == 0 && aligned16(out) && keys_align(s, spans, 8);
 }
 
 /* Room for the parts of cut spans; the counters lie behind them, zero. */
@@ -484,7 +459,7 @@ tt_status reserve_parts(cuda *c, call *to, const heads &n, tt_err *e)
 }
 
 /* Which kernel a span takes: it follows from the span's sizes, the heads' and the device alone. */
-enum span_kind { KIND_ROWS, KIND_TILES, KIND_SHORT, KIND_LONG };
+enum span_kind { KIND_ROWS, KIND_TILES, KIND_SHORT, KIND_LONG, KIND_ANY };
 
 bool is_long(const cuda *c, int64_t query_rows, int64_t dim)
 {
@@ -499,6 +474,8 @@ bool is_tiled(int64_t query_rows, int64_t dim)
 
 bool takes(const cuda *c, span_kind kind, const tt_stream *s, int64_t query_rows, int64_t dim)
 {
+    if (kind == KIND_ANY)
+        return true;
     if (kind == KIND_LONG || kind == KIND_SHORT)
         return is_long(c, query_rows, dim) == (kind == KIND_LONG);
     return (s->act == TT_F32 && is_tiled(query_rows, dim)) == (kind == KIND_TILES);
@@ -603,6 +580,23 @@ tt_status run_cores_by_kind(tt_stream *s, bf16 *out, int64_t ldo, const bf16 *q,
     }
 }
 
+/* Kernels that take every span in tiles of kRows query rows. */
+tt_status run_any(tt_stream *s, void *out, int64_t ldo, const void *q, int64_t ldq,
+                  const tt_span *in, int64_t spans, const heads &n, tt_err *e)
+{
+    cuda *c = cuda_of(s);
+    const call *dev;
+    int64_t rows;
+    tt_status st = send_call(s, &dev, &rows, in, spans, n, KIND_ANY, e);
+    if (st || !rows)
+        return st;
+    unsigned grid = (unsigned)(tt_cuda_bucket(s, rows) / kRows + cuda_list_room(spans));
+    return s->act == TT_BF16 ? cuda_attend_wide(c, (bf16 *)out, ldo, (const bf16 *)q, ldq, dev, n,
+                                                grid, e)
+                             : cuda_attend_thirds(c, (float *)out, ldo, (const float *)q, ldq, dev,
+                                                  n, grid, e);
+}
+
 template <int HD>
 tt_status run_tiles(const cuda *c, float *out, int64_t ldo, const float *q, int64_t ldq,
                     const call *spans, const heads &n, int64_t tiles, tt_err *e)
@@ -659,7 +653,6 @@ extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, c
                                        int64_t head_count, int64_t kv_heads, int64_t head_dim,
                                        float scale, tt_compute compute, tt_err *e)
 {
-    (void)compute; /* that of the activations: products of bfloat16 are exact in float32 */
     if (head_count < 1 || kv_heads < 1 || head_count % kv_heads || head_dim < 1 ||
         head_dim > kMaxDim || head_count > 65535 || ldo < head_count * head_dim ||
         ldq < head_count * head_dim || spans < 0)
@@ -671,7 +664,11 @@ extern "C" tt_status tt_cuda_attention(tt_stream *s, tt_act *out, int64_t ldo, c
         if (st)
             return st;
     }
-    bool cores = s->act == TT_BF16 && fits_cores(in, spans, out, ldo, q, ldq, n);
+    bool cores = s->act == TT_BF16 && fits_cores(cuda_of(s), in, spans, out, ldo, q, ldq, n);
+    bool thirds = s->act == TT_F32 && compute == TT_COMPUTE_THIRDS &&
+                  cuda_thirds_fit(out, ldo, q, ldq, head_dim) && keys_align(in, spans, 4);
+    if (thirds || (cores && head_dim > 256))
+        return run_any(s, out, ldo, q, ldq, in, spans, n, e);
     return cores ? run_cores_by_kind(s, (bf16 *)out, ldo, (const bf16 *)q, ldq, in, spans, n, e)
                  : run_plain(s, out, ldo, q, ldq, in, spans, n, e);
 }

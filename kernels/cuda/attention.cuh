@@ -5,6 +5,7 @@
 #include "kernels/cuda/device.cuh"
 
 constexpr int kLongRows = 128;                /* query rows of a tile of long spans */
+constexpr int kWideDim = 512;                 /* channels of heads that fit shared memory */
 constexpr int kMostChunks = 32;               /* that the keys of a span are cut into */
 constexpr int kFoldBytes = kMostChunks * 64 * 8; /* two factors a chunk and row */
 constexpr float kLog2e = 1.4426950408889634f;
@@ -61,6 +62,25 @@ __device__ inline int64_t visible(const span &s, int64_t row)
     return end < 0 ? 0 : end < s.keys ? end : s.keys;
 }
 
+/* What a row of the span sees: score(key, q k) is the scaled score, or minus infinity. */
+struct span_rule {
+    const span *s;
+    float scale;
+    struct row {
+        int seen, hole;
+        float scale;
+        __device__ float score(int key, float dot) const
+        {
+            return key < seen && key != hole ? dot * scale : -INFINITY;
+        }
+    };
+    __device__ row of(int64_t i) const
+    {
+        int64_t seen = visible(*s, i), hole = s->hole + i;
+        return {(int)seen, hole >= 0 && hole < seen ? (int)hole : -1, scale};
+    }
+};
+
 /* Where the row's hole lies in the tile of `keys` keys from `at` on; that of eight rows further is
  * eight keys further. kFarHole if neither is in the tile. */
 constexpr int kFarHole = -64;
@@ -76,5 +96,15 @@ tt_status cuda_attend_long(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q,
 /* Likewise spans of at most 64 query rows. */
 tt_status cuda_attend_short(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
                             const call *spans, const heads &n, tt_err *e);
+/* Likewise any spans of heads of 257 to 512 channels in tiles of 64 query rows; grid: blocks a
+ * head. */
+tt_status cuda_attend_wide(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
+                           const call *spans, const heads &n, unsigned grid, tt_err *e);
+
+/* Float32 in thirds, of any spans in tiles of 64 query rows that fit: rows, keys and values in
+ * whole 16 bytes, heads of at most 512 channels. grid: blocks a head. */
+bool cuda_thirds_fit(const void *out, int64_t ldo, const void *q, int64_t ldq, int64_t dim);
+tt_status cuda_attend_thirds(const cuda *c, float *out, int64_t ldo, const float *q, int64_t ldq,
+                             const call *spans, const heads &n, unsigned grid, tt_err *e);
 
 #endif

@@ -1,8 +1,10 @@
 /* attention_biased.cu - softmax(q k^T * scale + bias) v with a bias of any shape. bfloat16 heads
  * whose size is a multiple of 8 use the tensor cores as attention.cu does: 64 query rows a block,
- * tiles of 64 keys; float32 takes the tiles of attention_f32.cuh. The bias is read from the L2
- * cache, where one table serves all heads and spans. Other sizes take the plain kernel: a warp a
+ * tiles of 64 keys; float32 takes the tiles of attention_f32.cuh or attention_thirds.cu. A table of
+ * the bias is read from the L2 cache, where it serves all heads and spans; a bias by order is
+ * computed, on Hopper in attention_hopper_biased.cu. Other sizes take the plain kernel: a warp a
  * query row. A row's order of sums depends on its keys alone. */
+#include "kernels/cuda/attention_biased.cuh"
 #include "kernels/cuda/attention_f32.cuh"
 #include "kernels/cuda/attention_mma.cuh"
 
@@ -14,33 +16,6 @@ constexpr int kMostDim = 512;
 
 static_assert(f32::kRows == kRows, "spans are cut for both kernels alike");
 
-struct task {
-    tt_biased_span span;
-    int64_t first; /* block of the grid the span begins at */
-};
-
-/* One argument. */
-struct tasks {
-    int64_t n, blocks;
-    task at[];
-};
-
-/* The span a block belongs to; NULL: the grid, made for rows alone, has more blocks than spans. */
-__device__ const task *task_of(const tasks *list, int64_t block)
-{
-    if (block >= list->blocks)
-        return nullptr;
-    int64_t low = 0, high = list->n - 1;
-    while (low < high) {
-        int64_t mid = (low + high + 1) / 2;
-        if (list->at[mid].first <= block)
-            low = mid;
-        else
-            high = mid - 1;
-    }
-    return &list->at[low];
-}
-
 /* --- tensor cores --- */
 
 /* Running state of a thread's two rows (lane / 4 and 8 below). */
@@ -49,11 +24,28 @@ template <int HD> struct state {
     float max[2], mass[2];
 };
 
-/* What is added to the scores of the thread's two rows, in units of base 2. */
+/* What is added to the scores of the thread's two rows. */
 struct addends {
     const float *row[2]; /* of the tile's first key */
     int64_t step;
     bool pairs; /* two neighbours may be read at once */
+    bool by_order;
+    int first[2]; /* of the tile's keys, that gets `later` */
+    float later;
+
+    __device__ float at(int h, int col, int left) const
+    {
+        if (by_order)
+            return col >= first[h] ? later : 0.0f;
+        return col < left ? __ldg(row[h] + col * step) : 0.0f;
+    }
+    __device__ void next_tile()
+    {
+        for (int h = 0; h < 2; h++) {
+            row[h] += kKeys * step;
+            first[h] -= kKeys;
+        }
+    }
 };
 
 __device__ void read_addends(float (&b)[kKeys / 8][4], const addends &a, int left)
@@ -68,8 +60,8 @@ __device__ void read_addends(float (&b)[kKeys / 8][4], const addends &a, int lef
                 float2 two = __ldg(reinterpret_cast<const float2 *>(a.row[h] + col));
                 b[n][2 * h] = two.x, b[n][2 * h + 1] = two.y;
             } else {
-                b[n][2 * h] = col < left ? __ldg(a.row[h] + col * a.step) : 0.0f;
-                b[n][2 * h + 1] = col + 1 < left ? __ldg(a.row[h] + (col + 1) * a.step) : 0.0f;
+                b[n][2 * h] = a.at(h, col, left);
+                b[n][2 * h + 1] = a.at(h, col + 1, left);
             }
         }
 }
@@ -91,35 +83,20 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
             mma(w[n], q[d], b[0], b[1]);
             mma(w[n + 1], q[d], b[2], b[3]);
         }
-    float most[2] = {s.max[0], s.max[1]}, keep[2];
 #pragma unroll
     for (int n = 0; n < kKeys / 8; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             bool there = 8 * n + 2 * (lane % 4) + i % 2 < left;
             w[n][i] = there ? fmaf(w[n][i], scale, bias[n][i] * kLog2e) : -INFINITY;
-            most[i / 2] = fmaxf(most[i / 2], w[n][i]);
         }
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
-        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 2));
-        keep[h] = s.max[h] == -INFINITY ? 0.0f : exp2f(s.max[h] - most[h]);
-        s.max[h] = most[h];
-        s.mass[h] *= keep[h];
-    }
+    float keep[2];
+    soften<false>(w, s.max, s.mass, keep);
 #pragma unroll
     for (int d = 0; d < HD / 8; d++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             s.sum[d][i] *= keep[i / 2];
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            w[n][i] = s.max[i / 2] == -INFINITY ? 0.0f : exp2f(w[n][i] - s.max[i / 2]);
-            s.mass[i / 2] += w[n][i];
-        }
 #pragma unroll
     for (int n = 0; n < kKeys / 16; n++) {
         uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
@@ -140,12 +117,17 @@ __device__ addends addends_of(const tt_biased_span &p, int head, int64_t first_r
 {
     addends a;
     a.step = p.bias_key;
+    a.by_order = p.by_order;
+    a.later = p.later;
     for (int h = 0; h < 2; h++) {
         int64_t row = first_row + 8 * h;
         row = row < p.query_rows ? row : p.query_rows - 1;
         a.row[h] = p.bias + head * p.bias_head + row * p.bias_query;
+        int64_t first = row + 1 > p.from ? row + 1 : p.from;
+        a.first[h] = (int)(first < p.keys ? first : p.keys);
     }
-    a.pairs = a.step == 1 && ((uintptr_t)a.row[0] & 7) == 0 && ((uintptr_t)a.row[1] & 7) == 0;
+    a.pairs = !a.by_order && a.step == 1 && ((uintptr_t)a.row[0] & 7) == 0 &&
+              ((uintptr_t)a.row[1] & 7) == 0;
     return a;
 }
 
@@ -170,13 +152,13 @@ __device__ void store(const state<HD> &st, const tt_biased_span &p, bf16 *out, i
 }
 
 template <int HD>
-__global__ void __launch_bounds__(kThreads) attend_cores(bf16 *out, int64_t ldo, const bf16 *q,
-                                                         int64_t ldq, const tasks *list, int dim,
-                                                         float scale)
+__global__ void __launch_bounds__(kThreads)
+    attend_cores(bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq, const biased_tasks *list,
+                 int dim, float scale)
 {
     extern __shared__ __align__(128) char raw[];
     begin();
-    const task *t = task_of(list, blockIdx.x);
+    const biased_task *t = task_of(list, blockIdx.x);
     if (!t)
         return;
     const tt_biased_span &p = t->span;
@@ -209,39 +191,26 @@ __global__ void __launch_bounds__(kThreads) attend_cores(bf16 *out, int64_t ldo,
         __syncthreads();
         attend_tile<HD>(st, qf, kt + turn * kKeys * HD, vt + turn * kKeys * HD, add,
                         (int)(p.keys - at < kKeys ? p.keys - at : kKeys), scale * kLog2e);
-        for (int h = 0; h < 2; h++)
-            add.row[h] += kKeys * add.step;
+        add.next_tile();
         __syncthreads();
     }
     copies_wait<0>();
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 1);
-        st.mass[h] += __shfl_xor_sync(~0u, st.mass[h], 2);
-    }
+    for (int h = 0; h < 2; h++)
+        st.mass[h] = quad_sum(st.mass[h]);
     store<HD>(st, p, out + head * dim, ldo, first_row, dim);
 }
 
 /* --- float32 --- */
 
-struct bias_rule {
-    const float *bias;
-    int64_t query, key;
-    float scale;
-    __device__ float score(int64_t row, int64_t at, float dot) const
-    {
-        return fmaf(dot, scale, __ldg(bias + row * query + at * key));
-    }
-};
-
 template <int HD>
-__global__ void __launch_bounds__(f32::kThreads) attend_f32(float *out, int64_t ldo,
-                                                            const float *q, int64_t ldq,
-                                                            const tasks *list, int dim, float scale)
+__global__ void __launch_bounds__(f32::kThreads)
+    attend_f32(float *out, int64_t ldo, const float *q, int64_t ldq, const biased_tasks *list,
+               int dim, float scale)
 {
     extern __shared__ __align__(16) float room[];
     begin();
-    const task *t = task_of(list, blockIdx.x);
+    const biased_task *t = task_of(list, blockIdx.x);
     if (!t)
         return;
     const tt_biased_span &p = t->span;
@@ -251,7 +220,7 @@ __global__ void __launch_bounds__(f32::kThreads) attend_f32(float *out, int64_t 
     const float *from = q + (p.query_row + first) * ldq + head * dim;
     bool wide = dim % 4 == 0 && ldq % 4 == 0 && p.ld_kv % 4 == 0 && aligned16(k) &&
                 aligned16(v) && aligned16(from);
-    bias_rule rule = {p.bias + head * p.bias_head, p.bias_query, p.bias_key, scale};
+    bias_rule rule = {&p, head, scale};
     f32::attend<HD>(out + (p.query_row + first) * ldo + head * dim, ldo, from, ldq, k, v, p.ld_kv,
                     first, rows, p.keys, dim, wide, rule, room);
 }
@@ -270,12 +239,12 @@ __device__ void load_wide(float *tile, const T *from, int64_t ld, int64_t keys, 
 }
 
 template <typename T>
-__global__ void attend_plain(T *out, int64_t ldo, const T *q, int64_t ldq, const tasks *list,
+__global__ void attend_plain(T *out, int64_t ldo, const T *q, int64_t ldq, const biased_tasks *list,
                               int dim, float scale, bool narrow)
 {
     extern __shared__ float shared[];
     begin();
-    const task *t = task_of(list, blockIdx.x);
+    const biased_task *t = task_of(list, blockIdx.x);
     if (!t)
         return;
     const tt_biased_span &p = t->span;
@@ -284,7 +253,7 @@ __global__ void attend_plain(T *out, int64_t ldo, const T *q, int64_t ldq, const
     bool mine = row < p.query_rows;
     float *tile = shared, *query = shared + kPlainKeys * stride + warp * dim;
     const T *k = (const T *)p.k + head * dim, *v = (const T *)p.v + head * dim;
-    const float *bias = p.bias + head * p.bias_head + (mine ? row : 0) * p.bias_query;
+    bias_rule::row bias = bias_rule{&p, head, scale}.of(row);
     for (int c = lane; c < dim && mine; c += 32) {
         float x = get(q[(p.query_row + row) * ldq + head * dim + c]);
         query[c] = narrow ? rounded((const bf16 *)0, x) : x;
@@ -300,7 +269,7 @@ __global__ void attend_plain(T *out, int64_t ldo, const T *q, int64_t ldq, const
             float dot = 0;
             for (int c = 0; c < dim; c++)
                 dot = fmaf(query[c], tile[lane * stride + c], dot);
-            score = fmaf(dot, scale, bias[(at + lane) * p.bias_key]);
+            score = bias.score((int)at + lane, dot);
         }
         float high = score;
         for (int d = 16; d; d >>= 1)
@@ -337,24 +306,32 @@ __global__ void attend_plain(T *out, int64_t ldo, const T *q, int64_t ldq, const
 
 /* --- the host's side --- */
 
-enum kernel { CORES, FLOAT32, PLAIN };
+enum kernel { ORDERED, CORES, FLOAT32, BY_THIRDS, PLAIN };
 
 kernel kernel_for(const tt_stream *s, const void *out, int64_t ldo, const void *q, int64_t ldq,
-                  const tt_biased_span *span, int64_t spans, int64_t dim, tt_compute compute)
+                  const tt_biased_span *span, int64_t spans, int64_t dim, float scale,
+                  tt_compute compute)
 {
+    int each = s->act == TT_F32 ? 4 : 8;
+    bool align = true;
+    for (int64_t i = 0; i < spans && align; i++)
+        align = !span[i].keys || (aligned16(span[i].k) && aligned16(span[i].v) &&
+                                  span[i].ld_kv % each == 0);
+    if (s->act == TT_F32 && compute == TT_COMPUTE_THIRDS && align &&
+        cuda_thirds_fit(out, ldo, q, ldq, dim))
+        return BY_THIRDS;
     if (s->act == TT_F32)
-        return dim <= f32::kMostDim && compute == TT_COMPUTE_F32 ? FLOAT32 : PLAIN;
-    bool fits = dim % 8 == 0 && dim <= 256 && aligned16(q) && aligned16(out) && ldq % 8 == 0 &&
-                ldo % 8 == 0 && compute == TT_COMPUTE_BF16;
-    for (int64_t i = 0; i < spans && fits; i++)
-        fits = !span[i].keys || (aligned16(span[i].k) && aligned16(span[i].v) &&
-                                 span[i].ld_kv % 8 == 0);
-    return fits ? CORES : PLAIN;
+        return dim <= f32::kMostDim && compute != TT_COMPUTE_BF16 ? FLOAT32 : PLAIN;
+    bool fits = align && dim % 8 == 0 && dim <= 256 && aligned16(q) && aligned16(out) &&
+                ldq % 8 == 0 && ldo % 8 == 0 && compute == TT_COMPUTE_BF16;
+    bool ordered = spans && span[0].by_order && cuda_of(s)->hopper && (dim == 64 || dim == 128) &&
+                   scale > 0;
+    return !fits ? PLAIN : ordered ? ORDERED : CORES;
 }
 
 template <int HD>
 tt_status run_cores(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_t ldq,
-                    const tasks *list, dim3 grid, int dim, float scale, tt_err *e)
+                    const biased_tasks *list, dim3 grid, int dim, float scale, tt_err *e)
 {
     static uint64_t allowed;
     tt_status st = allow_shared(c, &allowed, attend_cores<HD>, tile_bytes<HD>(),
@@ -366,7 +343,7 @@ tt_status run_cores(const cuda *c, bf16 *out, int64_t ldo, const bf16 *q, int64_
 
 template <int HD>
 tt_status run_f32(const cuda *c, float *out, int64_t ldo, const float *q, int64_t ldq,
-                  const tasks *list, dim3 grid, int dim, float scale, tt_err *e)
+                  const biased_tasks *list, dim3 grid, int dim, float scale, tt_err *e)
 {
     static uint64_t allowed;
     tt_status st = allow_shared(c, &allowed, attend_f32<HD>, f32::shared_bytes<HD>(),
@@ -377,8 +354,9 @@ tt_status run_f32(const cuda *c, float *out, int64_t ldo, const float *q, int64_
 }
 
 template <typename T>
-tt_status run_plain(const cuda *c, T *out, int64_t ldo, const T *q, int64_t ldq, const tasks *list,
-                    dim3 grid, int dim, float scale, bool narrow, tt_err *e)
+tt_status run_plain(const cuda *c, T *out, int64_t ldo, const T *q, int64_t ldq,
+                    const biased_tasks *list, dim3 grid, int dim, float scale, bool narrow,
+                    tt_err *e)
 {
     size_t shared = (size_t)(kPlainKeys * (dim + 1) + kPlainRows * dim) * sizeof(float);
     if (cudaFuncSetAttribute(attend_plain<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -390,32 +368,35 @@ tt_status run_plain(const cuda *c, T *out, int64_t ldo, const T *q, int64_t ldq,
 
 /* Sends the spans; *grid follows from the rows of all of them, padded, and the list's room, so that
  * passes of one key have grids of one size. */
-tt_status send(tt_stream *s, const tasks **out, dim3 *grid, const tt_biased_span *span,
+tt_status send(tt_stream *s, const biased_tasks **out, dim3 *grid, const tt_biased_span *span,
                int64_t spans, int64_t heads, int64_t width, int tile, tt_err *e)
 {
     cuda *c = cuda_of(s);
     void *host, *dev;
     int64_t rows = 0, room = cuda_list_room(spans);
-    tt_status st = cuda_arg_room(c, &host, &dev, sizeof(tasks) + (size_t)room * sizeof(task), e);
+    tt_status st = cuda_arg_room(
+        c, &host, &dev, sizeof(biased_tasks) + (size_t)room * sizeof(biased_task), e);
     if (st)
         return st;
-    tasks *list = (tasks *)host;
+    biased_tasks *list = (biased_tasks *)host;
     *list = {};
     for (int64_t i = 0; i < spans; i++) {
         if (span[i].query_row < 0 || span[i].query_rows < 0 || span[i].keys < 0 ||
             span[i].query_rows > INT32_MAX || span[i].keys > INT32_MAX ||
-            (span[i].keys && (span[i].ld_kv < width || !span[i].bias)))
+            (span[i].keys && span[i].ld_kv < width))
             return tt_fail(e, TT_EINVAL, "attention_biased: span %lld has %lld queries, %lld keys",
                            (long long)i, (long long)span[i].query_rows, (long long)span[i].keys);
+        if (span[i].by_order != span[0].by_order || tt_biased_span_odd(&span[i]))
+            return tt_fail(e, TT_EINVAL, "attention_biased: the bias of span %lld", (long long)i);
         if (span[i].query_rows == 0)
             continue;
-        list->at[list->n++] = {span[i], list->blocks};
-        list->blocks += (span[i].query_rows + tile - 1) / tile;
+        list->at[list->n++] = {span[i], list->tiles};
+        list->tiles += (span[i].query_rows + tile - 1) / tile;
         rows += span[i].query_rows;
     }
     *grid = dim3(rows ? (unsigned)(tt_cuda_bucket(s, rows) / tile + room) : 0, (unsigned)heads);
-    *out = (const tasks *)dev;
-    return cuda_arg_send(c, host, sizeof(tasks) + (size_t)list->n * sizeof(task), e);
+    *out = (const biased_tasks *)dev;
+    return cuda_arg_send(c, host, sizeof(biased_tasks) + (size_t)list->n * sizeof(biased_task), e);
 }
 
 } // namespace
@@ -432,13 +413,22 @@ extern "C" tt_status tt_cuda_attention_biased(tt_stream *s, tt_act *out, int64_t
         ldo < heads * head_dim || ldq < heads * head_dim)
         return tt_fail(e, TT_EINVAL, "attention_biased: %lld spans, %lld heads of %lld (at most "
                        "%d)", (long long)spans, (long long)heads, (long long)head_dim, kMostDim);
-    kernel by = kernel_for(s, out, ldo, q, ldq, span, spans, head_dim, compute);
-    const tasks *list;
+    kernel by = kernel_for(s, out, ldo, q, ldq, span, spans, head_dim, scale, compute);
+    const biased_tasks *list;
     dim3 grid;
     tt_status st = send(s, &list, &grid, span, spans, heads, heads * head_dim,
-                        by == PLAIN ? kPlainRows : kRows, e);
+                        by == PLAIN     ? kPlainRows
+                        : by == ORDERED ? kLongRows
+                                        : kRows,
+                        e);
     if (st || !grid.x)
         return st;
+    if (by == ORDERED)
+        return cuda_attend_ordered(c, (bf16 *)out, ldo, (const bf16 *)q, ldq, list, (int)heads, dim,
+                                   scale, e);
+    if (by == BY_THIRDS)
+        return cuda_attend_thirds_biased(c, (float *)out, ldo, (const float *)q, ldq, list, grid,
+                                         dim, scale, e);
     if (by == CORES) {
         int padded = padded_dim(dim);
         auto run = padded == 32    ? run_cores<32>

@@ -4,8 +4,8 @@
  * rows x HD / 16 channels of the sums, so that each product's two operands come from shared memory
  * four at a time. A row's order of sums depends on its keys alone.
  *
- * A RULE tells what a row sees: score(row, key, q k) is the scaled score, or minus infinity; seen
- * is the number of keys any row of the tile may see. */
+ * A RULE's of(row) tells what that row sees: its score(key, q k) is the scaled score, or minus
+ * infinity; seen is the number of keys any row of the tile may see. */
 #ifndef TT_ATTENTION_F32_CUH
 #define TT_ATTENTION_F32_CUH
 
@@ -122,11 +122,11 @@ __device__ void attend(float *out, int64_t ldo, const float *q, int64_t ldq, con
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float most = max[i];
+            auto row = rule.of(first + ty + i);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                int64_t row = ty + i, key = at + tx + j;
-                w[i][j] = row < rows && key < seen ? rule.score(first + row, key, w[i][j])
-                                                   : -CUDART_INF_F;
+                int key = (int)at + tx + j;
+                w[i][j] = ty + i < rows && key < seen ? row.score(key, w[i][j]) : -CUDART_INF_F;
                 most = fmaxf(most, w[i][j]);
             }
             most = max16(most);

@@ -5,33 +5,11 @@
  * so do the weights on their way into the second product (FlashAttention-3, arXiv 2407.08608,
  * without its pipelining inside a warpgroup). The two multiplying warpgroups take turns with their
  * scores, so that one multiplies while the other takes exponentials. */
-#include "kernels/cuda/attention_hopper.cuh"
+#include "kernels/cuda/attention_hopper_ring.cuh"
 
 namespace {
 
-using namespace hopper;
-
-constexpr int kKeys = 128, kThreads = 384, kRing = 2;
-
-static_assert(1024 + (1 + 2 * kRing) * tile_bytes<128>(kKeys) + 128 <= kWholeShared, "too large");
-
-template <int HD> struct tiles {
-    char *q, *k, *v;
-    uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
-
-    __device__ tiles(char *raw)
-    {
-        q = (char *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
-        k = q + 128 * HD * 2;
-        v = k + kRing * 128 * HD * 2;
-        q_full = (uint64_t *)(v + kRing * 128 * HD * 2);
-        q_empty = q_full + 1;
-        k_full = q_full + 2;
-        k_empty = k_full + kRing;
-        v_full = k_empty + kRing;
-        v_empty = v_full + kRing;
-    }
-};
+constexpr int kKeys = 128;
 
 /* What one block does for one item. */
 struct work {
@@ -51,26 +29,8 @@ __device__ work work_of(const call *c, int64_t item, int head)
     return w;
 }
 
-/* --- the loading warpgroup --- */
-
 template <int HD>
-__device__ void load(char *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows)
-{
-    load_rows<HD, kKeys, 128>(tile, from, ld, first, rows, threadIdx.x);
-    asm volatile("cp.async.commit_group;");
-}
-
-/* Announces a tile whose copies are done; the multipliers read it past the ordinary caches. */
-__device__ void announce(uint64_t *full)
-{
-    if (!full)
-        return;
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    barrier_arrive(full);
-}
-
-template <int HD>
-__device__ void feed(const call *c, const heads &n, tiles<HD> t, const bf16 *q, int64_t ldq)
+__device__ void feed(const call *c, const heads &n, tiles<HD, kKeys> t, const bf16 *q, int64_t ldq)
 {
     int turn = 0, parity = 0, q_parity = 0;
     for (int64_t item = blockIdx.x; item < c->items; item += gridDim.x, q_parity ^= 1) {
@@ -80,13 +40,13 @@ __device__ void feed(const call *c, const heads &n, tiles<HD> t, const bf16 *q, 
         const bf16 *k = (const bf16 *)s.k + kv, *v = (const bf16 *)s.v + kv;
         uint64_t *before[2] = {t.q_full, nullptr}; /* tiles still on their way, oldest first */
         barrier_wait(t.q_empty, q_parity ^ 1);
-        load<HD>(t.q, q + s.query_row * ldq + w.head * HD, ldq, w.row0, s.query_rows);
+        load<HD, kLongRows>(t.q, q + s.query_row * ldq + w.head * HD, ldq, w.row0, s.query_rows);
         for (int64_t at = 0; at < w.keys; at += kKeys) {
             for (int values = 0; values < 2; values++) {
                 uint64_t *empty = (values ? t.v_empty : t.k_empty) + turn;
                 char *tile = (values ? t.v : t.k) + turn * tile_bytes<HD>(kKeys);
                 barrier_wait(empty, parity ^ 1);
-                load<HD>(tile, values ? v : k, s.ld_kv, at, w.keys);
+                load<HD, kKeys>(tile, values ? v : k, s.ld_kv, at, w.keys);
                 if (before[1]) {
                     asm volatile("cp.async.wait_group 2;" ::: "memory");
                     announce(before[0]);
@@ -105,20 +65,8 @@ __device__ void feed(const call *c, const heads &n, tiles<HD> t, const bf16 *q, 
     }
 }
 
-/* --- the multiplying warpgroups --- */
-
-/* Turns of the two warpgroups, by named barriers: one waits for its own, and opens the other's. */
-__device__ void wait_turn(int group)
-{
-    asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");
-}
-__device__ void pass_turn(int group)
-{
-    asm volatile("bar.arrive %0, 256;" ::"r"(2 - group) : "memory");
-}
-
 template <int HD>
-__device__ void multiply(const call *c, const heads &n, tiles<HD> t, bf16 *out, int64_t ldo)
+__device__ void multiply(const call *c, const heads &n, tiles<HD, kKeys> t, bf16 *out, int64_t ldo)
 {
     int group = threadIdx.x / 128 - 1, warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     int turn = 0, parity = 0, q_parity = 0;
@@ -174,18 +122,9 @@ __global__ void __launch_bounds__(kThreads, 1) attend_long(bf16 *out, int64_t ld
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
-    tiles<HD> t(raw);
-    if (threadIdx.x == 0) {
-        barrier_init(t.q_full, 128);
-        barrier_init(t.q_empty, 2);
-        for (int i = 0; i < kRing; i++) {
-            barrier_init(&t.k_full[i], 128);
-            barrier_init(&t.k_empty[i], 2);
-            barrier_init(&t.v_full[i], 128);
-            barrier_init(&t.v_empty[i], 2);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
+    tiles<HD, kKeys> t(raw);
+    if (threadIdx.x == 0)
+        t.init();
     __syncthreads();
     begin();
     if (threadIdx.x < 128) {

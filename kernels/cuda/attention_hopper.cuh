@@ -70,6 +70,14 @@ __device__ void score(float (&w)[KEYS / 2], const char *q, const char *k)
     fence_registers(w);
 }
 
+/* 2^x, or zero where that is no normal number: exp2f takes four instructions for those. */
+__device__ inline float power2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Scores to weights; the state is rescaled to the new maximum. limit: keys each row may see; hole:
  * as hole_in has it. */
 template <int HD, int KEYS>
@@ -78,10 +86,12 @@ __device__ void soften(state<HD> &s, float (&w)[KEYS / 2], const int (&limit)[2]
 {
     int lane = threadIdx.x % 32;
     float most[2] = {-INFINITY, -INFINITY}, keep[2];
+    if (limit[0] < KEYS || limit[1] < KEYS) {
 #pragma unroll
-    for (int i = 0; i < KEYS / 2; i++) {
-        int col = i / 4 * 8 + 2 * (lane % 4) + i % 2, h = i / 2 % 2;
-        w[i] = col < limit[h] ? w[i] : -INFINITY;
+        for (int i = 0; i < KEYS / 2; i++) {
+            int col = i / 4 * 8 + 2 * (lane % 4) + i % 2, h = i / 2 % 2;
+            w[i] = col < limit[h] ? w[i] : -INFINITY;
+        }
     }
     if (hole != kFarHole) {
 #pragma unroll
@@ -108,7 +118,7 @@ __device__ void soften(state<HD> &s, float (&w)[KEYS / 2], const int (&limit)[2]
                      s.max[1] == -INFINITY ? 0.0f : s.max[1]};
 #pragma unroll
     for (int i = 0; i < KEYS / 2; i++) {
-        w[i] = exp2f(fmaf(w[i], scale, -from[i / 2 % 2]));
+        w[i] = power2(fmaf(w[i], scale, -from[i / 2 % 2]));
         s.mass[i / 2 % 2] += w[i];
     }
 }

@@ -1,6 +1,7 @@
 /* attention_mma.cuh - tiles of keys, values and queries in shared memory, and products of them by
  * mma.sync (compute capability 8.0 and later). A tile has kKeys rows of HD channels, in 16-byte
- * parts that are swizzled against bank conflicts; blocks have kThreads threads. */
+ * parts that are swizzled against bank conflicts; blocks have kThreads threads unless they say
+ * otherwise. */
 #ifndef TT_ATTENTION_MMA_CUH
 #define TT_ATTENTION_MMA_CUH
 
@@ -33,17 +34,25 @@ template <int LEFT> __device__ void copies_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(LEFT));
 }
 
-__device__ void load_matrix(uint32_t (&r)[4], const bf16 *p)
+__device__ void load_matrix(uint32_t (&r)[4], uint32_t from)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)));
+                 : "r"(from));
 }
-__device__ void load_transposed(uint32_t (&r)[4], const bf16 *p)
+__device__ inline void load_matrix(uint32_t (&r)[4], const bf16 *p)
+{
+    load_matrix(r, shared_address(p));
+}
+__device__ void load_transposed(uint32_t (&r)[4], uint32_t from)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(shared_address(p)));
+                 : "r"(from));
+}
+__device__ inline void load_transposed(uint32_t (&r)[4], const bf16 *p)
+{
+    load_transposed(r, shared_address(p));
 }
 __device__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
@@ -61,17 +70,105 @@ __device__ uint32_t pack2(float a, float b)
 }
 
 /* Rows [first, first + n) of a matrix of `dim` channels, `rows` valid, into a tile. */
-template <int HD>
+template <int HD, int THREADS = kThreads>
 __device__ void load_tile(bf16 *tile, const bf16 *from, int64_t ld, int64_t first, int64_t rows,
                           int dim)
 {
     constexpr int PARTS = HD / 8;
-    for (int t = threadIdx.x; t < kKeys * PARTS; t += kThreads) {
+    for (int t = threadIdx.x; t < kKeys * PARTS; t += THREADS) {
         int row = t / PARTS, part = t % PARTS;
         bool valid = first + row < rows && part * 8 < dim;
         const bf16 *p = from + (valid ? (first + row) * ld + part * 8 : 0);
         copy16(tile + place<HD>(row, part), p, valid);
     }
+}
+
+/* Scores of a tile of 8 N keys, minus infinity where a key is not seen, become weights relative to
+ * the two rows' new maximum. mass: the thread's share of their sums; keep: what is left of earlier
+ * weights. Scores are logarithms of base e or 2; __expf errs by 2^-24 of its argument too, which is
+ * nothing beside the greatest weight, 1. */
+template <bool NATURAL, int N>
+__device__ void soften(float (&w)[N][4], float (&max)[2], float (&mass)[2], float (&keep)[2])
+{
+    auto power = [](float x) { return NATURAL ? __expf(x) : exp2f(x); };
+    float most[2] = {max[0], max[1]};
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            most[i / 2] = fmaxf(most[i / 2], w[n][i]);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 1));
+        most[h] = fmaxf(most[h], __shfl_xor_sync(~0u, most[h], 2));
+        keep[h] = max[h] == -INFINITY ? 0.0f : power(max[h] - most[h]);
+        max[h] = most[h];
+        mass[h] *= keep[h];
+    }
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float m = max[i / 2];
+            w[n][i] = m == -INFINITY ? 0.0f : power(w[n][i] - m);
+            mass[i / 2] += w[n][i];
+        }
+}
+
+/* Room for the scores of kRows rows and `keys` keys, rows eight banks apart. */
+constexpr int exchange_floats(int keys) { return kRows * (keys + 8); }
+
+/* Warps that share 16 rows from row0 have scored 8 N keys each, from key0; then all of them get the
+ * whole tile's. */
+template <int ALL, int N>
+__device__ void exchange(float (&all)[ALL][4], const float (&mine)[N][4], float *room, int row0,
+                         int key0)
+{
+    constexpr int LINE = 8 * ALL + 8;
+    int lane = threadIdx.x % 32;
+    float *line = room + (row0 + lane / 4) * LINE + 2 * (lane % 4);
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            *reinterpret_cast<float2 *>(line + 8 * h * LINE + key0 + 8 * n) =
+                make_float2(mine[n][2 * h], mine[n][2 * h + 1]);
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < ALL; n++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float2 two = *reinterpret_cast<float2 *>(line + 8 * h * LINE + 8 * n);
+            all[n][2 * h] = two.x, all[n][2 * h + 1] = two.y;
+        }
+}
+
+/* Scores as a rule has them (span_rule, bias_rule): of the warp's rows from row0, none beyond
+ * `last`, which the rule knows `first` further; keys from `at` on, `left` of them there. */
+template <int N, typename RULE>
+__device__ void apply(float (&w)[N][4], const RULE &rule, int64_t first, int row0, int last, int at,
+                      int left)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int mine = row0 + lane / 4 + 8 * h;
+        auto row = rule.of(first + (mine < last ? mine : last));
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 2 * h; i < 2 * h + 2; i++) {
+                int key = 8 * n + 2 * (lane % 4) + i % 2;
+                w[n][i] = key < left ? row.score(at + key, w[n][i]) : -INFINITY;
+            }
+    }
+}
+
+/* Over the four threads that share a row. */
+__device__ inline float quad_sum(float x)
+{
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
 }
 
 template <int HD> constexpr size_t tile_bytes() { return (size_t)5 * kKeys * HD * sizeof(bf16); }

@@ -93,13 +93,13 @@ static void describe(const tt_stream *s, char *text, size_t size)
 
 static bool has_compute(const tt_stream *s, tt_compute c)
 {
-    return c != TT_COMPUTE_FP8 || cuda_of(s)->hopper;
+    return (c != TT_COMPUTE_FP8 && c != TT_COMPUTE_THIRDS) || cuda_of(s)->hopper;
 }
 
 static tt_dtype act_type(const tt_stream *s, tt_compute c)
 {
     (void)s;
-    return c == TT_COMPUTE_F32 ? TT_F32 : TT_BF16;
+    return c == TT_COMPUTE_F32 || c == TT_COMPUTE_THIRDS ? TT_F32 : TT_BF16;
 }
 
 #define CUDA_OP(op) .op = tt_cuda_##op,

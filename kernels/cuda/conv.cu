@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) conv_any(T *y, const T *x, const W *
         for (int i = 0; i < kCols / 16; i++) {
             int out = n0 + first + 16 * i;
             ws[depth][first + 16 * i] =
-                k < p.k && out < p.n ? get(w[(int64_t)out * p.kp + k]) : 0.0f;
+                k < p.k && out < p.n ? weight_at(w, (int64_t)out * p.kp, k) : 0.0f;
         }
         __syncthreads();
 #pragma unroll
@@ -210,9 +210,12 @@ extern "C" tt_status tt_cuda_conv3x3(tt_stream *s, tt_act *y, int64_t ldy, const
               w->scale, w->bias, add};
     if (p.rows == 0)
         return TT_OK;
+    const cuda_conv all = {y, ldy, x, ldx, shape, w, add};
+    if (w->thirds)
+        return p.channels % CUDA_THIRD ? run_any<float, third>(c, y, x, w, p, e)
+                                       : cuda_conv_hopper_thirds(c, &all, e);
     if (!narrow)
         return run_any<float, float>(c, y, x, w, p, e);
-    const cuda_conv all = {y, ldy, x, ldx, shape, w, add};
     if (c->hopper && cuda_conv_hopper_fits(&all))
         return cuda_conv_hopper(c, &all, e);
     if (p.channels % 8 == 0 && ldx % 8 == 0 && aligned16(x))

@@ -57,6 +57,8 @@ typedef struct {
     void *quarters; /* Hopper: counters, then sums of quarters (gemm_hopper.cuh) */
     void *fp8; /* activations rounded to 8 bits and their row scales */
     size_t fp8_bytes;
+    void *thirds; /* activations cut into parts */
+    size_t thirds_bytes;
     void *groups; /* parts of group_norm's statistics */
     size_t groups_bytes;
 
@@ -64,6 +66,7 @@ typedef struct {
     cuda_graph *current;
     uint64_t clock;
     PFN_cuTensorMapEncodeTiled_v12000 encode; /* the driver's, on Hopper */
+    const void **shares_most; /* CUDA_KERNELS places of a hash table: cuda_share_most */
 } cuda;
 
 enum {
@@ -76,6 +79,7 @@ enum {
     CUDA_QUARTERS = /* bytes; a column of 128 more, as there may be one beyond the outputs */
         CUDA_QUARTERS_DONE + 4 * CUDA_QUARTERS_ROWS * (CUDA_QUARTERS_N + 128) * 4,
     CUDA_COUNTERS = 4 << 20, /* bytes of counters of split attention */
+    CUDA_KERNELS = 4096, /* some times as many as there are */
 };
 
 /* What a product over groups of rows, each with a matrix of its own, reads of one; device. */
@@ -87,10 +91,11 @@ typedef struct {
 enum { CUDA_CARD_ROWS = 128 };
 
 struct tt_matrix {
-    int64_t n, k, kp; /* outputs, inputs, inputs padded to a multiple of 16 bytes */
+    int64_t n, k, kp; /* outputs, inputs, elements of a row: a multiple of 16 bytes, or thirds */
     tt_compute compute;
     unsigned flags;
     bool fp8;     /* elements are e4m3, scaled per row */
+    bool thirds;  /* compute is F32, each element three bfloat16: see CUDA_THIRD */
     void *data;   /* device, [n][kp]: float, bfloat16 or e4m3; GLU: gate and up rows in turns */
     float *scale; /* device [n] or NULL */
     float *bias;  /* device [n] or NULL */
@@ -99,6 +104,14 @@ struct tt_matrix {
 };
 
 enum { CUDA_SPLIT_RUN = 8 }; /* columns that are stored together */
+
+/* Rows in thirds (TT_COMPUTE_THIRDS): of 64 inputs first the smallest parts, then the middle ones,
+ * then the largest, then the next 64; zeros behind the last input. */
+enum { CUDA_THIRD = 64 };
+static inline int64_t cuda_thirds_width(int64_t k)
+{
+    return (k + CUDA_THIRD - 1) / CUDA_THIRD * 3 * CUDA_THIRD;
+}
 
 /* GLU matrices hold eight gate rows, then the eight up rows that belong to them, and so on. */
 enum { CUDA_GLU_RUN = 8 };
@@ -147,9 +160,18 @@ static inline int64_t cuda_list_room(int64_t n)
 }
 /* Copies device memory to *host after the next sync; within a pass also on every replay. */
 tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e);
+/* Drops all recorded passes, which hold addresses of memory that is about to go: while nothing is
+ * under way, to be recorded again under the same keys; or when it is done, and the keys as well. */
+void cuda_drop_passes(cuda *c);
+void cuda_forget_passes(cuda *c);
+/* The pass under way, if any, cannot be recorded. */
+void cuda_refuse_pass(cuda *c);
 /* Grows a device buffer of the stream. Within a pass the size must follow from its key, except for
  * c->split, whose address kernels learn from an argument. */
 tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e);
+/* Asks for the most shared memory a multiprocessor can have while the kernel runs; once for each
+ * kernel, as the driver remembers it and asking is host time. */
+tt_status cuda_share_most(const cuda *c, const void *kernel, const char *what, tt_err *e);
 
 /* Named ranges for profilers, when asked for. */
 void cuda_range_begin(const cuda *c, const char *name);
@@ -157,6 +179,8 @@ void cuda_range_end(const cuda *c);
 
 tt_status cuda_memory_open(cuda *c, tt_err *e);
 void cuda_memory_close(cuda *c);
+tt_status cuda_passes_open(cuda *c, tt_err *e);
+void cuda_passes_close(cuda *c);
 
 tt_op_alloc tt_cuda_alloc;
 tt_op_release tt_cuda_release;
@@ -253,6 +277,14 @@ tt_status cuda_gemm_mma(cuda *c, const cuda_gemm *g, tt_err *e);
 bool cuda_gemm_hopper_fits(const cuda_gemm *g);
 tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e);
 tt_status cuda_gemm_hopper_grouped(cuda *c, const cuda_gemm *g, tt_err *e);
+/* Float32 by wgmma on compute capability 9.0; weights in thirds. */
+tt_status cuda_gemm_hopper_thirds(cuda *c, const cuda_gemm *g, tt_err *e);
+/* rows x k float32 numbers, k a multiple of 4 where x takes 16-byte accesses, in thirds; *out is
+ * the stream's until the next call. */
+tt_status cuda_cut_thirds(cuda *c, const void **out, const float *x, int64_t ldx, int64_t rows,
+                          int64_t k, tt_err *e);
+/* Of rows of k inputs, how many to cut at a time, so that their parts take little memory. */
+int64_t cuda_thirds_at_once(int64_t k);
 /* The map of a matrix's card. */
 tt_status cuda_gemm_hopper_map(const cuda *c, CUtensorMap *map, const tt_matrix *m, tt_err *e);
 
@@ -272,6 +304,8 @@ typedef struct {
 /* bfloat16 by wgmma on compute capability 9.0. */
 bool cuda_conv_hopper_fits(const cuda_conv *v);
 tt_status cuda_conv_hopper(cuda *c, const cuda_conv *v, tt_err *e);
+/* Float32, weights in thirds, channels in multiples of CUDA_THIRD. */
+tt_status cuda_conv_hopper_thirds(cuda *c, const cuda_conv *v, tt_err *e);
 
 #ifdef __cplusplus
 }

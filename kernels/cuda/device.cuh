@@ -43,11 +43,40 @@ __device__ inline float rounded(const bf16 *, float x)
     return __bfloat162float(__float2bfloat16_rn(x));
 }
 
+/* An element of rows in thirds (CUDA_THIRD). */
+struct third {
+    bf16 v;
+};
+
+/* x in three parts, smallest first. What rounds to an infinity has no rest. */
+__device__ inline void cut(bf16 (&part)[3], float x)
+{
+    part[2] = __float2bfloat16_rn(x);
+    float rest = isfinite(__bfloat162float(part[2])) ? x - __bfloat162float(part[2]) : 0.0f;
+    part[1] = __float2bfloat16_rn(rest);
+    part[0] = __float2bfloat16_rn(rest - __bfloat162float(part[1]));
+}
+
+/* Weight i of the row that begins at `row`. */
+template <typename W> __device__ float weight_at(const W *w, int64_t row, int64_t i)
+{
+    return get(w[row + i]);
+}
+__device__ inline float weight_at(const third *w, int64_t row, int64_t i)
+{
+    const third *p = w + row + i / CUDA_THIRD * 3 * CUDA_THIRD + i % CUDA_THIRD;
+    return get(p[0].v) + get(p[CUDA_THIRD].v) + get(p[2 * CUDA_THIRD].v);
+}
+
+/* x / (1 + exp(-y)), good to some 2^-21 of it: a rounded division and exponential take a multiple
+ * of the instructions, and those of a tile's outputs are not hidden behind products. */
+__device__ inline float gated(float x, float y) { return __fdividef(x, 1.0f + __expf(-y)); }
+__device__ inline float silu(float x) { return gated(x, x); }
+
 /* GELU in its tanh form: x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3). */
 __device__ inline float gelu_tanh(float x)
 {
-    float u = 0.79788456f * fmaf(0.044715f * x * x, x, x);
-    return x / (1.0f + __expf(-2.0f * u));
+    return gated(x, 2.0f * 0.79788456f * fmaf(0.044715f * x * x, x, x));
 }
 
 /* 16 bytes as elements. */
@@ -115,10 +144,7 @@ static tt_status launch_clusters(const cuda *c, const char *what, void (*k)(P...
     config.attrs = attr;
     config.numAttrs = c->early ? cluster > 1 ? 2 : 1 : 0;
     cuda_range_begin(c, what);
-    tt_status st = TT_OK;
-    if (c->early)
-        st = cuda_check(cudaFuncSetAttribute(k, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                             cudaSharedmemCarveoutMaxShared), what, e);
+    tt_status st = c->early ? cuda_share_most(c, (const void *)k, what, e) : TT_OK;
     if (!st)
         st = cuda_check(cudaLaunchKernelEx(&config, k, P(a)...), what, e);
     cuda_range_end(c);

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) simple_gemm(Y *y, const T *x, const 
 #pragma unroll
             for (int s = 0; s < SETS; s++)
                 ws[s][d][i] = deep && j0 + i < p.n
-                                  ? get(w[row_of<GLU>(j0 + i, s) * p.kp + k0 + d])
+                                  ? weight_at(w, row_of<GLU>(j0 + i, s) * p.kp, k0 + d)
                                   : 0.0f;
         }
         __syncthreads();
@@ -225,6 +225,20 @@ tt_status run_fp8(cuda *c, cuda_gemm *g, tt_err *e)
     return st ? st : cuda_gemm_hopper(c, g, e);
 }
 
+cuda_gemm product(const tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
+                  int64_t rows, const tt_matrix *w)
+{
+    cuda_gemm g = {};
+    g.y = y;
+    g.ldy = ldy;
+    g.x = x;
+    g.ldx = ldx;
+    g.rows = rows;
+    g.w = w;
+    g.narrow = s->act == TT_BF16;
+    return g;
+}
+
 tt_status check(const char *op, const tt_stream *s, const cuda_gemm *g, int64_t outputs, tt_err *e)
 {
     const tt_matrix *m = g->w;
@@ -240,6 +254,12 @@ tt_status check(const char *op, const tt_stream *s, const cuda_gemm *g, int64_t 
     return TT_OK;
 }
 
+tt_status run_checked(const char *op, tt_stream *s, cuda_gemm *g, int64_t outputs, tt_err *e)
+{
+    tt_status st = check(op, s, g, outputs, e);
+    return st ? st : cuda_gemm_run(cuda_of(s), g, e);
+}
+
 } // namespace
 
 tt_status cuda_gemm_run(cuda *c, cuda_gemm *g, tt_err *e)
@@ -248,6 +268,9 @@ tt_status cuda_gemm_run(cuda *c, cuda_gemm *g, tt_err *e)
         return TT_OK;
     if (g->w->fp8)
         return run_fp8(c, g, e);
+    if (g->w->thirds)
+        return g->narrow ? run_simple<bf16, third, bf16>(c, g, e)
+                         : cuda_gemm_hopper_thirds(c, g, e);
     if (g->w->compute == TT_COMPUTE_F32)
         return g->narrow ? run_simple<bf16, float, bf16>(c, g, e)
                          : run_simple<float, float, float>(c, g, e);
@@ -262,33 +285,17 @@ extern "C" tt_status tt_cuda_linear(tt_stream *s, tt_act *y, int64_t ldy, const 
                                     int64_t ldx, int64_t rows, const tt_matrix *w, bool add,
                                     tt_err *e)
 {
-    cuda_gemm g = {};
-    g.y = y;
-    g.ldy = ldy;
-    g.x = x;
-    g.ldx = ldx;
-    g.rows = rows;
-    g.w = w;
-    g.narrow = s->act == TT_BF16;
+    cuda_gemm g = product(s, y, ldy, x, ldx, rows, w);
     g.add = add;
-    tt_status st = check("linear", s, &g, w->n, e);
-    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+    return run_checked("linear", s, &g, w->n, e);
 }
 
 extern "C" tt_status tt_cuda_linear_gelu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
                                          int64_t ldx, int64_t rows, const tt_matrix *w, tt_err *e)
 {
-    cuda_gemm g = {};
-    g.y = y;
-    g.ldy = ldy;
-    g.x = x;
-    g.ldx = ldx;
-    g.rows = rows;
-    g.w = w;
-    g.narrow = s->act == TT_BF16;
+    cuda_gemm g = product(s, y, ldy, x, ldx, rows, w);
     g.gelu = true;
-    tt_status st = check("linear_gelu", s, &g, w->n, e);
-    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+    return run_checked("linear_gelu", s, &g, w->n, e);
 }
 
 extern "C" tt_status tt_cuda_linear_split(tt_stream *s, tt_act *y, int64_t ldy, int64_t split,
@@ -297,14 +304,7 @@ extern "C" tt_status tt_cuda_linear_split(tt_stream *s, tt_act *y, int64_t ldy, 
                                           const tt_matrix *w, tt_err *e)
 {
     cuda *c = cuda_of(s);
-    cuda_gemm g = {};
-    g.y = y;
-    g.ldy = ldy;
-    g.x = x;
-    g.ldx = ldx;
-    g.rows = rows;
-    g.w = w;
-    g.narrow = s->act == TT_BF16;
+    cuda_gemm g = product(s, y, ldy, x, ldx, rows, w);
     tt_status st = check("linear_split", s, &g, w->n, e);
     if (!st && (split < 0 || split >= w->n || ldz < w->n - split))
         st = tt_fail(e, TT_EINVAL, "linear_split: outputs from %lld on of %lld, stride %lld",
@@ -333,13 +333,7 @@ extern "C" tt_status tt_cuda_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy
     cuda *c = cuda_of(s);
     if (groups < 1 || groups > TT_MAX_EXPERTS)
         return tt_fail(e, TT_EINVAL, "linear_grouped: %lld groups", (long long)groups);
-    cuda_gemm g = {};
-    g.y = y;
-    g.ldy = ldy;
-    g.x = x;
-    g.ldx = ldx;
-    g.rows = rows;
-    g.w = w[0];
+    cuda_gemm g = product(s, y, ldy, x, ldx, rows, w[0]);
     g.begin = first;
     g.groups = (int)groups;
     tt_status st = check("linear_grouped", s, &g, w[0]->n, e);
@@ -365,15 +359,7 @@ extern "C" tt_status tt_cuda_linear_grouped(tt_stream *s, tt_act *y, int64_t ldy
 extern "C" tt_status tt_cuda_glu(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x, int64_t ldx,
                                  int64_t rows, const tt_matrix *w, tt_err *e)
 {
-    cuda_gemm g = {};
-    g.y = y;
-    g.ldy = ldy;
-    g.x = x;
-    g.ldx = ldx;
-    g.rows = rows;
-    g.w = w;
-    g.narrow = s->act == TT_BF16;
+    cuda_gemm g = product(s, y, ldy, x, ldx, rows, w);
     g.glu = true;
-    tt_status st = check("glu", s, &g, w->n / 2, e);
-    return st ? st : cuda_gemm_run(cuda_of(s), &g, e);
+    return run_checked("glu", s, &g, w->n / 2, e);
 }

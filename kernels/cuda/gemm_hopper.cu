@@ -27,8 +27,12 @@ tt_status cuda_gemm_hopper(cuda *c, const cuda_gemm *g, tt_err *e)
 tt_status cuda_gemm_hopper_head(cuda *c, const cuda_gemm *g, const head_tile_args *head, tt_err *e)
 {
     using namespace hopper;
+    static const int widths[] = {kHeadTile, 2 * kHeadTile};
     hopper_args a = arguments(g);
     a.head = *head;
-    return g->rows <= 64 ? run<64, kHeadTile, OUT_HEAD, false>(c, g, a, e)
-                         : run<128, kHeadTile, OUT_HEAD, false>(c, g, a, e);
+    if (g->rows <= 64)
+        return run<64, kHeadTile, OUT_HEAD, false>(c, g, a, e);
+    return choose(c, g, a.n, widths, 2) == kHeadTile
+               ? run<128, kHeadTile, OUT_HEAD, false>(c, g, a, e)
+               : run<128, 2 * kHeadTile, OUT_HEAD, false>(c, g, a, e);
 }

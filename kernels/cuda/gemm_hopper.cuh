@@ -2,8 +2,8 @@
  * order by one warpgroup, so that neither tile size nor row count changes a bit. Few outputs of
  * long sums, and e4m3, take sums of sums: see hopper_sum and kPromote.
  *
- * A block holds TM rows of x by TN rows of w. One warp feeds: bulk tensor copies of 128 bytes of K
- * at a time into a ring of stages (gemm_hopper_ring.cuh); TM / 64 warpgroups multiply. Blocks are
+ * A block holds TM rows of x by TN rows of w. Two threads feed: bulk tensor copies of 128 bytes of
+ * K at a time into a ring of stages (gemm_hopper_ring.cuh); TM / 64 warpgroups multiply. Blocks are
  * persistent and take tiles in turn, all row tiles of a weight tile one after the other, so that
  * weights come from memory once. With few rows the time is that of reading the weights: TN is
  * chosen so that the tiles fill the multiprocessors (gemm_hopper_tiles.cuh), and the ring is filled
@@ -32,23 +32,23 @@ constexpr int kPromote = 4;
 
 /* The four blocks of a tile share out its columns: each leaves its sums of a quarter of K for the
  * others and adds up, in order, all four of its columns. out: those of tile columns
- * [32 quarter, + 32). A block waits for the others here. All four take the tile in the same turn,
- * as the blocks of a grid are a multiple of eight, and there are no more of them than
- * multiprocessors, so they run or are the next to run. */
+ * [TN / 4 quarter, + TN / 4). A block waits for the others here. All four take the tile in the same
+ * turn, as the blocks of a grid are a multiple of four (of eight where tiles make pairs), and there
+ * are no more of them than multiprocessors, so they run or are the next to run. */
 template <int TM, int TN>
-__device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_args &a, int tile,
+__device__ void join(float (&out)[TN / 8], const float (&d)[TN / 2], const hopper_args &a, int tile,
                      int mine, bool any_row)
 {
-    static_assert(TN == 128, "32 columns for each of four blocks");
-    constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8; /* multiplying threads; float4s of one */
+    /* multiplying threads; float4s of one, and of one that are its own block's */
+    constexpr int SIZE = TM / 64 * 128, FOURS = TN / 8, OWN = FOURS / 4;
     int group = threadIdx.x / 128;
     float4 *part = (float4 *)a.part + (int64_t)tile * 4 * SIZE * FOURS + threadIdx.x;
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
-        if (k / 4 == mine) {
+        if (k / OWN == mine) {
 #pragma unroll
             for (int j = 0; j < 4; j++)
-                out[k % 4 * 4 + j] = d[4 * k + j];
+                out[k % OWN * 4 + j] = d[4 * k + j];
         } else if (any_row) {
             __stcg(&part[(mine * FOURS + k) * SIZE],
                    make_float4(d[4 * k], d[4 * k + 1], d[4 * k + 2], d[4 * k + 3]));
@@ -66,16 +66,16 @@ __device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_ar
     asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
     if (!any_row)
         return;
-    float4 q[4][4];
+    float4 q[OWN][4];
 #pragma unroll
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < OWN; k++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
             q[k][j] = j == mine ? make_float4(out[4 * k], out[4 * k + 1], out[4 * k + 2],
                                               out[4 * k + 3])
-                                : __ldcg(&part[(j * FOURS + 4 * mine + k) * SIZE]);
+                                : __ldcg(&part[(j * FOURS + OWN * mine + k) * SIZE]);
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < OWN; k++) {
         out[4 * k] = q[k][0].x + q[k][1].x + q[k][2].x + q[k][3].x;
         out[4 * k + 1] = q[k][0].y + q[k][1].y + q[k][2].y + q[k][3].y;
         out[4 * k + 2] = q[k][0].z + q[k][1].z + q[k][2].z + q[k][3].z;
@@ -83,10 +83,17 @@ __device__ void join(float (&out)[16], const float (&d)[TN / 2], const hopper_ar
     }
 }
 
+/* The second warpgroup of a block begins so many stages after the first, and stays behind: where
+ * sums are short, one multiplies while the other stores. */
+constexpr int kBehind = 2, kBehindMost = 32; /* stages; of a tile's stages, at most */
+__device__ inline void let_second_begin() { asm volatile("bar.arrive 3, 256;" ::: "memory"); }
+__device__ inline void wait_for_first() { asm volatile("bar.sync 3, 256;" ::: "memory"); }
+
 /* One tile, or a part of one: the products of the next `slabs` stages. TOTALS: a sum of the sums of
- * `run` stages each. */
+ * `run` stages each. leads: the second warpgroup waits for this one. */
 template <bool TOTALS, bool FP8, int TM, int TN>
-__device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2])
+__device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2],
+                         bool leads = false)
 {
     int group = threadIdx.x / 128, last = -1, at = 0;
     float total[TOTALS ? TN / 2 : 1];
@@ -107,6 +114,8 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
         }
         last = r.stage;
         at++;
+        if (leads && k == kBehind - 1)
+            let_second_begin();
         if (TOTALS && (at == run || k == slabs - 1)) {
             multiply_wait<0>();
             fence_registers(d);
@@ -126,35 +135,93 @@ __device__ void sum_tile(ring<TM, TN> &r, int slabs, int run, float (&d)[TN / 2]
             d[j] = total[TOTALS ? j : 0];
 }
 
+/* One tile of operands in thirds, `sets` times three stages: of 64 inputs the six products of parts
+ * are added up, smallest first, and then to those before. The multiplier cuts off bits where it
+ * adds, the more often the longer the sum; the sum of sums is rounded to the nearest. The stage of
+ * the smallest parts is done with first, and is the next to be filled. */
+template <int TM, int TN>
+__device__ void sum_thirds(ring<TM, TN> &r, int sets, float (&d)[TN / 2])
+{
+    constexpr int X[6] = {0, 2, 1, 1, 2, 2}, W[6] = {2, 0, 1, 2, 1, 2};
+    int group = threadIdx.x / 128;
+    bool speaks = threadIdx.x % 128 == 0;
+    float sum[TN / 2];
+    for (int k = 0; k < sets; k++) {
+        uint64_t x[3], w[3];
+        int stage[3];
+#pragma unroll
+        for (int p = 0; p < 3; p++, r.next()) {
+            barrier_wait(&r.full[r.stage], r.parity);
+            x[p] = r.x_part(group);
+            w[p] = r.w_part();
+            stage[p] = r.stage;
+        }
+        fence_registers(sum);
+        multiply_begin();
+#pragma unroll
+        for (int q = 0; q < 6; q++) {
+#pragma unroll
+            for (int step = 0; step < 4; step++)
+                wgmma<TN, false>::run(sum, x[X[q]] + 2 * step, w[W[q]] + 2 * step,
+                                      q > 0 || step > 0);
+            if (q == 1 || q == 4 || q == 5)
+                multiply_commit();
+        }
+        fence_registers(sum);
+        multiply_wait<2>();
+        if (speaks)
+            r.release(stage[0]);
+        multiply_wait<1>();
+        if (speaks)
+            r.release(stage[1]);
+        multiply_wait<0>();
+        fence_registers(sum);
+        if (speaks)
+            r.release(stage[2]);
+#pragma unroll
+        for (int j = 0; j < TN / 2; j++)
+            d[j] = k ? d[j] + sum[j] : sum[j];
+    }
+}
+
 template <int TM, int TN, hopper_out OUT, bool FP8, hopper_sum SUM>
 __device__ void multiply(ring<TM, TN> r, const hopper_args &a)
 {
     int group = threadIdx.x / 128, warp = threadIdx.x / 32 % 4;
     int run = FP8 ? kPromote : SUM == QUARTERS ? a.slabs / 4 : a.slabs;
+    if (a.staggered && group == 1)
+        wait_for_first();
     for (int i = blockIdx.x; i < a.tiles; i += gridDim.x) {
         float d[TN / 2];
-        sum_tile<FP8 || SUM == QUARTERS, FP8>(r, a.slabs, run, d);
+        if constexpr (SUM == THIRDS)
+            sum_thirds(r, a.slabs / 3, d);
+        else
+            sum_tile<FP8 || SUM == QUARTERS, FP8>(r, a.slabs, run, d,
+                                                  a.staggered && group == 0 && i == blockIdx.x);
         job t = job_of<TM, TN, SUM>(i, a);
         int64_t m0 = t.m0 + group * 64 + warp * 16;
         if constexpr (SUM == ONE_QUARTER) {
-            float quarter[16];
-            uint4 old[1][2];
-            int mine = quarter_of<SUM>(i), n0 = t.n0 + 32 * mine;
-            load_added(old, a, m0, n0, tile_end<32>(a, n0));
-            join<TM, TN>(quarter, d, a, tile_of<SUM>(i), mine, m0 < a.rows);
-            finish<32>(quarter, a, m0, n0);
-            store_groups(quarter, old, 0, a, m0, n0);
+            constexpr int OWN = TN / 4; /* columns */
+            float quarter[OWN / 2];
+            uint4 old[(OWN + 31) / 32][2];
+            int mine = quarter_of<TM, SUM>(i), n0 = t.n0 + OWN * mine;
+            load_added(old, a, m0, n0, tile_end<OWN>(a, n0));
+            join<TM, TN>(quarter, d, a, tile_of<TM, SUM>(i), mine, m0 < a.rows);
+            finish<OWN>(quarter, a, m0, n0);
+            int64_t row = m0 + threadIdx.x % 32 / 4;
+            stored_row to[2] = {stored_row(row, a), stored_row(row + 8, a)};
+            store_groups(quarter, old, 0, to, a, n0);
             continue;
         }
         finish<TN>(d, a, m0, t.n0);
-        if (OUT == OUT_ACT)
+        if constexpr (OUT == OUT_ACT)
             store_act<TN>(d, a, m0, t.n0);
-        else if (OUT == OUT_GLU)
+        else if constexpr (OUT == OUT_GLU)
             store_glu<TN>(d, a, m0, t.n0);
-        else if (OUT == OUT_WIDE)
+        else if constexpr (OUT == OUT_WIDE)
             store_wide<TN>(d, a, m0, t.n0);
-        else if (t.n0 < a.n)
-            head_tile<TN>(d, a.head, a.rows, a.n, m0, t.n0, t.n0 / TN);
+        else
+            store_head<TN>(d, a, m0, t.n0);
     }
 }
 
@@ -165,23 +232,30 @@ __global__ void __launch_bounds__(threads<TM>(), 1)
 {
 #if __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ char raw[];
-    ring<TM, TN> r(raw, a.stages, a.x_rows, (int)blockIdx.x % 2 ^ 1);
+    constexpr int MULTIPLYING = TM / 64 * 128;
+    ring<TM, TN> r(raw, a.stages, a.x_rows, in_pairs<TM>() ? (int)blockIdx.x % 2 ^ 1 : -1);
+    let_next_start();
     if (threadIdx.x == 0)
         r.init();
-    cluster_sync();
-    let_next_start();
-    if (threadIdx.x >= TM / 64 * 128) {
+    if (threadIdx.x == MULTIPLYING)
+        prefetch_map(&mw);
+    if (in_pairs<TM>())
+        cluster_sync();
+    else
+        __syncthreads();
+    if (threadIdx.x >= MULTIPLYING) {
         if (TM > 64)
             asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-        if (threadIdx.x == TM / 64 * 128)
-            feed<TM, TN, FP8, SUM>(r, &mx, &mw, a);
+        if (threadIdx.x == MULTIPLYING)
+            feed_weights<TM, TN, FP8, SUM>(r, &mw, a);
+        else if (threadIdx.x == MULTIPLYING + 32)
+            feed_rows<TM, TN, FP8, SUM>(r, &mx, a);
     } else {
         if (TM > 64)
             asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
         wait_for_previous();
         multiply<TM, TN, OUT, FP8, SUM>(r, a);
     }
-    cluster_sync(); /* the other one still frees stages here */
 #endif
 }
 
@@ -215,7 +289,8 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     tiling t = tiles_of(g->rows, a.n, TM, TN, a.pair);
     a.row_tiles = (int)t.rows;
     a.tiles = (int)(t.rows * t.columns);
-    a.slabs = (int)((m->k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
+    int64_t k = SUM == THIRDS ? m->kp : m->k;
+    a.slabs = (int)((k * (FP8 ? 1 : 2) + kSlab - 1) / kSlab);
     if (SUM == ONE_QUARTER) {
         a.tiles *= 4;
         a.slabs /= 4;
@@ -223,12 +298,17 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
         a.part = (float *)((char *)c->quarters + CUDA_QUARTERS_DONE);
     }
     a.x_rows = rows_fetched(g->rows, TM);
-    a.stages = stages_of(ring_bytes<TM>(), a.x_rows, TN);
+    int turn = (SUM == ONE_QUARTER ? 4 : 1) * (in_pairs<TM>() ? 2 : 1); /* blocks go together */
+    int most = c->sms / turn * turn, grid = a.tiles < most ? a.tiles : most;
+    a.stages = stages_of(ring_bytes<TM>(), a.x_rows, TN, parts_of(a.tiles, grid) * a.slabs);
+    a.staggered = TM > 64 && SUM == WHOLE && a.tiles > grid && a.slabs > kBehind &&
+                  a.slabs <= kBehindMost && a.stages > kBehind + 1;
+    size_t shared = kBeside + (size_t)a.stages * (a.x_rows + TN) * kSlab;
     int x_box = a.pair == SHARE_ROWS ? a.x_rows / 2 : a.x_rows;
     int w_box = a.pair == SHARE_WEIGHTS ? TN / 2 : TN;
     CUtensorMap mx, mw;
     tt_status st = FP8 ? encode(c, &mx, g->x8, true, g->rows, m->kp, m->kp, x_box, false, e)
-                       : encode(c, &mx, g->x, false, g->rows, m->k, g->ldx, x_box, false, e);
+                       : encode(c, &mx, g->x, false, g->rows, k, g->ldx, x_box, false, e);
     if (!st)
         st = encode(c, &mw, m->data, FP8, a.n, m->kp, m->kp, w_box, true, e);
     if (st)
@@ -238,9 +318,8 @@ tt_status run(cuda *c, const cuda_gemm *g, hopper_args a, tt_err *e)
     st = allow_shared(c, &allowed, kernel, shared_bytes<TM>(), "linear", e);
     if (st)
         return st;
-    int most = SUM == ONE_QUARTER ? c->sms / 8 * 8 : c->sms / 2 * 2;
-    return launch_clusters(c, "linear", kernel, (unsigned)(a.tiles < most ? a.tiles : most),
-                           threads<TM>(), shared_bytes<TM>(), 2, e, mx, mw, a);
+    return launch_clusters(c, "linear", kernel, (unsigned)grid, threads<TM>(), shared,
+                           in_pairs<TM>() ? 2 : 1, e, mx, mw, a);
 }
 
 inline hopper_args arguments(const cuda_gemm *g)
@@ -266,8 +345,8 @@ inline hopper_args arguments(const cuda_gemm *g)
     return a;
 }
 
-/* Whether sums are made of quarters: a property of the matrix. Then 128 outputs a tile and four
- * blocks a tile fill the GPU. */
+/* Whether sums are made of quarters: a property of the matrix. Then four blocks a tile fill the
+ * GPU. */
 inline bool quartered(const tt_matrix *m)
 {
     return !m->fp8 && !(m->flags & TT_MATRIX_GLU) && m->n <= CUDA_QUARTERS_N && m->k >= 2048 &&
@@ -284,9 +363,16 @@ inline tt_status act_of_quarters(cuda *c, const cuda_gemm *g, tt_err *e)
     static const int widths[] = {64, 96, 128, 160};
     hopper_args a = arguments(g);
     if (g->rows <= 64)
-        return run<64, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
-    if (g->rows <= CUDA_QUARTERS_ROWS)
-        return run<128, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
+        return a.n <= 1056   ? run<64, 32, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e)
+               : a.n <= 2112 ? run<64, 64, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e)
+                             : run<64, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
+    if (g->rows <= CUDA_QUARTERS_ROWS) {
+        int64_t n = parts_of(g->rows, 128) * a.n;
+        return n <= 1024   ? run<128, 32, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e)
+               : n <= 2048 ? run<128, 64, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e)
+               : n <= 4096 ? run<128, 128, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e)
+                           : run<128, 256, OUT_ACT, FP8, ONE_QUARTER>(c, g, a, e);
+    }
     switch (choose(c, g, a.n, widths, 4)) {
         TT_HOPPER_CASE(128, 64, OUT_ACT, QUARTERS)
         TT_HOPPER_CASE(128, 96, OUT_ACT, QUARTERS)
@@ -318,16 +404,18 @@ template <bool FP8> tt_status act(cuda *c, const cuda_gemm *g, tt_err *e)
             return act_of_quarters(c, g, e);
     if (g->rows <= 64)
         return act_of_few<FP8>(c, g, e);
-    static const int widths[] = {64, 96, 128, 160, 192, 256};
+    static const int widths[] = {32, 64, 96, 128, 48, 160, 192, 256};
     hopper_args a = arguments(g);
-    int width = choose(c, g, a.n, widths, FP8 ? 3 : 6);
+    int width = choose(c, g, a.n, widths, FP8 ? 4 : 8);
     if constexpr (!FP8)
         switch (width) {
+            TT_HOPPER_CASE(128, 48, OUT_ACT, WHOLE)
             TT_HOPPER_CASE(128, 160, OUT_ACT, WHOLE)
             TT_HOPPER_CASE(128, 192, OUT_ACT, WHOLE)
             TT_HOPPER_CASE(128, 256, OUT_ACT, WHOLE)
         }
     switch (width) {
+        TT_HOPPER_CASE(128, 32, OUT_ACT, WHOLE)
         TT_HOPPER_CASE(128, 64, OUT_ACT, WHOLE)
         TT_HOPPER_CASE(128, 96, OUT_ACT, WHOLE)
     default: return run<128, 128, OUT_ACT, FP8>(c, g, a, e);
@@ -336,12 +424,13 @@ template <bool FP8> tt_status act(cuda *c, const cuda_gemm *g, tt_err *e)
 
 template <bool FP8> tt_status glu(cuda *c, const cuda_gemm *g, tt_err *e)
 {
-    static const int widths[] = {64, 128, 192, 256};
+    static const int widths[] = {64, 96, 128, 192, 256};
     hopper_args a = arguments(g);
-    int width = choose(c, g, a.n, widths, g->rows <= 64 ? 3 : FP8 ? 2 : 4);
+    int width = choose(c, g, a.n, widths, g->rows <= 64 ? 4 : FP8 ? 3 : 5);
     if (g->rows <= 64)
         switch (width) {
             TT_HOPPER_CASE(64, 64, OUT_GLU, WHOLE)
+            TT_HOPPER_CASE(64, 96, OUT_GLU, WHOLE)
             TT_HOPPER_CASE(64, 128, OUT_GLU, WHOLE)
         default: return run<64, 192, OUT_GLU, FP8>(c, g, a, e);
         }
@@ -350,8 +439,11 @@ template <bool FP8> tt_status glu(cuda *c, const cuda_gemm *g, tt_err *e)
             TT_HOPPER_CASE(128, 192, OUT_GLU, WHOLE)
             TT_HOPPER_CASE(128, 256, OUT_GLU, WHOLE)
         }
-    return width == 64 ? run<128, 64, OUT_GLU, FP8>(c, g, a, e)
-                       : run<128, 128, OUT_GLU, FP8>(c, g, a, e);
+    switch (width) {
+        TT_HOPPER_CASE(128, 64, OUT_GLU, WHOLE)
+        TT_HOPPER_CASE(128, 96, OUT_GLU, WHOLE)
+    default: return run<128, 128, OUT_GLU, FP8>(c, g, a, e);
+    }
 }
 
 } // namespace hopper

@@ -1,10 +1,11 @@
 /* gemm_hopper_ring.cuh - how tiles of the products of gemm_hopper.cuh are shared out and fed.
  *
  * A block has a ring of stages in shared memory, each with 128 bytes of K of a tile's rows of x and
- * of its rows of w. Two neighbouring blocks may work as a pair (a cluster of two): their tiles have
- * the weights or the rows in common, and each block fetches half of what is common for both. That
- * is for the L2, which cannot hand every multiprocessor all it multiplies at full speed; no sum
- * changes. */
+ * of its rows of w. Of tiles of 128 rows two neighbouring blocks work as a pair (a cluster of two):
+ * their tiles have the weights or the rows in common, and each block fetches half of what is common
+ * for both. That is for the L2, which cannot hand every multiprocessor all it multiplies at full
+ * speed; no sum changes. Tiles of few rows have nothing large in common, and a cluster takes longer
+ * to start. */
 #ifndef TT_GEMM_HOPPER_RING_CUH
 #define TT_GEMM_HOPPER_RING_CUH
 
@@ -18,10 +19,12 @@ enum hopper_sum {
     WHOLE,       /* one sum */
     QUARTERS,    /* one block takes the four sums of a tile */
     ONE_QUARTER, /* a block takes one, then adds up the four of a quarter of the columns */
+    THIRDS,      /* operands in thirds: a sum of the sums of 64 inputs */
 };
 
 /* What the tiles 2 i and 2 i + 1 have in common. */
 enum hopper_pair {
+    SHARE_NOTHING, /* and are not a pair */
     SHARE_WEIGHTS, /* columns: they are row tiles one below the other */
     SHARE_ROWS,    /* rows: they are column tiles side by side */
 };
@@ -37,6 +40,7 @@ struct hopper_args {
     int64_t width; /* columns of y */
     const float *scale, *bias, *x_scale;
     bool add, gelu, vector; /* vector: y and z take 16-byte accesses */
+    bool staggered;         /* the second warpgroup begins later */
     const int32_t *index; /* as in cuda_gemm */
     void *z;
     int64_t ldz, split;
@@ -50,7 +54,8 @@ namespace hopper {
 constexpr int kSlab = 128; /* bytes of K a stage */
 constexpr int kMostStages = 32;
 
-template <int TM> __host__ __device__ constexpr int threads() { return TM == 64 ? 160 : 384; }
+template <int TM> __host__ __device__ constexpr int threads() { return TM == 64 ? 192 : 384; }
+template <int TM> __host__ __device__ constexpr bool in_pairs() { return TM > 64; }
 
 /* Bytes of a ring. Room is left on the multiprocessor for the small kernels between two products,
  * so that they are there, waiting, when the first one ends, and the second one's weights are on
@@ -59,8 +64,9 @@ template <int TM> __host__ __device__ constexpr int ring_bytes()
 {
     return (TM == 64 ? 160 : 200) << 10;
 }
-/* And what aligning it takes, and its barriers. */
-template <int TM> constexpr size_t shared_bytes() { return 2048 + ring_bytes<TM>(); }
+/* What aligning it takes, and its barriers. */
+constexpr size_t kBeside = 2048;
+template <int TM> constexpr size_t shared_bytes() { return kBeside + ring_bytes<TM>(); }
 static_assert(kMostStages * 16 <= 1024, "barriers do not fit");
 static_assert(shared_bytes<128>() <= kWholeShared, "the ring does not fit");
 
@@ -68,6 +74,16 @@ inline int stages_of(int ring, int x_rows, int tn)
 {
     int n = ring / ((x_rows + tn) * kSlab);
     return n < kMostStages ? n : kMostStages;
+}
+
+/* Of blocks that go through so many slabs in all: no more than those, so that the blocks of the
+ * product that follows find room beside them. Some are always there: a warpgroup holds up to three
+ * at once, and reads on where rows of x are missing. */
+inline int stages_of(int ring, int x_rows, int tn, int64_t slabs)
+{
+    constexpr int LEAST = 6;
+    int n = stages_of(ring, x_rows, tn);
+    return slabs >= n || n <= LEAST ? n : slabs < LEAST ? LEAST : (int)slabs;
 }
 
 template <int TM, int TN> struct ring {
@@ -117,14 +133,18 @@ template <int TM, int TN> struct ring {
 };
 
 /* Of the i-th piece of work, which blocks take in turns: its tile and, of ONE_QUARTER, its quarter
- * of K. There eight follow each other: the quarters of two tiles that make a pair. */
-template <hopper_sum SUM> __device__ int tile_of(int i)
+ * of K. There four follow each other, or eight: the quarters of two tiles that make a pair. */
+template <int TM, hopper_sum SUM> __device__ int tile_of(int i)
 {
-    return SUM == ONE_QUARTER ? i / 8 * 2 + i % 2 : i;
+    if (SUM != ONE_QUARTER)
+        return i;
+    return in_pairs<TM>() ? i / 8 * 2 + i % 2 : i / 4;
 }
-template <hopper_sum SUM> __device__ int quarter_of(int i)
+template <int TM, hopper_sum SUM> __device__ int quarter_of(int i)
 {
-    return SUM == ONE_QUARTER ? i / 2 % 4 : 0;
+    if (SUM != ONE_QUARTER)
+        return 0;
+    return in_pairs<TM>() ? i / 2 % 4 : i % 4;
 }
 
 /* Where it begins: output, row, slab of K. */
@@ -133,14 +153,14 @@ struct job {
 };
 template <int TM, int TN, hopper_sum SUM> __device__ job job_of(int i, const hopper_args &a)
 {
-    int tile = tile_of<SUM>(i), slab0 = quarter_of<SUM>(i) * a.slabs;
+    int tile = tile_of<TM, SUM>(i), slab0 = quarter_of<TM, SUM>(i) * a.slabs;
     if (a.pair == SHARE_ROWS)
         return {(tile / 2 / a.row_tiles * 2 + tile % 2) * TN, tile / 2 % a.row_tiles * TM, slab0};
     return {tile / a.row_tiles * TN, tile % a.row_tiles * TM, slab0};
 }
 
 /* Copies `rows` rows of one of the operands to a stage; of what a pair shares, half of them to both
- * blocks. */
+ * blocks. Half is a multiple of eight rows, which swizzling takes together. */
 __device__ inline void fetch(char *to, const CUtensorMap *map, uint64_t *full, int k, int row,
                              int rows, bool shared, uint64_t policy)
 {
@@ -152,43 +172,44 @@ __device__ inline void fetch(char *to, const CUtensorMap *map, uint64_t *full, i
     copy_box_to_both(to + half * kSlab, map, full, k, row + half, policy);
 }
 
-/* The feeding thread. Weights of the first stages are fetched before the kernel before is done. */
+/* The thread that feeds weights. It also says how many bytes a stage waits for, the rows of x among
+ * them: those may come before that is said. The kernel before may still run: nobody writes weights.
+ * At the end all stages are free, so that no block of a pair is gone while the other one still
+ * frees a stage there. */
 template <int TM, int TN, bool FP8, hopper_sum SUM>
-__device__ void feed(ring<TM, TN> r, const CUtensorMap *mx, const CUtensorMap *mw,
-                     const hopper_args &a)
+__device__ void feed_weights(ring<TM, TN> r, const CUtensorMap *mw, const hopper_args &a)
 {
     constexpr int UNIT = FP8 ? kSlab : kSlab / 2;
     int bytes = (a.x_rows + TN) * kSlab;
-    int tile = blockIdx.x, early = a.slabs < r.stages ? a.slabs : r.stages;
-    if (tile >= a.tiles) {
-        wait_for_previous();
-        return;
-    }
-    job j = job_of<TM, TN, SUM>(tile, a);
-    prefetch_map(mw);
-    prefetch_map(mx);
-    for (int i = 0; i < early; i++) {
-        barrier_expect(&r.full[i], bytes);
-        fetch(r.w + i * TN * kSlab, mw, &r.full[i], (j.slab0 + i) * UNIT, j.n0, TN,
-              a.pair == SHARE_WEIGHTS, kEvictFirst);
-    }
-    wait_for_previous();
-    for (int done = 0; tile < a.tiles; tile += gridDim.x) {
-        j = job_of<TM, TN, SUM>(tile, a);
+    bool shared = in_pairs<TM>() && a.pair == SHARE_WEIGHTS;
+    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+        job j = job_of<TM, TN, SUM>(tile, a);
         for (int i = 0; i < a.slabs; i++, r.next()) {
-            int k = (j.slab0 + i) * UNIT;
-            uint64_t *full = &r.full[r.stage];
-            bool has_weights = done < early;
-            if (!has_weights) {
-                barrier_wait(&r.empty[r.stage], r.parity ^ 1);
-                barrier_expect(full, bytes);
-            }
-            fetch(r.x + r.stage * r.x_bytes, mx, full, k, j.m0, a.x_rows, a.pair == SHARE_ROWS,
-                  kEvictLast);
-            if (!has_weights)
-                fetch(r.w + r.stage * TN * kSlab, mw, full, k, j.n0, TN,
-                      a.pair == SHARE_WEIGHTS, kEvictFirst);
-            done++;
+            barrier_wait(&r.empty[r.stage], r.parity ^ 1);
+            barrier_expect(&r.full[r.stage], bytes);
+            fetch(r.w + r.stage * TN * kSlab, mw, &r.full[r.stage], (j.slab0 + i) * UNIT, j.n0, TN,
+                  shared, kEvictFirst);
+        }
+    }
+    if (in_pairs<TM>())
+        for (int i = 0; i < r.stages; i++, r.next())
+            barrier_wait(&r.empty[r.stage], r.parity ^ 1);
+}
+
+/* The thread that feeds rows of x, which the kernel before may have written. */
+template <int TM, int TN, bool FP8, hopper_sum SUM>
+__device__ void feed_rows(ring<TM, TN> r, const CUtensorMap *mx, const hopper_args &a)
+{
+    constexpr int UNIT = FP8 ? kSlab : kSlab / 2;
+    bool shared = in_pairs<TM>() && a.pair == SHARE_ROWS;
+    prefetch_map(mx);
+    wait_for_previous();
+    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x) {
+        job j = job_of<TM, TN, SUM>(tile, a);
+        for (int i = 0; i < a.slabs; i++, r.next()) {
+            barrier_wait(&r.empty[r.stage], r.parity ^ 1);
+            fetch(r.x + r.stage * r.x_bytes, mx, &r.full[r.stage], (j.slab0 + i) * UNIT, j.m0,
+                  a.x_rows, shared, kEvictLast);
         }
     }
 }

@@ -19,6 +19,8 @@ inline int rows_fetched(int64_t rows, int tm)
  * column tiles at a time. */
 inline hopper_pair pair_of(int64_t rows, int tm)
 {
+    if (tm == 64)
+        return SHARE_NOTHING;
     return parts_of(rows, tm) % 2 ? SHARE_ROWS : SHARE_WEIGHTS;
 }
 
@@ -37,30 +39,46 @@ inline tiling tiles_of(int64_t rows, int64_t n, int tm, int tn, hopper_pair pair
 /* What bounds a tile, in bytes a cycle: of one multiprocessor, and of all of them together. */
 constexpr double kMemoryOne = 26, kMemoryAll = 2400, kCacheOne = 55, kCacheAll = 4750;
 
+/* Bytes of a row of the operands, and how often each is multiplied: in thirds six products are made
+ * of three parts. */
+struct depth {
+    double bytes, times;
+};
+inline depth depth_of(const tt_matrix *m)
+{
+    if (m->thirds)
+        return {2.0 * (double)m->kp, 2};
+    return {(double)m->k * (m->fp8 ? 1 : 2), 1};
+}
+
 /* Cycles of a tile while `active` of them are computed, roughly: the longest of its products, its
  * share of the weights out of memory and what it takes out of the L2, something of the two others,
  * and what starting and ending one costs. */
-inline double tile_cycles(int64_t rows, int64_t row_tiles, int64_t k_bytes, int tm, int tn,
+inline double tile_cycles(int64_t rows, int64_t row_tiles, depth of, int tm, int tn,
                           hopper_pair pair, double active)
 {
     double memory = kMemoryAll / active < kMemoryOne ? kMemoryAll / active : kMemoryOne;
     double cache = kCacheAll / active < kCacheOne ? kCacheAll / active : kCacheOne;
-    double x = rows_fetched(rows, tm), k = (double)k_bytes;
-    double part[3] = {k / 32 * (tm / 64) * tn / 2 * 1.05, k * tn / (double)row_tiles / memory,
-                      k * (pair == SHARE_WEIGHTS ? tn / 2 + x : tn + x / 2) / cache};
+    double x = rows_fetched(rows, tm), k = of.bytes;
+    double part[3] = {of.times * k / 32 * (tm / 64) * tn / 2 * 1.05,
+                      k * tn / (double)row_tiles / memory,
+                      k * (pair == SHARE_WEIGHTS ? tn / 2 + x : pair == SHARE_ROWS ? tn + x / 2
+                                                                                   : tn + x) /
+                          cache};
     double sum = part[0] + part[1] + part[2], most = part[0] > part[1] ? part[0] : part[1];
     most = most > part[2] ? most : part[2];
     return most + (sum - most) / 4 + 800 + 4.0 * tn;
 }
 
 /* Of all tiles: full rounds of the multiprocessors, and the rest. */
-inline double cycles(const cuda *c, int64_t rows, int64_t n, int64_t k_bytes, int tm, int tn)
+inline double cycles(const cuda *c, int64_t rows, int64_t n, depth k, int tm, int tn)
 {
     hopper_pair pair = pair_of(rows, tm);
     tiling t = tiles_of(rows, n, tm, tn, pair);
-    int64_t tiles = t.rows * t.columns, sms = c->sms / 2 * 2, rest = tiles % sms;
-    double full = tile_cycles(rows, t.rows, k_bytes, tm, tn, pair, (double)sms);
-    double last = rest ? tile_cycles(rows, t.rows, k_bytes, tm, tn, pair, (double)rest) : 0;
+    int64_t tiles = t.rows * t.columns, sms = pair == SHARE_NOTHING ? c->sms : c->sms / 2 * 2;
+    int64_t rest = tiles % sms;
+    double full = tile_cycles(rows, t.rows, k, tm, tn, pair, (double)sms);
+    double last = rest ? tile_cycles(rows, t.rows, k, tm, tn, pair, (double)rest) : 0;
     return (double)(tiles / sms) * full + last;
 }
 
@@ -72,9 +90,8 @@ inline int choose(const cuda *c, const cuda_gemm *g, int64_t n, const int *width
 {
     int best = 0;
     double least = 0;
-    int64_t k_bytes = g->w->k * (g->w->fp8 ? 1 : 2);
     for (int i = 0; i < count; i++) {
-        double now = cycles(c, g->rows, n, k_bytes, tall(g->rows), widths[i]);
+        double now = cycles(c, g->rows, n, depth_of(g->w), tall(g->rows), widths[i]);
         if (!best || now < least) {
             best = widths[i];
             least = now;

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) gemm(Y *y, const bf16 *x, const bf16
                 if (GLU) {
                     float up = finish(p, d[i][2 * j + 1 < 4 ? 2 * j + 1 : 3][q],
                                       (int64_t)(group + 1) * 8 + in);
-                    v = v / (1.0f + __expf(-v)) * up;
+                    v = silu(v) * up;
                 }
                 store(y, p, row, out, v);
             }

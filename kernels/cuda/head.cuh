@@ -67,17 +67,21 @@ __device__ inline float biased(float l, const tt_id_value *bias, int n, int32_t 
     return l;
 }
 
-/* Moves everything four places down, the first four to the end. With it a loop over registers need
- * not be unrolled: the statistics of a tile as straight code do not fit the instruction cache. */
-template <int N> __device__ inline void rotate(float (&d)[N])
+/* Moves everything BY places down, the first BY to the end. With it a loop over registers need not
+ * be unrolled as a whole: the statistics of a tile as straight code do not fit the instruction
+ * cache. */
+template <int BY, int N> __device__ inline void rotate(float (&d)[N])
 {
-    float first[4] = {d[0], d[1], d[2], d[3]};
+    float first[BY];
 #pragma unroll
-    for (int j = 0; j + 4 < N; j++)
-        d[j] = d[j + 4];
+    for (int j = 0; j < BY; j++)
+        first[j] = d[j];
 #pragma unroll
-    for (int j = 0; j < 4; j++)
-        d[N - 4 + j] = first[j];
+    for (int j = 0; j + BY < N; j++)
+        d[j] = d[j + BY];
+#pragma unroll
+    for (int j = 0; j < BY; j++)
+        d[N - BY + j] = first[j];
 }
 
 /* A row's rules, as a thread of its quad holds them. */
@@ -125,25 +129,33 @@ __device__ inline void merge_quad(head_seen &s)
     }
 }
 
-/* Two logits side by side: their weights, and their noisy scores. */
-__device__ inline void weigh(head_seen &s, const float *l, int32_t col, const head_row &q)
+__device__ inline bool noisy(const head_row &q)
 {
-    bool noisy = q.temperature > 0 && q.noise == TT_NOISE_PHILOX;
-    tt_rng_block noise;
-    if (noisy)
-        noise = tt_rng_at({q.seed, q.sample, q.step, q.position}, (uint32_t)col / 4);
+    return q.temperature > 0 && q.noise == TT_NOISE_PHILOX;
+}
+
+/* Adds the weights of two logits: nothing of those that are banned or far below the peak. */
+__device__ inline void weigh(head_seen &s, const float *l)
+{
 #pragma unroll
     for (int c = 0; c < 2; c++) {
-        if (l[c] == -INFINITY)
-            continue;
-        float off = l[c] - s.peak.max, e = expf(off);
+        float off = fmaxf(l[c] - s.peak.max, -200.0f), e = __expf(off);
         s.sum += e;
         s.moment = fmaf(e, off, s.moment);
-        if (!noisy)
-            continue;
+    }
+}
+
+/* Two logits side by side: their noisy scores. */
+__device__ inline void draw(head_seen &s, const float *l, int32_t col, const head_row &q)
+{
+    if (!noisy(q))
+        return;
+    tt_rng_block noise = tt_rng_at({q.seed, q.sample, q.step, q.position}, (uint32_t)col / 4);
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
         uint32_t word = col % 4 ? noise.v[2 + c] : noise.v[c];
         float score = fmaf(q.temperature, tt_gumbel(word), l[c]);
-        if (score > s.score) {
+        if (l[c] != -INFINITY && score > s.score) {
             s.score = score;
             s.drawn = col + c;
             s.logit = l[c];
@@ -164,12 +176,14 @@ __device__ void head_tile(float (&d)[TN / 2], const head_tile_args &a, int64_t r
 #pragma unroll
     for (int h = 0; h < 2; h++)
         s[h] = {{-INFINITY, -INFINITY, -1}, 0, 0, -INFINITY, 0, -1};
+    constexpr int RUN = 4; /* groups of 8 columns that go together */
+    static_assert(TN % (8 * RUN) == 0, "groups are left over");
 #pragma unroll 1
-    for (int g = 0; g < TN / 8; g++) {
+    for (int g = 0; g < TN / 8; g += RUN) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int h = i / 2;
-            int32_t col = n0 + 8 * g + 2 * t + i % 2;
+        for (int i = 0; i < 4 * RUN; i++) {
+            int h = i / 2 % 2;
+            int32_t col = n0 + 8 * (g + i / 4) + 2 * t + i % 2;
             float l = col < u[h].end ? clean(d[i]) : -INFINITY;
             if (u[h].any)
                 l = biased(l, u[h].bias, u[h].q.n_bias, col);
@@ -182,7 +196,7 @@ __device__ void head_tile(float (&d)[TN / 2], const head_tile_args &a, int64_t r
                 p.second = fmaxf(p.second, l);
             d[i] = l;
         }
-        rotate(d);
+        rotate<4 * RUN>(d);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++)
@@ -192,12 +206,20 @@ __device__ void head_tile(float (&d)[TN / 2], const head_tile_args &a, int64_t r
                           __shfl_xor_sync(~0u, p.at, x)});
         }
 #pragma unroll 1
-    for (int g = 0; g < TN / 8; g++) {
+    for (int g = 0; g < TN / 8; g += RUN) {
 #pragma unroll
-        for (int h = 0; h < 2; h++)
-            weigh(s[h], &d[2 * h], n0 + 8 * g + 2 * t, u[h].q);
-        rotate(d);
+        for (int i = 0; i < 4 * RUN; i += 2)
+            weigh(s[i / 2 % 2], &d[i]);
+        rotate<4 * RUN>(d);
     }
+    if (__any_sync(~0u, noisy(u[0].q) || noisy(u[1].q))) /* noise is long code: two at a time */
+#pragma unroll 1
+        for (int g = 0; g < TN / 8; g++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                draw(s[h], &d[2 * h], n0 + 8 * g + 2 * t, u[h].q);
+            rotate<4>(d);
+        }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         merge_quad(s[h]);

@@ -48,22 +48,28 @@ template <typename T> struct group_args {
     bool silu;
 };
 
-constexpr int kRun = 4, kAhead = 4; /* kAhead: runs of a thread on their way at a time */
+/* A run as it is loaded. A thread has kAhead bytes of them on their way at a time: one image has
+ * 128 blocks of statistics, which must keep the L2 busy. */
+constexpr int kRun = 4, kAhead = 64;
+constexpr int kBlocks = 4; /* on a multiprocessor at a time */
 
-template <typename T> __device__ void load_run(float (&v)[kRun], const T *p)
+template <typename T> struct raw_run;
+template <> struct raw_run<float> {
+    typedef float4 type;
+};
+template <> struct raw_run<bf16> {
+    typedef uint2 type;
+};
+template <typename T> __device__ typename raw_run<T>::type load_run(const T *p)
 {
-#pragma unroll
-    for (int i = 0; i < kRun; i++)
-        v[i] = get(p[i]);
+    return *reinterpret_cast<const typename raw_run<T>::type *>(p);
 }
-__device__ inline void load_run(float (&v)[kRun], const float *p)
+__device__ inline void spread(float (&v)[kRun], float4 f)
 {
-    float4 f = *reinterpret_cast<const float4 *>(p);
     v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
 }
-__device__ inline void load_run(float (&v)[kRun], const bf16 *p)
+__device__ inline void spread(float (&v)[kRun], uint2 raw)
 {
-    uint2 raw = *reinterpret_cast<const uint2 *>(p);
     v[0] = __uint_as_float(raw.x << 16), v[1] = __uint_as_float(raw.x & 0xFFFF0000u);
     v[2] = __uint_as_float(raw.y << 16), v[3] = __uint_as_float(raw.y & 0xFFFF0000u);
 }
@@ -94,21 +100,24 @@ __global__ void __launch_bounds__(kThreads) group_parts(moments *out, group_args
     last = last < a.pixels ? last : a.pixels;
     const T *x = a.x + blockIdx.y * a.pixels * a.ldx + lane * kRun;
     float sum = 0, square = 0, zero = 0, n = 0;
-    for (int64_t r = first + threadIdx.x / lanes; r < last; r += kAhead * step) {
-        float v[kAhead][kRun];
+    constexpr int AHEAD = kAhead / (kRun * sizeof(T));
+    for (int64_t r = first + threadIdx.x / lanes; r < last; r += AHEAD * step) {
+        typename raw_run<T>::type raw[AHEAD];
 #pragma unroll
-        for (int k = 0; k < kAhead; k++) /* all loads before the first use */
+        for (int k = 0; k < AHEAD; k++) /* all loads before the first use */
             if (r + k * step < last)
-                load_run(v[k], x + (r + k * step) * a.ldx);
-        zero = n == 0 ? v[0][0] : zero;
+                raw[k] = load_run(x + (r + k * step) * a.ldx);
 #pragma unroll
-        for (int k = 0; k < kAhead; k++) {
+        for (int k = 0; k < AHEAD; k++) {
             if (r + k * step >= last)
                 break;
+            float v[kRun];
+            spread(v, raw[k]);
+            zero = n == 0 ? v[0] : zero;
             n += kRun;
 #pragma unroll
             for (int i = 0; i < kRun; i++) {
-                float d = v[k][i] - zero;
+                float d = v[i] - zero;
                 sum += d;
                 square = fmaf(d, d, square);
             }
@@ -151,7 +160,7 @@ __global__ void __launch_bounds__(kThreads) group_whole(moments *out, group_args
 
 /* Mean and inverse deviation of the block's image's groups. Eight threads a group merge every
  * eighth part each, then one another's: there are many blocks, and each does it. */
-constexpr int kMergers = 8;
+constexpr int kMergers = 8, kParts = 4; /* kParts: on their way at a time */
 __device__ void merge_groups(float *mean, float *inv, const moments *in, int chunks, int groups,
                              float eps)
 {
@@ -159,8 +168,19 @@ __device__ void merge_groups(float *mean, float *inv, const moments *in, int chu
     for (int g0 = 0; g0 < groups; g0 += kThreads / kMergers) {
         int g = g0 + threadIdx.x / kMergers;
         moments m = {0, 0, 0};
-        for (int i = mine; i < chunks && g < groups; i += kMergers)
-            m = merge(m, in[(int64_t)i * groups + g]);
+        for (int i0 = mine; i0 < chunks; i0 += kParts * kMergers) {
+            moments part[kParts];
+#pragma unroll
+            for (int k = 0; k < kParts; k++) { /* all loads before the first use */
+                int i = i0 + k * kMergers;
+                part[k] = {0, 0, 0};
+                if (i < chunks && g < groups)
+                    part[k] = in[(int64_t)i * groups + g];
+            }
+#pragma unroll
+            for (int k = 0; k < kParts; k++)
+                m = merge(m, part[k]);
+        }
         for (int d = 1; d < kMergers; d *= 2) {
             moments o = {__shfl_xor_sync(~0u, m.n, d), __shfl_xor_sync(~0u, m.mean, d),
                          __shfl_xor_sync(~0u, m.m2, d)};
@@ -174,58 +194,71 @@ __device__ void merge_groups(float *mean, float *inv, const moments *in, int chu
     __syncthreads();
 }
 
-/* Grid: chunks of pixels x images. */
-template <typename T, bool RUNS>
-__global__ void __launch_bounds__(kThreads) group_apply(const moments *in, group_args<T> a,
+template <typename T>
+__device__ float normalised(const group_args<T> &a, float x, float mean, float inv, float weight,
+                            float bias)
+{
+    float v = fmaf((x - mean) * inv, weight, bias);
+    return a.silu ? silu(v) : v;
+}
+
+/* Grid: chunks of pixels x images. A thread keeps to its channels, as in group_parts. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads, kBlocks) group_apply(const moments *in, group_args<T> a,
                                                         int64_t chunk)
 {
     __shared__ float mean[kMaxGroups], inv[kMaxGroups];
     begin();
     merge_groups(mean, inv, in + (int64_t)blockIdx.y * a.chunks * a.groups, a.chunks, a.groups,
                  a.eps);
-    constexpr int N = RUNS ? kRun : 1, AHEAD = RUNS ? kAhead : 1;
-    int lanes = a.channels / N, wide = a.channels / a.groups;
+    int lanes = a.channels / kRun, step = kThreads / lanes, row = threadIdx.x / lanes;
+    int h = threadIdx.x % lanes * kRun;
+    float weight[kRun], bias[kRun];
+    spread(weight, load_run(a.w + h));
+    spread(bias, load_run(a.b + h));
     int64_t first = blockIdx.x * chunk, left = a.pixels - first;
-    uint32_t end = (uint32_t)((left < chunk ? left : chunk) * lanes);
-    for (uint32_t t0 = threadIdx.x; t0 < end; t0 += AHEAD * kThreads) {
-        float v[AHEAD][kRun];
-        int64_t row[AHEAD];
-        int h[AHEAD];
+    int end = row < step ? (int)(left < chunk ? left : chunk) : 0; /* the last may have no row */
+    const T *x = a.x + (blockIdx.y * a.pixels + first) * a.ldx + h;
+    T *y = a.y + (blockIdx.y * a.pixels + first) * a.ldy + h;
+    float m = mean[h / (a.channels / a.groups)], i = inv[h / (a.channels / a.groups)];
+    constexpr int AHEAD = kAhead / (kRun * sizeof(T));
+    for (int r = row; r < end; r += AHEAD * step) {
+        typename raw_run<T>::type raw[AHEAD];
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++) { /* all loads before the first use */
-            uint32_t t = t0 + k * kThreads;
-            row[k] = blockIdx.y * a.pixels + first + t / (uint32_t)lanes;
-            h[k] = (int)(t % (uint32_t)lanes) * N;
-            if (t >= end)
-                continue;
-            if constexpr (RUNS)
-                load_run(v[k], a.x + row[k] * a.ldx + h[k]);
-            else
-                v[k][0] = get(a.x[row[k] * a.ldx + h[k]]);
-        }
+        for (int k = 0; k < AHEAD; k++) /* all loads before the first use */
+            if (r + k * step < end)
+                raw[k] = load_run(x + (r + k * step) * a.ldx);
 #pragma unroll
         for (int k = 0; k < AHEAD; k++) {
-            if (t0 + k * kThreads >= end)
+            if (r + k * step >= end)
                 break;
-            int g = h[k] / wide;
-            float weight[kRun], bias[kRun];
-            if constexpr (RUNS) {
-                load_run(weight, a.w + h[k]);
-                load_run(bias, a.b + h[k]);
-            } else {
-                weight[0] = a.w[h[k]];
-                bias[0] = a.b[h[k]];
-            }
+            float v[kRun];
+            spread(v, raw[k]);
 #pragma unroll
-            for (int i = 0; i < N; i++) {
-                v[k][i] = fmaf((v[k][i] - mean[g]) * inv[g], weight[i], bias[i]);
-                v[k][i] = a.silu ? v[k][i] / (1.0f + __expf(-v[k][i])) : v[k][i];
-            }
-            if constexpr (RUNS)
-                store_run(a.y + row[k] * a.ldy + h[k], v[k]);
-            else
-                put(&a.y[row[k] * a.ldy + h[k]], v[k][0]);
+            for (int j = 0; j < kRun; j++)
+                v[j] = normalised(a, v[j], m, i, weight[j], bias[j]);
+            store_run(y + (r + k * step) * a.ldy, v);
         }
+    }
+}
+
+/* Any number of channels. Grid: chunks of pixels x images. */
+template <typename T>
+__global__ void __launch_bounds__(kThreads) group_apply_any(const moments *in, group_args<T> a,
+                                                            int64_t chunk)
+{
+    __shared__ float mean[kMaxGroups], inv[kMaxGroups];
+    begin();
+    merge_groups(mean, inv, in + (int64_t)blockIdx.y * a.chunks * a.groups, a.chunks, a.groups,
+                 a.eps);
+    int wide = a.channels / a.groups;
+    int64_t first = blockIdx.x * chunk, left = a.pixels - first;
+    uint32_t end = (uint32_t)((left < chunk ? left : chunk) * a.channels);
+    for (uint32_t t = threadIdx.x; t < end; t += kThreads) {
+        int64_t row = blockIdx.y * a.pixels + first + t / (uint32_t)a.channels;
+        int h = (int)(t % (uint32_t)a.channels), g = h / wide;
+        put(&a.y[row * a.ldy + h],
+            normalised(a, get(a.x[row * a.ldx + h]), mean[g], inv[g], a.w[h], a.b[h]));
     }
 }
 
@@ -245,16 +278,16 @@ template <typename T> tt_status group_norm(cuda *c, group_args<T> a, int64_t ima
     if (!st)
         st = launch(c, "group_norm", runs ? group_parts<T> : group_whole<T>, grid, kThreads, 0, e,
                     parts, a);
-    /* Some numbers a thread, and no more blocks than fill the GPU twice: their number changes no
-     * bit here. */
-    int64_t some = 8192 / a.channels, fill = (int64_t)16 * c->sms;
-    chunk = (a.pixels * images + fill - 1) / fill;
+    /* Some numbers a thread, and no more blocks than run at once, as each puts all the statistics
+     * of its image together, up to 49 KB: their number changes no bit here. */
+    int64_t some = 8192 / a.channels, each = (int64_t)kBlocks * c->sms / images;
+    each = each < 1 ? 1 : each;
+    chunk = (a.pixels + each - 1) / each;
     chunk = chunk < some ? some : chunk;
-    chunk = chunk < 1 ? 1 : chunk;
     grid = dim3(blocks(a.pixels, chunk), (unsigned)images);
     return st ? st
-              : launch(c, "group_norm", runs ? group_apply<T, true> : group_apply<T, false>, grid,
-                       kThreads, 0, e, (const moments *)parts, a, chunk);
+              : launch(c, "group_norm", runs ? group_apply<T> : group_apply_any<T>, grid, kThreads,
+                       0, e, (const moments *)parts, a, chunk);
 }
 
 /* --- pooling --- */

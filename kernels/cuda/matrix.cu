@@ -46,6 +46,23 @@ __global__ void convert(D *to, int64_t kp, const S *from, int64_t row, int64_t r
     }
 }
 
+/* The same in thirds. */
+template <typename S>
+__global__ void convert_thirds(bf16 *to, int64_t kp, const S *from, int64_t row, int64_t rows,
+                               int64_t k, placing at, const float *by)
+{
+    for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
+        int64_t out = place(at, row + r);
+        float scale = by ? by[out] : 1.0f;
+        for (int64_t i = threadIdx.x; i < kp / 3; i += blockDim.x) {
+            bf16 part[3], *p = to + out * kp + i / CUDA_THIRD * 3 * CUDA_THIRD + i % CUDA_THIRD;
+            cut(part, i < k ? widen(from[r * k + i]) * scale : 0.0f);
+            for (int j = 0; j < 3; j++)
+                p[j * CUDA_THIRD] = part[j];
+        }
+    }
+}
+
 /* e4m3 with one scale a row: the largest magnitude becomes 448, the largest e4m3 number. */
 template <typename S>
 __global__ void convert_fp8(__nv_fp8_storage_t *to, int64_t kp, float *scale, const S *from,
@@ -126,6 +143,9 @@ tt_status convert_rows(cuda *c, const target &t, const void *piece, int64_t row,
     if (m->fp8)
         convert_fp8<S><<<grid, 256, 0, c->q>>>((__nv_fp8_storage_t *)m->data, m->kp, m->scale, from,
                                                row, rows, m->k, at, by);
+    else if (m->thirds)
+        convert_thirds<S><<<grid, 256, 0, c->q>>>((bf16 *)m->data, m->kp, from, row, rows, m->k, at,
+                                                  by);
     else if (m->compute == TT_COMPUTE_BF16)
         convert<S, bf16><<<grid, 256, 0, c->q>>>((bf16 *)m->data, m->kp, from, row, rows, m->k, at,
                                                  nullptr);
@@ -259,7 +279,7 @@ tt_status load(tt_stream *s, tt_matrix *m, const tt_weight *part, int parts, con
                bool integers, tt_err *e)
 {
     target t = {m, NULL};
-    size_t element = m->fp8 ? 1 : m->compute == TT_COMPUTE_BF16 ? 2 : 4;
+    size_t element = m->fp8 ? 1 : m->compute == TT_COMPUTE_BF16 || m->thirds ? 2 : 4;
     /* The last runs of a gated pair may be short: their places are zero. */
     int64_t rows = cuda_matrix_rows(m);
     m->bytes = (size_t)rows * (size_t)m->kp * element;
@@ -284,10 +304,18 @@ tt_status load(tt_stream *s, tt_matrix *m, const tt_weight *part, int parts, con
         tt_cuda_release(s, m->scale);
         m->scale = NULL;
     }
-    return st || !(m->flags & TT_MATRIX_LINEAR) || m->flags & TT_MATRIX_GLU ? st : deal(s, m, e);
+    bool grouped = m->flags & TT_MATRIX_LINEAR && !(m->flags & TT_MATRIX_GLU) && !m->thirds;
+    return st || !grouped ? st : deal(s, m, e);
 }
 
 } // namespace
+
+/* Elements of a row. */
+static int64_t width_of(const tt_matrix *m)
+{
+    int64_t unit = m->fp8 ? 16 : m->compute == TT_COMPUTE_BF16 ? 8 : 4;
+    return m->thirds ? cuda_thirds_width(m->k) : (m->k + unit - 1) / unit * unit;
+}
 
 extern "C" tt_status tt_cuda_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *part,
                                          int parts, const float *bias, tt_compute compute,
@@ -308,10 +336,13 @@ extern "C" tt_status tt_cuda_matrix_open(tt_stream *s, tt_matrix **out, const tt
     m->n = n;
     m->k = k;
     m->fp8 = compute == TT_COMPUTE_FP8 && !(flags & TT_MATRIX_TABLE);
-    m->compute = compute == TT_COMPUTE_F32 ? TT_COMPUTE_F32 : TT_COMPUTE_BF16;
+    /* Few inputs would be mostly zeros in thirds. */
+    m->thirds = compute == TT_COMPUTE_THIRDS && cuda_of(s)->hopper && flags == TT_MATRIX_LINEAR &&
+                k >= CUDA_THIRD;
+    m->compute = compute == TT_COMPUTE_F32 || compute == TT_COMPUTE_THIRDS ? TT_COMPUTE_F32
+                                                                           : TT_COMPUTE_BF16;
     m->flags = flags;
-    int64_t unit = m->fp8 ? 16 : m->compute == TT_COMPUTE_BF16 ? 8 : 4;
-    m->kp = (k + unit - 1) / unit * unit;
+    m->kp = width_of(m);
     st = load(s, m, part, parts, bias, integers, e);
     if (st) {
         tt_cuda_matrix_close(s, m);
@@ -325,6 +356,7 @@ extern "C" void tt_cuda_matrix_close(tt_stream *s, tt_matrix *m)
 {
     if (!m)
         return;
+    cuda_forget_passes(cuda_of(s)); /* another model's may come to lie in the same places */
     tt_cuda_release(s, m->data);
     tt_cuda_release(s, m->scale);
     tt_cuda_release(s, m->bias);

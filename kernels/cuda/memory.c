@@ -1,23 +1,10 @@
-/* memory.c - device memory, arguments and results of operations, and passes recorded as graphs.
- *
- * A pass shape that is seen for the first time runs operation by operation, which also loads every
- * kernel; the second time it is recorded; from then on it is replayed. */
-#include <stdio.h>
+/* memory.c - device memory, arguments and results of operations. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
 
-enum { GRAPHS = 96, KEY = 16, PENDING = 4096, ALIGN = 64 };
-
-struct cuda_graph {
-    int64_t key[KEY];
-    int n;
-    bool used, refused; /* refused: does not fit the buffers, or could not be recorded */
-    size_t args;        /* bytes of its arguments */
-    cudaGraphExec_t exec;
-    uint64_t last; /* for replacing the least recently used */
-};
+enum { PENDING = 4096, ALIGN = 64 };
 
 struct cuda_pending {
     void *host;
@@ -78,16 +65,15 @@ tt_status cuda_reserve(cuda *c, void **p, size_t *have, size_t need, tt_err *e)
 {
     if (need <= *have)
         return TT_OK;
+    if (c->mode != CUDA_LIVE && p != &c->split)
+        return tt_fail(e, TT_EINVAL, "a pass needs more memory than one of its key before");
     /* Work under way may still use the old buffer. While a pass is recorded or replayed there is
      * none: every pass before it was waited for. */
     tt_status s = c->mode == CUDA_LIVE ? cuda_check(cudaStreamSynchronize(c->q), "grow", e) : TT_OK;
     if (s)
         return s;
-    for (int i = 0; i < GRAPHS && p != &c->split; i++) { /* they hold its address */
-        if (c->graph[i].exec)
-            cudaGraphExecDestroy(c->graph[i].exec);
-        c->graph[i].exec = NULL;
-    }
+    if (p != &c->split)
+        cuda_drop_passes(c); /* they hold its address */
     cudaFree(*p);
     *p = NULL;
     *have = 0;
@@ -114,7 +100,8 @@ tt_status tt_cuda_memory(tt_stream *s, tt_memory *out, tt_err *e)
         st = cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrUsedMemHigh, &none), "memory",
                         e);
     /* These only grow, so what they are now is also their most. */
-    size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes + c->groups_bytes;
+    size_t own = CUDA_ARGS + c->tile_bytes + c->split_bytes + c->fp8_bytes + c->groups_bytes +
+                 c->thirds_bytes;
     most = most > used ? most : used;
     *out = (tt_memory){.used = used + own, .peak = most + own, .total = c->total};
     return st;
@@ -137,8 +124,7 @@ tt_status cuda_arg_room(cuda *c, void **host, void **out, size_t room, tt_err *e
         if (s)
             return s;
         c->args_used = 0;
-        if (c->current)
-            c->current->refused = true;
+        cuda_refuse_pass(c);
     }
     *host = c->args_host + c->args_used;
     *out = c->args + c->args_used;
@@ -199,8 +185,7 @@ tt_status cuda_result(cuda *c, void *host, const void *src, size_t n, tt_err *e)
     if (c->results_used + size > CUDA_RESULTS || c->pendings == PENDING) {
         if (c->mode != CUDA_LIVE)
             return tt_fail(e, TT_EINVAL, "the results of a pass exceed %d bytes", CUDA_RESULTS);
-        if (c->current)
-            c->current->refused = true;
+        cuda_refuse_pass(c);
         return cuda_check(cudaMemcpyAsync(host, src, n, cudaMemcpyDeviceToHost, c->q), "download",
                           e);
     }
@@ -229,129 +214,34 @@ tt_status tt_cuda_sync(tt_stream *s, tt_err *e)
     return st;
 }
 
-/* --- recorded passes --- */
+/* --- opening --- */
 
-/* Few shapes: multiples that grow with the size, so that padding stays below an eighth. */
-int64_t tt_cuda_bucket(const tt_stream *s, int64_t rows)
+tt_status cuda_share_most(const cuda *c, const void *kernel, const char *what, tt_err *e)
 {
-    (void)s;
-    int64_t step = rows <= 64 ? 16 : rows <= 256 ? 32 : rows <= 1024 ? 64 : 128;
-    return (rows + step - 1) / step * step;
-}
-
-static cuda_graph *find(cuda *c, const int64_t *key, int n)
-{
-    cuda_graph *oldest = &c->graph[0];
-    for (int i = 0; i < GRAPHS; i++) {
-        cuda_graph *g = &c->graph[i];
-        if (g->used && g->n == n && !memcmp(g->key, key, (size_t)n * sizeof *key))
-            return g;
-        if (!g->used || (oldest->used && g->last < oldest->last))
-            oldest = g;
-    }
-    if (oldest->exec)
-        cudaGraphExecDestroy(oldest->exec);
-    *oldest = (cuda_graph){.n = n, .used = true};
-    memcpy(oldest->key, key, (size_t)n * sizeof *key);
-    return oldest;
-}
-
-/* The first node of a recorded pass copies all its arguments. */
-static tt_status record(cuda *c, tt_err *e)
-{
-    tt_status s = cuda_check(cudaStreamBeginCapture(c->q, cudaStreamCaptureModeRelaxed), "record",
-                             e);
-    if (!s && c->current->args)
-        s = cuda_check(cudaMemcpyAsync(c->args, c->args_host, c->current->args,
-                                       cudaMemcpyHostToDevice, c->q), "record", e);
+    size_t at = (size_t)((uintptr_t)kernel * 0x9E3779B97F4A7C15u >> 32) % CUDA_KERNELS;
+    while (c->shares_most[at] && c->shares_most[at] != kernel)
+        at = (at + 1) % CUDA_KERNELS;
+    if (c->shares_most[at])
+        return TT_OK;
+    tt_status s = cuda_check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared), what, e);
+    if (!s)
+        c->shares_most[at] = kernel;
     return s;
 }
-
-enum { KEY_ROWS = 2 }; /* where models put the rows of a pass in its key */
-
-static void pass_range(const cuda *c, const int64_t *key, int n)
-{
-    char name[40] = "pass";
-    if (n > KEY_ROWS)
-        snprintf(name, sizeof name, "pass %lld", (long long)key[KEY_ROWS]);
-    cuda_range_begin(c, name);
-}
-
-static void leave_pass(cuda *c)
-{
-    c->mode = CUDA_LIVE;
-    c->in_pass = false;
-    c->current = NULL;
-    cuda_range_end(c);
-}
-
-tt_status tt_cuda_pass_begin(tt_stream *s, const int64_t *key, int n, tt_err *e)
-{
-    cuda *c = cuda_of(s);
-    if (n > KEY || c->in_pass)
-        return tt_fail(e, TT_EINVAL, "pass_begin: key of %d, %s", n, c->in_pass ? "twice" : "once");
-    c->current = find(c, key, n);
-    bool known = c->current->last != 0;
-    c->current->last = ++c->clock;
-    c->in_pass = true;
-    pass_range(c, key, n);
-    c->args_used = 0;
-    c->mode = c->current->exec                     ? CUDA_REPLAY
-              : known && !c->current->refused ? CUDA_CAPTURE
-                                              : CUDA_LIVE;
-    tt_status st = c->mode == CUDA_CAPTURE ? record(c, e) : TT_OK;
-    if (st)
-        leave_pass(c);
-    return st;
-}
-
-/* Ends the recording; what went wrong in between makes it worthless. */
-static tt_status instantiate(cuda *c, tt_status so_far, tt_err *e)
-{
-    cudaGraph_t graph = NULL;
-    tt_status s = cuda_check(cudaStreamEndCapture(c->q, &graph), "record", so_far ? NULL : e);
-    if (!s && !so_far)
-        s = cuda_check(cudaGraphInstantiate(&c->current->exec, graph, 0), "record", e);
-    if (graph)
-        cudaGraphDestroy(graph);
-    if (s || so_far)
-        c->current->refused = true;
-    return so_far ? so_far : s;
-}
-
-tt_status tt_cuda_pass_end(tt_stream *s, tt_status so_far, tt_err *e)
-{
-    cuda *c = cuda_of(s);
-    cuda_graph *g = c->current;
-    cuda_mode mode = c->mode;
-    tt_status st = mode == CUDA_CAPTURE ? instantiate(c, so_far, e) : so_far;
-    if (!st && mode == CUDA_LIVE)
-        g->args = c->args_used;
-    if (!st && mode != CUDA_LIVE && c->args_used != g->args)
-        st = tt_fail(e, TT_EINVAL, "a pass took %zu bytes of arguments, one of its key before %zu",
-                     c->args_used, g->args);
-    if (!st && mode != CUDA_LIVE)
-        st = cuda_check(cudaGraphLaunch(g->exec, c->q), "replay", e);
-    if (st) {
-        cudaStreamSynchronize(c->q);
-        c->pendings = 0;
-        c->results_used = 0;
-    }
-    leave_pass(c);
-    return st;
-}
-
-/* --- opening --- */
 
 tt_status cuda_memory_open(cuda *c, tt_err *e)
 {
     cudaMemPool_t pool;
     uint64_t keep = UINT64_MAX; /* hold freed memory for the next request */
-    c->graph = calloc(GRAPHS, sizeof *c->graph);
     c->pending = calloc(PENDING, sizeof *c->pending);
-    if (!c->graph || !c->pending)
+    c->shares_most = calloc(CUDA_KERNELS, sizeof *c->shares_most);
+    if (!c->pending || !c->shares_most)
         return tt_fail(e, TT_ENOMEM, "no memory for a stream");
-    tt_status s = cuda_check(cudaMallocHost((void **)&c->args_host, CUDA_ARGS), "pinned memory", e);
+    tt_status s = cuda_passes_open(c, e);
+    if (!s)
+        s = cuda_check(cudaMallocHost((void **)&c->args_host, CUDA_ARGS), "pinned memory", e);
     if (!s)
         s = cuda_check(cudaMalloc((void **)&c->args, CUDA_ARGS), "arguments", e);
     if (!s)
@@ -372,20 +262,19 @@ tt_status cuda_memory_open(cuda *c, tt_err *e)
 
 void cuda_memory_close(cuda *c)
 {
-    for (int i = 0; c->graph && i < GRAPHS; i++)
-        if (c->graph[i].exec)
-            cudaGraphExecDestroy(c->graph[i].exec);
+    cuda_passes_close(c);
     for (int i = 0; i < 2; i++) {
         if (c->stage_free[i])
             cudaEventDestroy(c->stage_free[i]);
         cudaFreeHost(c->stage[i]);
     }
-    free(c->graph);
     free(c->pending);
+    free(c->shares_most);
     cudaFree(c->tile);
     cudaFree(c->split);
     cudaFree(c->quarters);
     cudaFree(c->fp8);
+    cudaFree(c->thirds);
     cudaFree(c->groups);
     cudaFree(c->args);
     cudaFreeHost(c->args_host);

@@ -140,8 +140,12 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-/* Both of them, where a row fits the registers of a warp: all of it is read at once, and no warp
- * waits for another. Nothing is added where a is NULL. */
+/* Both of them, where a row fits the registers of a warp: all of it is read at once. Nothing is
+ * added where a is NULL. Rows go past the first cache, which is small beside shared memory: it is
+ * for the modulations, as many bytes again, that neighbours share. With many rows a warp has one to
+ * itself and waits for no other, and three blocks a multiprocessor keep enough on their way; with
+ * few, four warps share one (SPREAD), and what does not depend on the kernel before is read while
+ * that still runs. The bits are the same. */
 constexpr int kKept = 4; /* times 16 bytes a lane */
 
 template <typename T> struct warp_args {
@@ -154,77 +158,138 @@ template <typename T> struct warp_args {
     float eps;
 };
 
-template <typename T> __device__ void load_kept(pack<T> (&v)[kKept], const T *from, int dim)
+/* Where in a row the k-th 16 bytes of a lane begin. */
+template <typename T, bool SPREAD> __device__ int place(int k)
+{
+    return (32 * (SPREAD ? (int)threadIdx.x / 32 : k) + (int)threadIdx.x % 32) * pack<T>::N;
+}
+
+template <typename T, bool SPREAD, int OWN>
+__device__ void load_kept(pack<T> (&v)[OWN], const T *from, int dim)
 {
 #pragma unroll
-    for (int k = 0; k < kKept; k++) {
-        int i = (32 * k + threadIdx.x % 32) * pack<T>::N;
+    for (int k = 0; k < OWN; k++) {
+        int i = place<T, SPREAD>(k);
         v[k].raw = make_uint4(0, 0, 0, 0);
         if (i < dim)
-            v[k] = load16(from + i);
+            v[k].raw = __ldcg(reinterpret_cast<const uint4 *>(from + i));
     }
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) adaln_warps(const __grid_constant__ warp_args<T> p)
+/* All at the end: a store holds back the loads after it. */
+template <typename T, bool SPREAD, int OWN>
+__device__ void store_kept(T *to, const pack<T> (&v)[OWN], int dim)
 {
-    constexpr int N = pack<T>::N;
-    begin();
-    int64_t r = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+#pragma unroll
+    for (int k = 0; k < OWN; k++) {
+        int i = place<T, SPREAD>(k);
+        if (i < dim)
+            store16(to + i, v[k]);
+    }
+}
+
+/* Of a row: each lane's sums one after the other, then those of the lanes. */
+template <bool SPREAD, int OWN> __device__ float row_sum(const float (&s)[OWN], float (*part)[32])
+{
+    float sum = s[0];
+    if (SPREAD) {
+        int lane = threadIdx.x % 32;
+        part[threadIdx.x / 32][lane] = sum;
+        __syncthreads();
+        sum = part[0][lane];
+#pragma unroll
+        for (int k = 1; k < kKept; k++)
+            sum += part[k][lane];
+    } else {
+#pragma unroll
+        for (int k = 1; k < OWN; k++)
+            sum += s[k];
+    }
+    return warp_sum(sum);
+}
+
+template <typename T, bool SPREAD>
+__global__ void __launch_bounds__(SPREAD ? 32 * kKept : kThreads, SPREAD ? 1 : 3)
+    adaln_warps(const __grid_constant__ warp_args<T> p)
+{
+    constexpr int N = pack<T>::N, OWN = SPREAD ? 1 : kKept;
+    __shared__ float part[SPREAD ? 2 : 1][SPREAD ? kKept : 1][32];
+    let_next_start();
+    int64_t r = SPREAD ? blockIdx.x : blockIdx.x * (kThreads / 32) + threadIdx.x / 32;
     if (r >= p.rows)
         return;
     int64_t from = (int64_t)p.m.index[r] * p.m.ld;
-    pack<T> v[kKept], shift[kKept], scale[kKept];
-    load_kept(v, p.x + r * p.ldx, p.dim);
-    if (p.a) {
-        load_kept(shift, p.a + r * p.lda, p.dim);
-        load_kept(scale, p.gate + from, p.dim);
+    pack<T> v[OWN], add[OWN];
+    pack<float> w[SPREAD ? N / 4 : 1];
+    bool there[OWN];
 #pragma unroll
-        for (int k = 0; k < kKept; k++) {
-            int i = (32 * k + threadIdx.x % 32) * N;
+    for (int k = 0; k < OWN; k++)
+        there[k] = place<T, SPREAD>(k) < p.dim;
+    if (SPREAD && there[0])
+#pragma unroll
+        for (int j = 0; j < N; j += 4)
+            w[SPREAD ? j / 4 : 0] = load16(p.w + place<T, SPREAD>(0) + j);
+    wait_for_previous();
+    load_kept<T, SPREAD>(v, p.x + r * p.ldx, p.dim);
+    if (p.a) {
+        load_kept<T, SPREAD>(add, p.a + r * p.lda, p.dim);
+#pragma unroll
+        for (int k = 0; k < OWN; k++) {
+            if (!there[k])
+                break;
+            pack<T> gate = load16(p.gate + from + place<T, SPREAD>(k));
 #pragma unroll
             for (int j = 0; j < N; j++)
-                put(&v[k].v[j], fmaf(get(scale[k].v[j]), get(shift[k].v[j]), get(v[k].v[j])));
-            if (i < p.dim)
-                store16(p.x + r * p.ldx + i, v[k]);
+                put(&v[k].v[j], fmaf(get(gate.v[j]), get(add[k].v[j]), get(v[k].v[j])));
         }
+        store_kept<T, SPREAD>(p.x + r * p.ldx, v, p.dim);
     }
-    load_kept(shift, p.m.shift + from, p.dim);
-    load_kept(scale, p.m.scale + from, p.dim);
-    float sum = 0, squares = 0;
+    pack<T> shift[OWN], scale[OWN];
+    if (SPREAD) { /* while the moments are taken */
+        load_kept<T, SPREAD>(shift, p.m.shift + from, p.dim);
+        load_kept<T, SPREAD>(scale, p.m.scale + from, p.dim);
+    }
+    float sum[OWN], squares[OWN];
 #pragma unroll
-    for (int k = 0; k < kKept; k++)
+    for (int k = 0; k < OWN; k++) {
+        sum[k] = 0;
 #pragma unroll
         for (int j = 0; j < N; j++)
-            sum += get(v[k].v[j]);
-    float mean = warp_sum(sum) / (float)p.dim;
+            sum[k] += get(v[k].v[j]);
+    }
+    float mean = row_sum<SPREAD>(sum, part[0]) / (float)p.dim;
 #pragma unroll
-    for (int k = 0; k < kKept; k++)
+    for (int k = 0; k < OWN; k++) {
+        squares[k] = 0;
 #pragma unroll
         for (int j = 0; j < N; j++) {
             float off = get(v[k].v[j]) - mean;
-            bool there = (32 * k + threadIdx.x % 32) * N < (unsigned)p.dim;
-            squares = there ? fmaf(off, off, squares) : squares;
+            squares[k] = there[k] ? fmaf(off, off, squares[k]) : squares[k];
         }
-    float inv = rsqrtf(warp_sum(squares) / (float)p.dim + p.eps);
+    }
+    float all = row_sum<SPREAD>(squares, part[SPREAD ? 1 : 0]);
+    float inv = rsqrtf(all / (float)p.dim + p.eps);
 #pragma unroll
-    for (int k = 0; k < kKept; k++) {
-        int i = (32 * k + threadIdx.x % 32) * N;
-        if (i >= p.dim)
+    for (int k = 0; k < OWN; k++) {
+        int i = place<T, SPREAD>(k);
+        if (!there[k])
             break;
-        pack<T> o;
+        if (!SPREAD) {
+            shift[k] = load16(p.m.shift + from + i);
+            scale[k] = load16(p.m.scale + from + i);
+        }
 #pragma unroll
         for (int j = 0; j < N; j += 4) {
-            pack<float> w = load16(p.w + i + j);
+            pack<float> by = SPREAD ? w[SPREAD ? j / 4 : 0] : load16(p.w + i + j);
 #pragma unroll
             for (int u = 0; u < 4; u++) {
-                float normal = (get(v[k].v[j + u]) - mean) * inv * w.v[u];
-                put(&o.v[j + u],
+                float normal = (get(v[k].v[j + u]) - mean) * inv * by.v[u];
+                put(&v[k].v[j + u],
                     fmaf(normal, 1.0f + get(scale[k].v[j + u]), get(shift[k].v[j + u])));
             }
         }
-        store16(p.y + r * p.ldy + i, o);
     }
+    store_kept<T, SPREAD>(p.y + r * p.ldy, v, p.dim);
 }
 
 /* By sizes and addresses that are the same for every row. */
@@ -240,8 +305,10 @@ template <typename T> bool fits_warp(const warp_args<T> &p)
 template <typename T> tt_status run_adaln(const cuda *c, const warp_args<T> &p, tt_err *e)
 {
     if (fits_warp(p)) {
-        int warps = p.rows < 8 * c->sms ? 1 : 8; /* few rows: one a multiprocessor */
-        return launch(c, "adaln", adaln_warps<T>, blocks(p.rows, warps), 32 * warps, 0, e, p);
+        if (p.rows < 8 * c->sms)
+            return launch(c, "adaln", adaln_warps<T, true>, (unsigned)p.rows, 32 * kKept, 0, e, p);
+        return launch(c, "adaln", adaln_warps<T, false>, blocks(p.rows, kThreads / 32), kThreads, 0,
+                      e, p);
     }
     if (p.a)
         return launch(c, "gate_adaln", gate_adaln_rows<T>, (unsigned)p.rows, kThreads, 0, e, p.y,

@@ -217,7 +217,7 @@ tt_status check(const tt_matrix *gate, const tt_router *h, tt_err *e)
     if (!good)
         return tt_fail(e, TT_EINVAL, "route: %d of %d experts (%lld outputs), %d of %d groups",
                        h->top_k, h->experts, (long long)gate->n, h->top_groups, h->groups);
-    if (gate->compute != TT_COMPUTE_F32 || !(gate->flags & TT_MATRIX_LINEAR) ||
+    if (gate->compute != TT_COMPUTE_F32 || gate->thirds || !(gate->flags & TT_MATRIX_LINEAR) ||
         gate->flags & TT_MATRIX_GLU)
         return tt_fail(e, TT_EINVAL, "route: the gate was not opened for products in float32");
     return TT_OK;

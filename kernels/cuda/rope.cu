@@ -4,7 +4,7 @@
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kFewRows = 32; /* up to which a row is several blocks' work */
+constexpr int kFewRows = 512, kShares = 4; /* rows up to which one is so many blocks' work */
 
 __global__ void table_rows(float *cos_out, float *sin_out, const int32_t *position,
                            const float *inv_freq, int64_t half)
@@ -124,7 +124,7 @@ tt_status run(const cuda *c, T *x, int64_t ld, const float *cos_in, const float 
     bool wide = aligned16(x) && ld % N == 0 && n.half % N == 0 && n.head_dim % N == 0;
     int heads = (int)(n.heads + n.kv_heads);
     auto kernel = wide ? rope_rows<T, true> : rope_rows<T, false>;
-    dim3 grid((unsigned)n.rows, n.rows <= kFewRows ? kFewRows / 8 : 1);
+    dim3 grid((unsigned)n.rows, n.rows <= kFewRows ? kShares : 1);
     return launch(c, "rope", kernel, grid, kThreads, 0, e, x, ld, cos_in, sin_in, heads,
                   (int)n.head_dim, (int)n.half, q, kv, to, column);
 }

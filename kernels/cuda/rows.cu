@@ -21,6 +21,23 @@ __global__ void embed_rows(T *y, int64_t ldy, const W *table, int64_t kp, const 
         put(&y[r * ldy + i], get(table[from * kp + i]) * by);
 }
 
+/* The same, 16 bytes a thread. */
+__global__ void embed_wide(bf16 *y, int64_t ldy, const bf16 *table, int64_t kp, const float *scale,
+                           const int32_t *id, int64_t dim)
+{
+    begin();
+    int64_t r = blockIdx.x, from = id[r];
+    int64_t i = (blockIdx.y * (int64_t)kThreads + threadIdx.x) * pack<bf16>::N;
+    if (i >= dim)
+        return;
+    pack<bf16> v = load16(table + from * kp + i);
+    float by = scale ? scale[from] : 1.0f;
+#pragma unroll
+    for (int j = 0; j < pack<bf16>::N; j++)
+        put(&v.v[j], get(v.v[j]) * by);
+    store16(y + r * ldy + i, v);
+}
+
 /* --- RMSNorm --- */
 
 /* As released code does it: the normalised value is rounded to the activations' type before it is
@@ -191,22 +208,34 @@ __global__ void swiglu_rows(T *y, int64_t ldy, const T *gate, const T *up, int64
     }
 }
 
-template <typename T>
-__global__ void add_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
+/* y + x or, PRODUCT, y x. */
+template <typename T, bool PRODUCT>
+__global__ void combine_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
 {
     begin();
     int64_t r = blockIdx.x;
-    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
-        put(&y[r * ldy + i], get(y[r * ldy + i]) + get(x[r * ldx + i]));
+    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x) {
+        float a = get(y[r * ldy + i]), b = get(x[r * ldx + i]);
+        put(&y[r * ldy + i], PRODUCT ? a * b : a + b);
+    }
 }
 
-template <typename T>
-__global__ void multiply_rows(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
+/* 16 bytes a thread, as many blocks a row as that takes: a loop would wait for memory each time. */
+template <typename T, bool PRODUCT>
+__global__ void combine_wide(T *y, int64_t ldy, const T *x, int64_t ldx, int64_t dim)
 {
     begin();
-    int64_t r = blockIdx.x;
-    for (int64_t i = threadIdx.x; i < dim; i += blockDim.x)
-        put(&y[r * ldy + i], get(y[r * ldy + i]) * get(x[r * ldx + i]));
+    int64_t i = (blockIdx.y * (int64_t)kThreads + threadIdx.x) * pack<T>::N;
+    if (i >= dim)
+        return;
+    T *to = y + blockIdx.x * ldy + i;
+    pack<T> a = load16(to), b = load16(x + blockIdx.x * ldx + i);
+#pragma unroll
+    for (int j = 0; j < pack<T>::N; j++) {
+        float u = get(a.v[j]), v = get(b.v[j]);
+        put(&a.v[j], PRODUCT ? u * v : u + v);
+    }
+    store16(to, a);
 }
 
 template <typename T>
@@ -227,6 +256,18 @@ bool wide(const void *a, int64_t lda, const void *b, int64_t ldb, int64_t dim)
     return aligned16(a) && aligned16(b) && lda % N == 0 && ldb % N == 0 && dim % N == 0;
 }
 
+template <typename T, bool PRODUCT>
+tt_status combine(const cuda *c, const char *what, T *y, int64_t ldy, const T *x, int64_t ldx,
+                  int64_t rows, int64_t dim, tt_err *e)
+{
+    unsigned across = blocks(dim, kThreads * (int64_t)pack<T>::N);
+    if (!wide<T>(y, ldy, x, ldx, dim) || across > 65535)
+        return launch(c, what, combine_rows<T, PRODUCT>, (unsigned)rows, kThreads, 0, e, y, ldy, x,
+                      ldx, dim);
+    return launch(c, what, combine_wide<T, PRODUCT>, dim3((unsigned)rows, across), kThreads, 0, e,
+                  y, ldy, x, ldx, dim);
+}
+
 } // namespace
 
 extern "C" tt_status tt_cuda_embed(tt_stream *s, tt_act *y, int64_t ldy, const tt_matrix *table,
@@ -239,6 +280,12 @@ extern "C" tt_status tt_cuda_embed(tt_stream *s, tt_act *y, int64_t ldy, const t
         return tt_fail(e, TT_EINVAL, "embed: the matrix was not opened as a table");
     if (rows == 0)
         return TT_OK;
+    unsigned across = blocks(table->k, kThreads * (int64_t)pack<bf16>::N);
+    if (table->compute == TT_COMPUTE_BF16 && s->act == TT_BF16 && across <= 65535 &&
+        wide<bf16>(y, ldy, table->data, table->kp, table->k))
+        return launch(c, "embed", embed_wide, dim3((unsigned)rows, across), kThreads, 0, e,
+                      (bf16 *)y, ldy, (const bf16 *)table->data, table->kp, table->scale, id,
+                      table->k);
     if (table->compute == TT_COMPUTE_BF16)
         BY_TYPE((launch(c, "embed", embed_rows<T, bf16>, (unsigned)rows, kThreads, 0, e, (T *)y,
                         ldy, (const bf16 *)table->data, table->kp, table->scale, id, table->k)));
@@ -344,8 +391,7 @@ extern "C" tt_status tt_cuda_add(tt_stream *s, tt_act *y, int64_t ldy, const tt_
         return shape_error("add", rows, dim, ldx < ldy ? ldx : ldy, e);
     if (rows == 0)
         return TT_OK;
-    BY_TYPE(launch(c, "add", add_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy, (const T *)x,
-                   ldx, dim));
+    BY_TYPE((combine<T, false>(c, "add", (T *)y, ldy, (const T *)x, ldx, rows, dim, e)));
 }
 
 extern "C" tt_status tt_cuda_multiply(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,
@@ -356,8 +402,7 @@ extern "C" tt_status tt_cuda_multiply(tt_stream *s, tt_act *y, int64_t ldy, cons
         return shape_error("multiply", rows, dim, ldx < ldy ? ldx : ldy, e);
     if (rows == 0)
         return TT_OK;
-    BY_TYPE(launch(c, "multiply", multiply_rows<T>, (unsigned)rows, kThreads, 0, e, (T *)y, ldy,
-                   (const T *)x, ldx, dim));
+    BY_TYPE((combine<T, true>(c, "multiply", (T *)y, ldy, (const T *)x, ldx, rows, dim, e)));
 }
 
 extern "C" tt_status tt_cuda_add_scaled(tt_stream *s, tt_act *y, int64_t ldy, const tt_act *x,

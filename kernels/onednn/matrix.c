@@ -187,7 +187,7 @@ tt_status tt_onednn_matrix_open(tt_stream *s, tt_matrix **out, const tt_weight *
     memcpy(m->part, part, (size_t)parts * sizeof *part);
     m->parts = parts;
     m->k = part[0].data.dim[1];
-    m->compute = compute;
+    m->compute = compute == TT_COMPUTE_THIRDS ? TT_COMPUTE_F32 : compute;
     m->flags = flags;
     m->type = compute == TT_COMPUTE_BF16 && d->bf16 ? dnnl_bf16 : dnnl_f32;
     tt_status st = TT_OK;

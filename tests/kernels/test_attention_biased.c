@@ -1,7 +1,7 @@
-/* What can go wrong: a bias taken of another head, query or key, steps that are zero or negative, a
- * query that sees nothing, a bias of minus infinity that still lets NaN through; and where keys
- * come in blocks: a first block of which nothing is seen, tails of tiles, bits that change with the
- * queries beside a query. */
+/* What can go wrong: a bias taken of another head, query or key, steps that are zero or negative,
+ * an order counted from elsewhere, two forms of bias in one call, a query that sees nothing, a bias
+ * of minus infinity that still lets NaN through; and where keys come in blocks: a first block of
+ * which nothing is seen, tails of tiles, bits that change with the queries beside a query. */
 #include "tests/kernels/ops.h"
 
 enum { ROWS = 5, KEYS = 7, HEADS = 3, DIM = 4, LD = HEADS * DIM + 1 };
@@ -87,6 +87,70 @@ static void steps_may_be_negative(void **state)
 {
     (void)state;
     test_each(steps_may_be_negative_on);
+}
+
+/* A bias by order is its table, and every place of `from` another one. */
+static void an_order_is_its_table_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    problem p;
+    float table[ROWS * KEYS], have[ROWS * LD], want[ROWS * LD];
+    tt_err e = {0};
+    fill(&p);
+    for (int from = 0; from <= KEYS; from++) {
+        tt_biased_span span = {.query_rows = ROWS, .k = p.k, .v = p.v, .ld_kv = LD, .keys = KEYS,
+                               .by_order = true, .from = from,
+                               .later = from % 2 ? -INFINITY : -1.25f};
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < KEYS; j++)
+                table[r * KEYS + j] = j >= from && j > r ? span.later : 0;
+        memset(have, 0, sizeof have);
+        memset(want, 0, sizeof want);
+        test_ok(s->op.attention_biased(s, have, LD, p.q, LD, &span, 1, HEADS, DIM, 0.7f,
+                                       TT_COMPUTE_F32, &e), &e);
+        run(s, &p, want, table, 0, KEYS, 1);
+        assert_memory_equal(have, want, sizeof have);
+    }
+}
+static void an_order_is_its_table(void **state)
+{
+    (void)state;
+    test_each(an_order_is_its_table_on);
+}
+
+/* In thirds: the same bits where there are no units for it. */
+static void thirds_are_float32_on(tt_stream *s, const char *name)
+{
+    (void)name;
+    problem p;
+    float bias[ROWS * KEYS], have[ROWS * LD], want[ROWS * LD];
+    tt_err e = {0};
+    if (s->op.has_compute(s, TT_COMPUTE_THIRDS))
+        return;
+    fill(&p);
+    for (int i = 0; i < ROWS * KEYS; i++)
+        bias[i] = test_uniform();
+    tt_biased_span biased = {.query_rows = ROWS, .k = p.k, .v = p.v, .ld_kv = LD, .keys = KEYS,
+                             .bias = bias, .bias_query = KEYS, .bias_key = 1};
+    tt_span span = {.query_rows = ROWS, .k = p.k, .v = p.v, .ld_kv = LD, .keys = KEYS,
+                    .see = TT_SEE_ALL};
+    for (int with = 0; with < 2; with++) {
+        for (int thirds = 0; thirds < 2; thirds++) {
+            tt_compute compute = thirds ? TT_COMPUTE_THIRDS : TT_COMPUTE_F32;
+            float *out = thirds ? have : want;
+            memset(out, 0, sizeof have);
+            test_ok(with ? s->op.attention_biased(s, out, LD, p.q, LD, &biased, 1, HEADS, DIM,
+                                                  0.7f, compute, &e)
+                         : s->op.attention(s, out, LD, p.q, LD, &span, 1, HEADS, HEADS, DIM, 0.7f,
+                                           compute, &e), &e);
+        }
+        assert_memory_equal(have, want, sizeof have);
+    }
+}
+static void thirds_are_float32(void **state)
+{
+    (void)state;
+    test_each(thirds_are_float32_on);
 }
 
 static void nothing_seen_is_zero_and_nan_stays_hidden_on(tt_stream *s, const char *name)
@@ -189,6 +253,23 @@ static void bad_shapes_are_named_on(tt_stream *s, const char *name)
                                             TT_COMPUTE_F32, &e), TT_EINVAL);
     assert_int_equal(s->op.attention_biased(s, out, 1, p.q, LD, &span, 0, HEADS, DIM, 1,
                                             TT_COMPUTE_F32, &e), TT_EINVAL);
+    tt_biased_span order = {.query_rows = 1, .k = p.k, .v = p.v, .ld_kv = LD, .keys = 2,
+                            .by_order = true, .later = NAN};
+    assert_int_equal(s->op.attention_biased(s, out, LD, p.q, LD, &order, 1, HEADS, DIM, 1,
+                                            TT_COMPUTE_F32, &e), TT_EINVAL);
+    order.later = -1;
+    order.from = -1;
+    assert_int_equal(s->op.attention_biased(s, out, LD, p.q, LD, &order, 1, HEADS, DIM, 1,
+                                            TT_COMPUTE_F32, &e), TT_EINVAL);
+    order.from = 0;
+    order.bias = out;
+    assert_int_equal(s->op.attention_biased(s, out, LD, p.q, LD, &order, 1, HEADS, DIM, 1,
+                                            TT_COMPUTE_F32, &e), TT_EINVAL);
+    order.bias = NULL;
+    tt_biased_span both[] = {order, span};
+    both[1].bias = out;
+    assert_int_equal(s->op.attention_biased(s, out, LD, p.q, LD, both, 2, HEADS, DIM, 1,
+                                            TT_COMPUTE_F32, &e), TT_EINVAL);
 }
 static void bad_shapes_are_named(void **state)
 {
@@ -201,6 +282,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_the_formula),
         cmocka_unit_test(steps_may_be_negative),
+        cmocka_unit_test(an_order_is_its_table),
+        cmocka_unit_test(thirds_are_float32),
         cmocka_unit_test(nothing_seen_is_zero_and_nan_stays_hidden),
         cmocka_unit_test(many_keys_agree_with_the_twin),
         cmocka_unit_test(bad_shapes_are_named),

@@ -18,8 +18,9 @@ static const product products[] = {
     {63, 65, 33, 2},      {80, 128, 64, 8},    {129, 320, 65, 0},    {320, 40, 130, 16},
     {1000, 256, 31, 0},   {520, 2056, 7, 8},   {96, 72, 257, 0},     {4096, 512, 32, 0},
     {4096, 1024, 300, 0}, {12288, 256, 48, 0}, {2048, 4096, 129, 0}, {200, 8, 640, 0},
+    {2048, 4224, 256, 0}, {2048, 4104, 100, 8}, {6144, 320, 700, 0},
     {1320, 512, 16, 8},   {5280, 256, 40, 0},  {2176, 2048, 100, 0}, {1920, 2048, 250, 0},
-    {5280, 128, 330, 0},
+    {5280, 128, 330, 0},  {1024, 2048, 250, 0}, {1000, 2048, 121, 8},
 };
 enum { PRODUCTS = sizeof products / sizeof *products };
 
@@ -84,6 +85,73 @@ static void linear_agrees_with_the_twin(void **state)
 {
     (void)state;
     BOTH_TYPES(products_agree());
+}
+
+static void products_agree_in_thirds(void)
+{
+    static const product more[] = {{1024, 1024, 549, 0}, {3072, 1024, 769, 8}, {70, 200, 1, 1}};
+    products_agree();
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        one_product(&more[i], TT_F32, i > 0, true);
+}
+static void linear_in_thirds_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    IN_THIRDS(products_agree_in_thirds());
+}
+
+/* Of rows x n sums, against double. */
+static double error_of(tt_compute compute, const tt_weight *w, const float *x, int64_t rows)
+{
+    int64_t n = w->data.dim[0], k = w->data.dim[1];
+    const float *weight = w->data.data;
+    tt_err e = {0};
+    tt_matrix *m = open_on(gpu, w, 1, NULL, compute, TT_MATRIX_LINEAR);
+    void *dx = to_device(x, (size_t)(rows * k) * 4), *dy = device((size_t)(rows * n) * 4);
+    test_ok(gpu->op.linear(gpu, dy, n, dx, k, rows, m, false, &e), &e);
+    float *have = floats(dy, rows * n);
+    double off = 0, norm = 0;
+    for (int64_t i = 0; i < rows * n; i++) {
+        double want = 0;
+        for (int64_t j = 0; j < k; j++)
+            want += (double)x[i / n * k + j] * weight[i % n * k + j];
+        off += (have[i] - want) * (have[i] - want);
+        norm += want * want;
+    }
+    gpu->op.matrix_close(gpu, m);
+    gpu->op.release(gpu, dx);
+    gpu->op.release(gpu, dy);
+    free(have);
+    return sqrt(off / norm);
+}
+
+/* Sums of numbers of one sign are the worst for a multiplier that cuts bits off: every error has
+ * the sum's sign. The plain kernel adds K numbers one after the other, each time rounding; thirds
+ * must not be worse than that where codes are found with them. */
+static void thirds_are_as_near_as_float32(void **state)
+{
+    (void)state;
+    need_gpu();
+    if (!gpu->op.has_compute(gpu, TT_COMPUTE_THIRDS))
+        skip();
+    enum { ROWS = 40, N = 72 };
+    gpu->act = TT_F32;
+    for (int64_t k = 64; k <= 4096; k *= 4)
+        for (int sign = 0; sign < 2; sign++) {
+            float *x = test_rows(ROWS, k, k, 1), *v = test_rows(N, k, k, 1);
+            for (int64_t i = 0; i < ROWS * k && sign; i++)
+                x[i] = fabsf(x[i]);
+            for (int64_t i = 0; i < N * k && sign; i++)
+                v[i] = fabsf(v[i]);
+            tt_weight w = test_weight(v, TT_F32, N, k);
+            double plain = error_of(TT_COMPUTE_F32, &w, x, ROWS);
+            double thirds = error_of(TT_COMPUTE_THIRDS, &w, x, ROWS);
+            print_message("%lld inputs%s: error %.2e plain, %.2e in thirds\n", (long long)k,
+                          sign ? " of one sign" : "", plain, thirds);
+            assert_true(thirds < 1e-6 && thirds < 2 * plain + 3e-7);
+            free(x);
+            free(v);
+        }
 }
 
 static void one_glu(const product *p, tt_dtype type)
@@ -301,19 +369,20 @@ static void rope_rotates_and_stores(void **state)
 static void embeds_agree(void)
 {
     static const tt_dtype type[] = {TT_F32, TT_BF16, TT_I8};
-    for (int t = 0; t < 3; t++) {
-        enum { N = 50, K = 36, ROWS = 7 };
+    for (int t = 0; t < 6; t++) {
+        enum { N = 50, ROWS = 7 };
+        int64_t k = t < 3 ? 36 : 2056; /* the latter takes 16 bytes at a time */
         int32_t id[ROWS] = {0, 49, 3, 3, 17, 1, 48};
-        tt_weight w = weight_of(type[t], N, K);
+        tt_weight w = weight_of(type[t % 3], N, k);
         tt_matrix *a = open_on(twin, &w, 1, NULL, compute_of(), TT_MATRIX_TABLE);
         tt_matrix *b = open_on(gpu, &w, 1, NULL, compute_of(), TT_MATRIX_TABLE | TT_MATRIX_LINEAR);
-        float *want = test_blank(ROWS, K);
-        void *di = to_device(id, sizeof id), *dy = device(ROWS * K * 4);
+        float *want = test_blank(ROWS, k);
+        void *di = to_device(id, sizeof id), *dy = device((size_t)(ROWS * k) * 4);
         tt_err e = {0};
-        test_ok(twin->op.embed(twin, want, K, a, id, ROWS, &e), &e);
-        test_ok(gpu->op.embed(gpu, dy, K, b, di, ROWS, &e), &e);
-        float *have = floats(dy, ROWS * K);
-        test_close("embed", have, want, ROWS, K, K, tolerance());
+        test_ok(twin->op.embed(twin, want, k, a, id, ROWS, &e), &e);
+        test_ok(gpu->op.embed(gpu, dy, k, b, di, ROWS, &e), &e);
+        float *have = floats(dy, ROWS * k);
+        test_close("embed", have, want, ROWS, k, k, tolerance());
         twin->op.matrix_close(twin, a);
         gpu->op.matrix_close(gpu, b);
         gpu->op.release(gpu, di);
@@ -353,10 +422,14 @@ static const part parts[] = {
 };
 enum { PARTS = sizeof parts / sizeof *parts };
 
+/* Weights have the error of their scores, which grows with these; sums of weights and values, much
+ * smaller than their terms, that of the terms. */
+static double attention_tolerance(void) { return in_thirds ? 3e-6 : tolerance(); }
+
 static void attention_of(int64_t heads, int64_t kv_heads, int64_t dim)
 {
     int64_t width = heads * dim, kv = kv_heads * dim, rows = 0, keys = 0, row = 0, key = 0;
-    int64_t pad = dim % 8 ? 3 : 8, ldq = width + pad, ld_kv = kv + pad;
+    int64_t pad = dim % 4 ? 3 : dim % 8 ? 4 : 8, ldq = width + pad, ld_kv = kv + pad;
     for (int i = 0; i < PARTS; i++) {
         rows += parts[i].rows;
         keys += parts[i].keys;
@@ -390,7 +463,7 @@ static void attention_of(int64_t heads, int64_t kv_heads, int64_t dim)
         test_ok(gpu->op.attention(gpu, dy, ldq, dq, ldq, dev, PARTS, heads, kv_heads, dim, scale,
                                   compute_of(), &e), &e);
     float *have = floats(dy, rows * ldq);
-    test_close(what, have, want, rows, width, ldq, tolerance());
+    test_close(what, have, want, rows, width, ldq, attention_tolerance());
     for (int i = 0; i < PARTS; i++) {
         test_ok(gpu->op.attention(gpu, dy, ldq, dq, ldq, &dev[i], 1, heads, kv_heads, dim, scale,
                                   compute_of(), &e), &e);
@@ -419,7 +492,92 @@ static void attention_agrees_with_the_twin(void **state)
         attention_of(5, 5, 96);
         attention_of(3, 1, 17);
         attention_of(2, 2, 256);
+        attention_of(2, 1, 264);
+        attention_of(1, 1, 392);
+        attention_of(2, 2, 512);
     });
+}
+static void attention_in_thirds_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    IN_THIRDS({
+        attention_of(4, 2, 64);
+        attention_of(4, 1, 16);
+        attention_of(5, 5, 44);
+        attention_of(2, 1, 80);
+        attention_of(2, 2, 128);
+        attention_of(2, 1, 260);
+        attention_of(2, 2, 512);
+        attention_of(3, 1, 17); /* not in whole 16 bytes: by fused multiply-adds */
+    });
+}
+
+/* Error of attention over one span, against double. */
+static double attention_error(tt_compute compute, float *q, float *kv, int64_t rows, int64_t keys,
+                              int64_t dim, float scale)
+{
+    tt_err e = {0};
+    void *dq = acts(q, rows * dim), *dkv = acts(kv, keys * 2 * dim);
+    void *dy = device((size_t)(rows * dim) * 4);
+    tt_span span = {.query_rows = rows, .k = dkv, .v = (float *)dkv + dim, .ld_kv = 2 * dim,
+                    .keys = keys, .see = TT_SEE_ALL};
+    test_ok(gpu->op.attention(gpu, dy, dim, dq, dim, &span, 1, 1, 1, dim, scale, compute, &e), &e);
+    float *have = floats(dy, rows * dim);
+    double off = 0, norm = 0, *weight = malloc((size_t)keys * sizeof *weight);
+    for (int64_t r = 0; r < rows; r++) {
+        double most = -INFINITY, total = 0;
+        for (int64_t j = 0; j < keys; j++) {
+            double dot = 0;
+            for (int64_t i = 0; i < dim; i++)
+                dot += (double)q[r * dim + i] * kv[j * 2 * dim + i];
+            weight[j] = dot * scale;
+            most = fmax(most, weight[j]);
+        }
+        for (int64_t j = 0; j < keys; j++)
+            total += weight[j] = exp(weight[j] - most);
+        for (int64_t i = 0; i < dim; i++) {
+            double want = 0;
+            for (int64_t j = 0; j < keys; j++)
+                want += weight[j] / total * kv[(j * 2 + 1) * dim + i];
+            off += (have[r * dim + i] - want) * (have[r * dim + i] - want);
+            norm += want * want;
+        }
+    }
+    gpu->op.release(gpu, dq);
+    gpu->op.release(gpu, dkv);
+    gpu->op.release(gpu, dy);
+    free(weight);
+    free(have);
+    return sqrt(off / norm);
+}
+
+/* As for products: thirds must not be worse than float32, also where all values have one sign, so
+ * that bits cut off add up, and where few keys have all the weight. */
+static void attention_in_thirds_is_as_near_as_float32(void **state)
+{
+    (void)state;
+    need_gpu();
+    if (!gpu->op.has_compute(gpu, TT_COMPUTE_THIRDS))
+        skip();
+    enum { ROWS = 40, KEYS = 1000 };
+    static const int64_t dims[] = {32, 64, 512};
+    gpu->act = TT_F32;
+    for (int d = 0; d < 3; d++)
+        for (int kind_of = 0; kind_of < 4; kind_of++) {
+            int64_t dim = dims[d];
+            float scale = (kind_of / 2 ? 4 : 1) / sqrtf((float)dim);
+            float *q = test_rows(ROWS, dim, dim, 1), *kv = test_rows(KEYS, 2 * dim, 2 * dim, 1);
+            for (int64_t i = 0; i < KEYS * 2 * dim && kind_of % 2; i++)
+                kv[i] = fabsf(kv[i]);
+            double plain = attention_error(TT_COMPUTE_F32, q, kv, ROWS, KEYS, dim, scale);
+            double thirds = attention_error(TT_COMPUTE_THIRDS, q, kv, ROWS, KEYS, dim, scale);
+            print_message("heads of %lld%s%s: error %.2e plain, %.2e in thirds\n", (long long)dim,
+                          kind_of % 2 ? " of one sign" : "", kind_of / 2 ? ", sharp" : "", plain,
+                          thirds);
+            assert_true(thirds < 3e-6 && thirds < 2 * plain + 5e-7);
+            free(q);
+            free(kv);
+        }
 }
 
 /* So many spans and heads that blocks of the GPU take several chunks of keys each, beginning and
@@ -449,7 +607,7 @@ static void attention_over_many_spans(int64_t heads, int64_t kv_heads, int64_t d
     test_ok(gpu->op.attention(gpu, dy, ld, dq, ld, dev, SPANS, heads, kv_heads, dim, 0.3f,
                               compute_of(), &e), &e);
     float *have = floats(dy, rows * ld);
-    test_close(what, have, want, rows, ld, ld, tolerance());
+    test_close(what, have, want, rows, ld, ld, attention_tolerance());
     for (int first = 0; first < SPANS; first++) {
         int n = first % 4 + 1 < SPANS - first ? first % 4 + 1 : SPANS - first;
         test_ok(gpu->op.attention(gpu, dy, ld, dq, ld, dev + first, n, heads, kv_heads, dim, 0.3f,
@@ -475,6 +633,11 @@ static void attention_of_a_span_ignores_the_others(void **state)
         attention_over_many_spans(28, 4, 64);
         attention_over_many_spans(16, 16, 128);
         attention_over_many_spans(11, 11, 96);
+        attention_over_many_spans(2, 1, 512);
+    });
+    IN_THIRDS({
+        attention_over_many_spans(28, 4, 64);
+        attention_over_many_spans(2, 2, 512);
     });
 }
 
@@ -581,10 +744,46 @@ static void heads_agree(void)
     free(x);
     free_weight(&w);
 }
+/* Rows and columns enough for tiles of two times kHeadTile columns, the last of which is half
+ * empty. */
+static void wide_heads_agree(void)
+{
+    enum { N = 17001, K = 64, ROWS = 300 };
+    tt_weight w = weight_of(TT_BF16, N, K);
+    float *x = test_rows(ROWS, K, K, 1);
+    void *dx = acts(x, ROWS * K);
+    tt_matrix *a = open_on(twin, &w, 1, NULL, compute_of(), TT_MATRIX_LINEAR);
+    tt_matrix *b = open_on(gpu, &w, 1, NULL, compute_of(), TT_MATRIX_LINEAR);
+    static tt_draw draw[ROWS];
+    static tt_row_stats want[ROWS], have[ROWS], alone;
+    tt_err e = {0};
+    for (int r = 0; r < ROWS; r++) {
+        draw[r] = draw_of(r, r % 2);
+        draw[r].limit = r % 3 ? 0 : N - 150;
+        draw[r].target = r * 997 % N;
+    }
+    test_ok(twin->op.head(twin, want, NULL, 0, NULL, x, K, ROWS, a, draw, &e), &e);
+    test_ok(gpu->op.head(gpu, have, NULL, 0, NULL, dx, K, ROWS, b, draw, &e), &e);
+    test_ok(gpu->op.sync(gpu, &e), &e);
+    for (int r = 0; r < ROWS; r++)
+        same_stats("wide head", &have[r], &want[r], 2e-5);
+    for (int r = 0; r < ROWS; r += 37) {
+        const char *row = (char *)dx + (size_t)r * K * tt_dtype_size(gpu->act);
+        test_ok(gpu->op.head(gpu, &alone, NULL, 0, NULL, row, K, 1, b, &draw[r], &e), &e);
+        test_ok(gpu->op.sync(gpu, &e), &e);
+        if (memcmp(&alone, &have[r], sizeof alone))
+            fail_msg("wide head: row %d has other bits alone", r);
+    }
+    twin->op.matrix_close(twin, a);
+    gpu->op.matrix_close(gpu, b);
+    gpu->op.release(gpu, dx);
+    free(x);
+    free_weight(&w);
+}
 static void head_agrees_with_the_twin(void **state)
 {
     (void)state;
-    BOTH_TYPES(heads_agree());
+    BOTH_TYPES(heads_agree(); wide_heads_agree());
 }
 
 /* --- refusals --- */
@@ -620,9 +819,13 @@ int main(void)
         cmocka_unit_test(rope_rotates_and_stores),
         cmocka_unit_test(embed_looks_rows_up),
         cmocka_unit_test(linear_agrees_with_the_twin),
+        cmocka_unit_test(linear_in_thirds_agrees_with_the_twin),
+        cmocka_unit_test(thirds_are_as_near_as_float32),
         cmocka_unit_test(glu_agrees_with_linear_and_swiglu),
         cmocka_unit_test(fp8_products_are_near),
         cmocka_unit_test(attention_agrees_with_the_twin),
+        cmocka_unit_test(attention_in_thirds_agrees_with_the_twin),
+        cmocka_unit_test(attention_in_thirds_is_as_near_as_float32),
         cmocka_unit_test(attention_of_a_span_ignores_the_others),
         cmocka_unit_test(head_agrees_with_the_twin),
     };

@@ -182,6 +182,48 @@ static void modulation_agrees_with_the_twin(void **state)
     BOTH_TYPES(each_modulation());
 }
 
+/* Few rows are spread over more threads than many: the same bits. */
+static void modulation_of_many(int64_t d)
+{
+    enum { MANY = 8 * 160 + 3, FEW = 5 };
+    int64_t n = MANY * d, last = (MANY - FEW) * d;
+    float *x = test_rows(MANY, d, d, 1), *mod = test_rows(CONDITIONS, 3 * d, 3 * d, 1);
+    float *w = test_rows(1, d, d, 1);
+    int32_t which[MANY];
+    for (int i = 0; i < MANY; i++)
+        which[i] = i % CONDITIONS;
+    void *dx = acts(x, n), *dy = acts(x, n), *dmod = acts(mod, CONDITIONS * 3 * d);
+    void *few = acts(x, n), *dw = to_device(w, (size_t)d * 4);
+    void *index = to_device(which, sizeof which);
+    tt_err e = {0};
+    for (int rows = MANY; rows >= FEW; rows -= MANY - FEW) {
+        int64_t from = rows == FEW ? last : 0;
+        void *y = rows == FEW ? few : dy;
+        test_ok(gpu->op.adaln(gpu, at(y, from), d, at(dx, from), d, (const float *)dw, dmod,
+                              at(dmod, d), 3 * d, (const int32_t *)index + from / d, rows, d,
+                              1e-5f, &e), &e);
+    }
+    float *have = floats(few, n), *want = floats(dy, n);
+    test_same_bits("adaln of few rows", have + last, want + last, FEW * d);
+    DROP(dx, dy, dmod, few, dw, index);
+    free(have);
+    free(want);
+    free(x);
+    free(mod);
+    free(w);
+}
+static void each_modulation_of_many(void)
+{
+    static const int64_t dims[] = {32, 264, 512, 1000, 1024};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        modulation_of_many(dims[i]);
+}
+static void few_modulated_rows_are_those_of_many(void **state)
+{
+    (void)state;
+    BOTH_TYPES(each_modulation_of_many());
+}
+
 /* --- routes --- */
 
 enum { MOST_ROWS = 300, MOST_EXPERTS = 96, MOST_TOP = 12 };
@@ -553,6 +595,43 @@ static void a_recorded_layer_takes_new_routes(void **state)
     BOTH_TYPES(layers_replay());
 }
 
+/* Two models one after the other, whose passes have one key: the second one's matrix lies where
+ * the first one's was, and has more inputs. */
+static void passes_of_two_matrices(void)
+{
+    enum { MANY = 20, N = 72, MOST = 192 };
+    float *x = test_rows(MANY, MOST, MOST, 1);
+    void *dx = acts(x, MANY * MOST), *dy = device((size_t)MANY * N * 4);
+    int64_t key[3] = {79, gpu->act + 2 * in_thirds, MANY};
+    tt_err e = {0};
+    for (int64_t k = 128; k <= MOST; k += 64) {
+        tt_weight w = weight_of(TT_F32, N, k);
+        tt_matrix *m = open_on(gpu, &w, 1, NULL, compute_of(), TT_MATRIX_LINEAR);
+        test_ok(gpu->op.linear(gpu, dy, N, dx, MOST, MANY, m, false, &e), &e);
+        float *want = floats(dy, MANY * N);
+        for (int turn = 0; turn < 4; turn++) {
+            test_ok(gpu->op.linear(gpu, dy, N, dx, MOST, 1, m, true, &e), &e); /* spoils y */
+            test_ok(gpu->op.pass_begin(gpu, key, 3, &e), &e);
+            tt_status st = gpu->op.linear(gpu, dy, N, dx, MOST, MANY, m, false, &e);
+            test_ok(gpu->op.pass_end(gpu, st, &e), &e);
+            float *have = floats(dy, MANY * N);
+            test_same_bits("a pass of a matrix", have, want, MANY * N);
+            free(have);
+        }
+        gpu->op.matrix_close(gpu, m);
+        free_weight(&w);
+        free(want);
+    }
+    DROP(dx, dy);
+    free(x);
+}
+static void passes_go_with_their_matrices(void **state)
+{
+    (void)state;
+    BOTH_TYPES(passes_of_two_matrices());
+    IN_THIRDS(passes_of_two_matrices());
+}
+
 static void combines_agree(void)
 {
     enum { N = 23, TOP_K = 5, WIDE = 77, LD = 80 };
@@ -784,7 +863,7 @@ static void biased_attention(int64_t dim, bool by_distance)
         device_span[i].v = at(dx, row * ld + 2 * wide);
         device_span[i].bias = (float *)db + (host[i].bias - bias);
     }
-    tt_compute compute = gpu->act == TT_BF16 ? TT_COMPUTE_BF16 : TT_COMPUTE_F32;
+    tt_compute compute = compute_of();
     test_ok(twin->op.attention_biased(twin, y, wide, x, ld, host, 2, HEADS, dim, 0.3f, compute,
                                       &e), &e);
     test_ok(gpu->op.attention_biased(gpu, dy, wide, dx, ld, device_span, 2, HEADS, dim, 0.3f,
@@ -809,26 +888,101 @@ static void biased_attention_agrees_with_the_twin(void **state)
         for (int by_distance = 0; by_distance < 2; by_distance++)
             BOTH_TYPES(biased_attention(dims[i], by_distance));
 }
-
-static void element_products(void)
+static void biased_attention_in_thirds_agrees_with_the_twin(void **state)
 {
-    enum { N = 5, LD = 91, WIDE = 83 };
-    float *x = test_rows(N, WIDE, LD, 1), *y = test_rows(N, WIDE, LD, 1);
-    void *dx = acts(x, N * LD), *dy = acts(y, N * LD);
+    (void)state;
+    static const int64_t dims[] = {6, 12, 44, 64, 72, 128, 260, 512};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++)
+        for (int by_distance = 0; by_distance < 2; by_distance++)
+            IN_THIRDS(biased_attention(dims[i], by_distance));
+}
+
+/* Three spans by order, whose rows end in the first and the second half of a tile of the device,
+ * and whose keys need one tile or many. The last span alone gives the same bits. */
+static void ordered_attention(int64_t dim, int64_t heads, float later)
+{
+    enum { SPANS = 3, ALL = 5 + 113 + 461 };
+    static const int64_t rows[SPANS] = {5, 113, 461}, keys[SPANS] = {5, 100, 461};
+    static const int64_t from[SPANS] = {2, 40, 301};
+    int64_t wide = heads * dim, ld = 3 * wide + 8, row = 0;
+    float *x = test_rows(ALL, 3 * wide, ld, 1), *y = test_rows(ALL, wide, wide, 1);
+    void *dx = acts(x, ALL * ld), *dy = acts(y, ALL * wide), *alone = acts(y, ALL * wide);
     tt_err e = {0};
-    test_ok(twin->op.multiply(twin, y, LD, x, LD, N, WIDE, &e), &e);
-    test_ok(gpu->op.multiply(gpu, dy, LD, dx, LD, N, WIDE, &e), &e);
-    float *have = floats(dy, N * LD);
-    test_close("multiply", have, y, N, WIDE, LD, tolerance());
+    tt_biased_span host[SPANS], device_span[SPANS];
+    for (int i = 0; i < SPANS; i++) {
+        host[i] = (tt_biased_span){.query_row = row, .query_rows = rows[i],
+                                   .k = x + row * ld + wide, .v = x + row * ld + 2 * wide,
+                                   .ld_kv = ld, .keys = keys[i], .by_order = true, .from = from[i],
+                                   .later = later};
+        device_span[i] = host[i];
+        device_span[i].k = at(dx, row * ld + wide);
+        device_span[i].v = at(dx, row * ld + 2 * wide);
+        row += rows[i];
+    }
+    tt_compute compute = compute_of();
+    test_ok(twin->op.attention_biased(twin, y, wide, x, ld, host, SPANS, heads, dim, 0.3f, compute,
+                                      &e), &e);
+    test_ok(gpu->op.attention_biased(gpu, dy, wide, dx, ld, device_span, SPANS, heads, dim, 0.3f,
+                                     compute, &e), &e);
+    test_ok(gpu->op.attention_biased(gpu, alone, wide, dx, ld, device_span + 2, 1, heads, dim, 0.3f,
+                                     compute, &e), &e);
+    float *have = floats(dy, ALL * wide), *again = floats(alone, ALL * wide);
+    int64_t last = (ALL - rows[2]) * wide;
+    test_close("attention_biased", have, y, ALL, wide, wide, 3 * tolerance());
+    test_same_bits("attention_biased", have + last, again + last, rows[2] * wide);
+    DROP(dx, dy, alone);
+    free(have);
+    free(again);
+    free(x);
+    free(y);
+}
+static void ordered_attention_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    static const int64_t dims[] = {12, 64, 72, 128};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        BOTH_TYPES(ordered_attention(dims[i], 3, -1));
+        BOTH_TYPES(ordered_attention(dims[i], 3, -INFINITY));
+    }
+    BOTH_TYPES(ordered_attention(64, 30, -1)); /* more tiles than multiprocessors */
+}
+static void ordered_attention_in_thirds_agrees_with_the_twin(void **state)
+{
+    (void)state;
+    static const int64_t dims[] = {12, 64, 72, 512};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        IN_THIRDS(ordered_attention(dims[i], 3, -1));
+        IN_THIRDS(ordered_attention(dims[i], 3, -INFINITY));
+    }
+    IN_THIRDS(ordered_attention(64, 60, -1)); /* more blocks than fit at once */
+}
+
+/* Sums and products, element by element; what lies between the rows stays. */
+static void combined_rows(int64_t wide, int64_t ld, bool product)
+{
+    enum { N = 5 };
+    float *x = test_rows(N, wide, ld, 1), *y = test_rows(N, wide, ld, 1);
+    void *dx = acts(x, N * ld), *dy = acts(y, N * ld);
+    float *before = floats(dy, N * ld);
+    tt_err e = {0};
+    test_ok((product ? twin->op.multiply : twin->op.add)(twin, y, ld, x, ld, N, wide, &e), &e);
+    test_ok((product ? gpu->op.multiply : gpu->op.add)(gpu, dy, ld, dx, ld, N, wide, &e), &e);
+    float *have = floats(dy, N * ld);
+    test_close(product ? "multiply" : "add", have, y, N, wide, ld, tolerance());
+    for (int64_t r = 0; r < N; r++)
+        test_same_bits("padding", have + r * ld + wide, before + r * ld + wide, ld - wide);
     DROP(dx, dy);
+    free(before);
     free(have);
     free(x);
     free(y);
 }
-static void element_products_agree_with_the_twin(void **state)
+static void sums_and_products_agree_with_the_twin(void **state)
 {
     (void)state;
-    BOTH_TYPES(element_products());
+    for (int product = 0; product < 2; product++)
+        BOTH_TYPES(combined_rows(83, 91, product); combined_rows(8, 8, product);
+                   combined_rows(5280, 5288, product));
 }
 
 /* --- states that go from pass to pass --- */
@@ -1106,17 +1260,22 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heads_are_normalised_by_themselves),
         cmocka_unit_test(modulation_agrees_with_the_twin),
+        cmocka_unit_test(few_modulated_rows_are_those_of_many),
         cmocka_unit_test(routes_agree_with_the_twin),
         cmocka_unit_test(ties_and_nan_choose_as_the_twin_does),
         cmocka_unit_test(grouped_products_are_plain_products),
         cmocka_unit_test(grouped_products_take_8_bits),
         cmocka_unit_test(what_does_not_group_is_refused),
         cmocka_unit_test(a_recorded_layer_takes_new_routes),
+        cmocka_unit_test(passes_go_with_their_matrices),
         cmocka_unit_test(combine_agrees_with_the_twin),
         cmocka_unit_test(kept_rows_agree_with_the_twin),
         cmocka_unit_test(add_scaled_agrees_with_the_twin),
         cmocka_unit_test(biased_attention_agrees_with_the_twin),
-        cmocka_unit_test(element_products_agree_with_the_twin),
+        cmocka_unit_test(biased_attention_in_thirds_agrees_with_the_twin),
+        cmocka_unit_test(ordered_attention_agrees_with_the_twin),
+        cmocka_unit_test(ordered_attention_in_thirds_agrees_with_the_twin),
+        cmocka_unit_test(sums_and_products_agree_with_the_twin),
         cmocka_unit_test(copy_rows_copies_where_both_sides_are_there),
         cmocka_unit_test(blend_agrees_with_the_twin),
         cmocka_unit_test(row_products_agree_with_the_twin),

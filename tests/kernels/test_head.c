@@ -490,7 +490,7 @@ static void skipping_never_changes_a_draw(void **state)
 /* Long rows take other ways through the filters: runs, bins, pruned tails. */
 static void filters_of_long_rows_on(tt_stream *s, const char *name)
 {
-    static const int64_t size[] = {300, 4097, 9001};
+    static const int64_t size[] = {300, 4097, 17003};
     static const float spread[] = {0, 0.05f, 1, 8};
     static lists none;
     enum { ROWS = 4 };
