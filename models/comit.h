@@ -19,7 +19,8 @@ typedef struct {
     int64_t width, layers, heads, parameters;
     int64_t weight_bytes;
     const char *compute;
-    bool exact; /* products and activations are float32 */
+    tt_compute products;
+    bool exact; /* activations are float32 */
 } tt_comit_info;
 
 typedef struct {
@@ -32,11 +33,14 @@ typedef struct {
     float *renewed;      /* out: tokens x dims, before quantisation, or NULL */
 } tt_comit_call;
 
+/* Arithmetic of the products for a weights mode, as tt_bind_choose(). */
+tt_status tt_comit_compute(tt_compute *out, tt_stream *s, const tt_weights *w, tt_weights_mode mode,
+                           tt_err *e);
 /* predictor: the config's object of that name. strict: query tokens are hidden where the released
  * code's table holds 0; otherwise, as its fused attention does it, their scores are merely lower by
  * one. TT_EFORMAT naming tensor or key. The weights stay mapped for its life. */
 tt_status tt_comit_open(tt_comit **out, tt_stream *s, const tt_weights *w, tt_config *predictor,
-                        tt_weights_mode mode, bool strict, tt_err *e);
+                        tt_compute compute, bool strict, tt_err *e);
 void tt_comit_close(tt_comit *c); /* NULL is fine */
 const tt_comit_info *tt_comit_about(const tt_comit *c);
 

@@ -292,6 +292,12 @@ const char *tt_config_architecture(tt_config *c)
     return j->child->valuestring;
 }
 
+const char *tt_config_family(tt_config *c)
+{
+    const char *name = tt_config_architecture(c);
+    return *name ? name : tt_config_text(c, "model_type", "");
+}
+
 void tt_config_ignore(tt_config *c, const char *const *keys)
 {
     for (; *keys; keys++)

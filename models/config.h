@@ -53,6 +53,8 @@ const char *tt_config_key(const tt_config *c, int i);
 bool tt_config_has(const tt_config *c, const char *key);
 /* First entry of "architectures", or the text "architecture"; "" when there is neither. */
 const char *tt_config_architecture(tt_config *c);
+/* That, or "model_type" where there is none. */
+const char *tt_config_family(tt_config *c);
 /* Marks keys that are known and have no effect at inference ("dropout", ...). NULL-terminated. */
 void tt_config_ignore(tt_config *c, const char *const *keys);
 

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/nn/acts.h"
 #include "models/nn/bind.h"
 
 extern const tt_generator_def tt_generator_enat;
@@ -27,27 +28,7 @@ extern const tt_generator_def tt_generator_enat;
 /* Host numbers in the type of activations. */
 static tt_status to_acts(tt_enat *g, tt_act **out, const float *host, int64_t n, tt_err *e)
 {
-    tt_stream *s = g->base.stream;
-    if (g->base.info.act == TT_F32) {
-        float *p = NULL;
-        tt_status st = tt_bind_floats(s, &p, host, n, e);
-        *out = p;
-        return st;
-    }
-    void *p = NULL;
-    uint16_t *half = malloc((size_t)n * sizeof *half);
-    if (!half)
-        return tt_fail(e, TT_ENOMEM, "no memory for %lld numbers", (long long)n);
-    for (int64_t i = 0; i < n; i++)
-        half[i] = tt_f32_to_bf16(host[i]);
-    tt_status st = s->op.alloc(s, &p, (size_t)n * sizeof *half, e);
-    *out = p;
-    if (!st)
-        st = s->op.upload(s, p, half, (size_t)n * sizeof *half, e);
-    if (!st)
-        st = s->op.sync(s, e);
-    free(half);
-    return st;
+    return tt_acts_upload(g->base.stream, g->base.info.act, out, host, n, e);
 }
 
 static tt_status norm(tt_enat *g, const tt_bind *b, tt_enat_norm *out, const char *name, float eps,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/folder.h"
+
 #define TT_GENERATORS(X) \
     X(enat)              \
     X(har)               \
@@ -29,9 +31,7 @@ const tt_generator_def *tt_generator_find(const char *name)
 
 static const tt_generator_def *named_in(tt_config *c, const char **name)
 {
-    *name = tt_config_architecture(c);
-    if (!**name)
-        *name = tt_config_text(c, "model_type", "");
+    *name = tt_config_family(c);
     return tt_generator_find(*name);
 }
 
@@ -61,20 +61,14 @@ tt_status tt_generator_open(tt_generator **out, tt_weights **weights, tt_config 
         st = tt_fail(e, TT_EUNSUP, "'%.60s' in '%.100s/config.json' is no image generator known",
                      name, folder);
     if (!st)
-        st = random ? tt_weights_open_random(weights, e) : tt_weights_open(weights, folder, e);
+        st = tt_folder_weights(weights, folder, random, e);
     if (!st) {
         st = def->open(out, s, *weights, *config, mode, e);
         if (st)
             tt_context(e, st, "'%.100s'", folder);
         tt_weights_rest(*weights);
     }
-    if (st) {
-        tt_weights_close(*weights);
-        tt_config_close(*config);
-        *weights = NULL;
-        *config = NULL;
-    }
-    return st;
+    return tt_folder_opened(st, weights, config);
 }
 
 void tt_generator_close(tt_generator *g)

@@ -3,10 +3,9 @@
 
 #include <string.h>
 
+#include "models/folder.h"
 #include "models/kv.h"
 #include "models/memo.h"
-
-typedef tt_status open_weights_fn(tt_weights **out, const char *folder, tt_err *e);
 
 /* What the device cannot, the model cannot. */
 static void limit_kinds(tt_model *m)
@@ -19,9 +18,8 @@ static void limit_kinds(tt_model *m)
 }
 
 static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **config,
-                             open_weights_fn *open_weights, tt_stream *s, const char *folder,
-                             tt_weights_mode mode, void (*progress)(void *arg, double done),
-                             void *arg, tt_err *e)
+                             bool random, tt_stream *s, const char *folder, tt_weights_mode mode,
+                             void (*progress)(void *arg, double done), void *arg, tt_err *e)
 {
     *out = NULL;
     *weights = NULL;
@@ -35,7 +33,7 @@ static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **c
         st = tt_fail(e, TT_EUNSUP, "architecture '%.60s' in '%.100s/config.json' is not known; "
                      "`tutti inspect --list` shows those that are", architecture, folder);
     if (!st)
-        st = open_weights(weights, folder, e);
+        st = tt_folder_weights(weights, folder, random, e);
     if (!st) {
         st = def->open(out, s, *weights, *config, mode, progress, arg, e);
         if (st)
@@ -44,33 +42,21 @@ static tt_status open_folder(tt_model **out, tt_weights **weights, tt_config **c
             limit_kinds(*out);
         tt_weights_rest(*weights);
     }
-    if (st) {
-        tt_weights_close(*weights);
-        tt_config_close(*config);
-        *weights = NULL;
-        *config = NULL;
-    }
-    return st;
+    return tt_folder_opened(st, weights, config);
 }
 
 tt_status tt_model_open(tt_model **out, tt_weights **weights, tt_config **config, tt_stream *s,
                         const char *folder, tt_weights_mode mode,
                         void (*progress)(void *arg, double done), void *arg, tt_err *e)
 {
-    return open_folder(out, weights, config, tt_weights_open, s, folder, mode, progress, arg, e);
-}
-
-static tt_status no_checkpoint(tt_weights **out, const char *folder, tt_err *e)
-{
-    (void)folder;
-    return tt_weights_open_random(out, e);
+    return open_folder(out, weights, config, false, s, folder, mode, progress, arg, e);
 }
 
 tt_status tt_model_open_random(tt_model **out, tt_weights **weights, tt_config **config,
                                tt_stream *s, const char *folder, tt_weights_mode mode,
                                void (*progress)(void *arg, double done), void *arg, tt_err *e)
 {
-    return open_folder(out, weights, config, no_checkpoint, s, folder, mode, progress, arg, e);
+    return open_folder(out, weights, config, true, s, folder, mode, progress, arg, e);
 }
 
 void tt_model_close(tt_model *m)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/nn/acts.h"
+
 enum { LONGEST = 1024, TEXTS = 64 };
 
 typedef struct {
@@ -309,11 +311,8 @@ static tt_status get(tt_t5 *t, float *host, const tt_act *from, int64_t n, tt_er
     tt_status st = s->op.download(s, host, from, (size_t)n * tt_dtype_size(t->type), e);
     if (!st)
         st = s->op.sync(s, e);
-    for (int64_t i = n; t->type == TT_BF16 && i-- > 0 && !st;) {
-        uint16_t half;
-        memcpy(&half, (char *)host + i * (int64_t)sizeof half, sizeof half);
-        host[i] = tt_bf16_to_f32(half);
-    }
+    if (!st)
+        tt_acts_widen(host, t->type, n);
     return st;
 }
 

@@ -67,7 +67,7 @@ typedef struct {
     double encode_macs, decode_macs; /* multiply-adds, per image; of a codec that works in steps:
                                         of reading all crops, of a painting's end */
     double latent_macs; /* of decode_macs, before pixels begin; of a painting: of one call */
-    tt_compute products;             /* of decoding */
+    tt_compute products, reading;    /* of decoding and of encoding */
     int64_t parameters;
     size_t weight_bytes;
     const char *compute;      /* of decoding; encoding is always float32: codes must not flip */

@@ -29,6 +29,11 @@ tt_status tt_bind_choose(tt_compute *out, tt_stream *s, const tt_weights *w, con
     return TT_OK;
 }
 
+tt_compute tt_bind_exact(const tt_stream *s)
+{
+    return s->op.has_compute(s, TT_COMPUTE_THIRDS) ? TT_COMPUTE_THIRDS : TT_COMPUTE_F32;
+}
+
 const char *tt_bind_text(const tt_weights *w, const char *sample, tt_compute compute)
 {
     bool narrow = compute == TT_COMPUTE_BF16;

@@ -16,6 +16,9 @@ typedef struct {
  * models alone. */
 tt_status tt_bind_choose(tt_compute *out, tt_stream *s, const tt_weights *w, const char *sample,
                          tt_weights_mode mode, tt_err *e);
+/* Arithmetic of matrices and attention before something that is quantised: float32, by matrix units
+ * where the device can. */
+tt_compute tt_bind_exact(const tt_stream *s);
 /* "f32", "bf16", "int8 weights, bf16 products", ... */
 const char *tt_bind_text(const tt_weights *w, const char *sample, tt_compute compute);
 

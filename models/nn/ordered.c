@@ -6,6 +6,7 @@
 
 #include "models/kv.h"
 #include "models/memo.h"
+#include "models/nn/acts.h"
 
 /* --- levels --- */
 
@@ -36,21 +37,6 @@ static int32_t input(const tt_ordered *g, const tt_ordered_state *st, int32_t p,
 
 /* --- labels --- */
 
-static tt_status to_device(tt_stream *s, tt_act *to, const float *row, int64_t n, tt_dtype type,
-                           tt_err *e)
-{
-    if (type == TT_F32)
-        return s->op.upload(s, to, row, (size_t)n * sizeof *row, e);
-    uint16_t *narrow = malloc((size_t)n * sizeof *narrow);
-    if (!narrow)
-        return tt_fail(e, TT_ENOMEM, "no memory for labels");
-    for (int64_t i = 0; i < n; i++)
-        narrow[i] = tt_f32_to_bf16(row[i]);
-    tt_status st = s->op.upload(s, to, narrow, (size_t)n * sizeof *narrow, e);
-    free(narrow);
-    return st;
-}
-
 /* The first label's row comes from the table; the others' sum is kept to be added to it. */
 static tt_status sum_labels(tt_ordered *g, tt_ordered_state *st, tt_err *e)
 {
@@ -64,7 +50,7 @@ static tt_status sum_labels(tt_ordered *g, tt_ordered_state *st, tt_err *e)
         for (int64_t j = 0; j < d; j++)
             sum[j] += g->label_row[st->label[i] * d + j];
     if (!s)
-        s = to_device(g->base.stream, tt_memo_row(st->more, 0), sum, d, g->base.info.act, e);
+        s = tt_acts_put(g->base.stream, g->base.info.act, tt_memo_row(st->more, 0), sum, d, e);
     if (!s)
         st->more->filled[0] = 1;
     free(sum);

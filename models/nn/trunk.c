@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "models/kv.h"
+#include "models/nn/acts.h"
 
 /* Sizes of one pass as it is run: what is asked for, padded to few different shapes where the
  * backend records passes. Padding rows are token 0 at position 0 and belong to no sequence. */
@@ -456,8 +457,7 @@ static tt_status pack_needed(tt_trunk *t, const shape *n, const tt_trunk_space *
     return st;
 }
 
-/* Activations to host float32. Narrow ones land in the first half of out and are widened there,
- * from the end, so that none is overwritten before it was read. */
+/* Activations to host float32. Narrow ones land in the first half of out and are widened there. */
 tt_status tt_trunk_download(tt_trunk *t, const tt_act *x, int64_t rows, float *out, tt_err *e)
 {
     tt_stream *s = t->stream;
@@ -467,11 +467,8 @@ tt_status tt_trunk_download(tt_trunk *t, const tt_act *x, int64_t rows, float *o
     tt_status st = s->op.download(s, out, x, n * tt_dtype_size(t->act), e);
     if (!st)
         st = s->op.sync(s, e);
-    for (size_t i = n; t->act == TT_BF16 && i-- > 0 && !st;) {
-        uint16_t half;
-        memcpy(&half, (char *)out + i * sizeof half, sizeof half);
-        out[i] = tt_bf16_to_f32(half);
-    }
+    if (!st)
+        tt_acts_widen(out, t->act, (int64_t)n);
     return st;
 }
 

@@ -4,8 +4,8 @@
  */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
+#include "models/nn/acts.h"
 #include "models/nn/trunk_run.h"
 
 struct tt_trunk_context {
@@ -32,21 +32,7 @@ void tt_trunk_context_close(tt_trunk_context *c)
 
 tt_status tt_trunk_upload(tt_trunk *t, void **out, const float *seen, int64_t n, tt_err *e)
 {
-    tt_stream *s = t->stream;
-    size_t size = tt_dtype_size(t->act);
-    char *copy = malloc((size_t)n * size);
-    tt_status st = copy ? s->op.alloc(s, out, (size_t)n * size, e)
-                        : tt_fail(e, TT_ENOMEM, "no memory for a context");
-    for (int64_t i = 0; i < n && !st; i++) {
-        uint16_t narrow = tt_f32_to_bf16(seen[i]);
-        memcpy(copy + (size_t)i * size, t->act == TT_F32 ? (const void *)&seen[i] : &narrow, size);
-    }
-    if (!st)
-        st = s->op.upload(s, *out, copy, (size_t)n * size, e);
-    if (!st)
-        st = s->op.sync(s, e);
-    free(copy);
-    return st;
+    return tt_acts_upload(t->stream, t->act, out, seen, n, e);
 }
 
 static char *layer_at(const tt_trunk *t, const tt_trunk_context *c, int64_t layer)

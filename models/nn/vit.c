@@ -4,7 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "models/nn/acts.h"
 
 enum { CHUNK = 2048 }; /* rows of the MLP at a time */
 
@@ -96,27 +97,12 @@ void tt_vit_close(tt_vit *v)
 
 tt_status tt_vit_put(const tt_vit *v, tt_act *to, const float *host, int64_t n, tt_err *e)
 {
-    tt_stream *s = v->stream;
-    if (v->type == TT_F32)
-        return s->op.upload(s, to, host, (size_t)n * sizeof *host, e);
-    uint16_t *narrow = malloc((size_t)n * sizeof *narrow);
-    if (!narrow)
-        return tt_fail(e, TT_ENOMEM, "no memory to narrow %lld numbers", (long long)n);
-    for (int64_t i = 0; i < n; i++)
-        narrow[i] = tt_f32_to_bf16(host[i]);
-    tt_status st = s->op.upload(s, to, narrow, (size_t)n * sizeof *narrow, e);
-    free(narrow);
-    return st;
+    return tt_acts_put(v->stream, v->type, to, host, n, e);
 }
 
 tt_status tt_vit_upload(const tt_vit *v, tt_act **out, const float *host, int64_t n, tt_err *e)
 {
-    void *p = NULL;
-    tt_status s = v->stream->op.alloc(v->stream, &p, (size_t)n * tt_dtype_size(v->type), e);
-    *out = p;
-    if (!s)
-        s = tt_vit_put(v, p, host, n, e);
-    return s ? s : v->stream->op.sync(v->stream, e);
+    return tt_acts_upload(v->stream, v->type, out, host, n, e);
 }
 
 /* Numbers to be widened, PART at a time. */

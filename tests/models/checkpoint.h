@@ -3,6 +3,7 @@
 #ifndef TT_TEST_CHECKPOINT_H
 #define TT_TEST_CHECKPOINT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,17 @@ static inline void checkpoint_add(checkpoint *c, const char *name, int rank, int
     snprintf(c->name[c->n], sizeof c->name[0], "%s", name);
     memcpy(c->dim[c->n], (int64_t[]){a, b, d, e}, sizeof c->dim[0]);
     c->rank[c->n++] = rank;
+}
+
+/* AT + NAME + ".weight" and ".bias" of a linear map, [n, k]; k 0: of a norm. */
+static inline void checkpoint_add_pair(checkpoint *c, const char *at, const char *name, int64_t n,
+                                       int64_t k)
+{
+    char full[160];
+    snprintf(full, sizeof full, "%s%s.weight", at, name);
+    checkpoint_add(c, full, k ? 2 : 1, n, k, 0, 0);
+    snprintf(full, sizeof full, "%s%s.bias", at, name);
+    checkpoint_add(c, full, 1, n, 0, 0, 0);
 }
 
 static inline int64_t checkpoint_count(const checkpoint *c, int i)
@@ -76,6 +88,49 @@ static inline tt_status checkpoint_open(checkpoint *c, const char *without, floa
         numbers[i] = ((float)(state >> 8) * 0x1p-23f - 1) * spread;
     }
     return tt_weights_open_memory(&c->weights, c->bytes, c->size, e);
+}
+
+/* As a model's folder: config.json and model.safetensors in a new folder under /tmp, whose name
+ * goes to folder. False: it could not be written. */
+static inline bool checkpoint_save(const checkpoint *c, const char *config, char folder[64])
+{
+    char path[96];
+    strcpy(folder, "/tmp/tutti-model-XXXXXX");
+    if (!mkdtemp(folder))
+        return false;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    FILE *f = fopen(path, "w");
+    bool good = f && fwrite(config, strlen(config), 1, f) == 1;
+    good &= f && !fclose(f);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    f = fopen(path, "wb");
+    good &= f && fwrite(c->bytes, c->size, 1, f) == 1;
+    return f && !fclose(f) && good;
+}
+
+static inline void checkpoint_remove(const char *folder)
+{
+    static const char *const file[] = {"/config.json", "/model.safetensors", ""};
+    for (int i = 0; i < 3; i++) {
+        char path[96];
+        snprintf(path, sizeof path, "%s%s", folder, file[i]);
+        remove(path);
+    }
+}
+
+/* The numbers of all tensors whose names end in `end` times `by`, before anyone reads them. */
+static inline void checkpoint_scale(checkpoint *c, const char *end, float by)
+{
+    tt_tensor t;
+    const char *name;
+    for (size_t i = 0; (name = tt_weights_name(c->weights, i, &t)); i++) {
+        size_t more = strlen(name) - strlen(end);
+        if (strlen(name) < strlen(end) || strcmp(name + more, end))
+            continue;
+        float *number = (float *)(void *)(c->bytes + ((const unsigned char *)t.data - c->bytes));
+        for (int64_t k = 0; k < tt_tensor_count(&t); k++)
+            number[k] *= by;
+    }
 }
 
 static inline void checkpoint_close(checkpoint *c)

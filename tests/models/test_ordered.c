@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "kernels/base/log.h"
-#include "models/generator.h"
+#include "tests/models/ask.h"
 #include "tests/models/checkpoint.h"
 
 enum { D = 12, HEADS = 2, HD = D / HEADS, FF = 32, LAYERS = 2, L = 16, K = 11, CLASSES = 5 };
@@ -256,51 +256,15 @@ static tt_generator_state *image(const family *f, int32_t label)
     return st;
 }
 
-/* A step's results of one image: logits of its next level. */
-typedef struct {
-    int32_t slot[L];
-    tt_draw draw[L];
-    tt_row_stats stats[L];
-    float logits[L * K];
-    tt_generator_call call;
-} asked;
-
 static void ask(asked *a, const family *f, tt_generator_state *st, float cfg_scale)
 {
     under_test = f;
-    *a = (asked){0};
-    a->call = (tt_generator_call){.state = st,
-                                  .cfg_scale = cfg_scale,
-                                  .guided = true,
-                                  .slot = a->slot,
-                                  .draw = a->draw,
-                                  .stats = a->stats,
-                                  .logits = a->logits};
-    for (int p = st->known; p < level_end(st->known); p++)
-        a->slot[a->call.wants++] = p;
-    for (int i = 0; i < L; i++)
-        a->draw[i] = (tt_draw){.top_p = 1, .target = -1};
+    ask_for(a, st, level_end(st->known), cfg_scale);
 }
 
 static void run(const family *f, const asked *list, int n)
 {
-    tt_generator_call call[8];
-    tt_err e = {0};
-    for (int i = 0; i < n; i++)
-        call[i] = list[i].call;
-    if (tt_generator_step(f->model, call, n, &e))
-        fail_msg("%s", e.text);
-}
-
-/* Commits what was asked for; `salt` makes other tokens of it. */
-static void commit(const asked *a, int salt)
-{
-    int32_t id[L];
-    tt_err e = {0};
-    for (int i = 0; i < a->call.wants; i++)
-        id[i] = (5 * a->slot[i] + 3 + salt) % K;
-    if (tt_generator_commit(a->call.state, a->slot, id, a->call.wants, &e))
-        fail_msg("%s", e.text);
+    run_asked(f->model, list, n);
 }
 
 static void near(const asked *a, int32_t label)

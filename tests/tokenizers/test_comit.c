@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "tests/tokenizers/plain.h"
+#include "tests/tokenizers/plain_vae.h"
 #include "tokenizers/image.h"
 
 enum { NUMBERS = 3 * C_SIDE * C_SIDE, PATCH_NUMBERS = C_CHANNELS * C_PATCH * C_PATCH,

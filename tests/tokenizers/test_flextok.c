@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "tests/tokenizers/flextok_tensors.h"
-#include "tests/tokenizers/plain.h"
+#include "tests/tokenizers/plain_vae.h"
 #include "tokenizers/image.h"
 
 enum { PATCHES = F_GRID * F_GRID, ROWS = PATCHES + F_TOKENS, LATENT = 4 * F_CELLS * F_CELLS,

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/nn/bind.h"
+
 extern const tt_codec_def tt_codec_comit;
 
 /* --- opening --- */
@@ -45,14 +47,17 @@ static tt_status open_networks(tt_comit_codec *c, const tt_weights *w, tt_config
                                tt_weights_mode mode, bool strict, tt_err *e)
 {
     tt_stream *s = c->base.stream;
-    tt_status st = tt_comit_open(&c->painter, s, w, predictor, mode, strict, e);
+    tt_compute compute;
+    tt_status st = tt_comit_compute(&compute, s, w, mode, e);
+    if (!st)
+        st = tt_comit_open(&c->painter, s, w, predictor, compute, strict, e);
     if (st)
         return st;
-    if (tt_comit_about(c->painter)->exact) {
+    if (compute == TT_COMPUTE_F32) {
         c->net = c->painter;
         return TT_OK;
     }
-    return tt_comit_open(&c->net, s, w, predictor, TT_WEIGHTS_F32, strict, e);
+    return tt_comit_open(&c->net, s, w, predictor, tt_bind_exact(s), strict, e);
 }
 
 static tt_status open_parts(tt_comit_codec *c, const tt_weights *w, tt_config *all,
@@ -119,7 +124,8 @@ static void describe(tt_comit_codec *c)
                          .encode_macs = reading_macs(c),
                          .decode_macs = tt_vae_macs(c->vae, pixels, true),
                          .latent_macs = tt_comit_macs(c->painter, cells_of(c), cells_of(c)),
-                         .products = net->exact ? TT_COMPUTE_F32 : TT_COMPUTE_BF16,
+                         .products = net->products,
+                         .reading = tt_comit_about(c->net)->products,
                          .parameters = net->parameters,
                          .weight_bytes = (size_t)net->weight_bytes,
                          .compute = net->compute};

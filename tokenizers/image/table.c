@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/folder.h"
 #include "tokenizers/image.h"
 
 #define TT_CODECS(X) \
@@ -30,8 +31,7 @@ const tt_codec_def *tt_codec_find(const char *name)
 
 static const tt_codec_def *named_in(tt_config *c, const char **name)
 {
-    *name = tt_config_architecture(c);
-    *name = **name ? *name : tt_config_text(c, "model_type", "");
+    *name = tt_config_family(c);
     if (**name)
         return tt_codec_find(*name);
     for (const tt_codec_def *const *d = table; *d; d++)
@@ -65,20 +65,14 @@ tt_status tt_codec_open(tt_codec **out, tt_weights **weights, tt_config **config
         st = tt_fail(e, TT_EUNSUP, "'%.60s' in '%.100s/config.json' is no image codec known", name,
                      folder);
     if (!st)
-        st = random ? tt_weights_open_random(weights, e) : tt_weights_open(weights, folder, e);
+        st = tt_folder_weights(weights, folder, random, e);
     if (!st) {
         st = def->open(out, s, *weights, *config, mode, e);
         if (st)
             tt_context(e, st, "'%.100s'", folder);
         tt_weights_rest(*weights);
     }
-    if (st) {
-        tt_weights_close(*weights);
-        tt_config_close(*config);
-        *weights = NULL;
-        *config = NULL;
-    }
-    return st;
+    return tt_folder_opened(st, weights, config);
 }
 
 void tt_codec_close(tt_codec *c)

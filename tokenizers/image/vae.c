@@ -198,7 +198,8 @@ tt_status tt_vae_open(tt_vae **out, tt_stream *stream, const tt_weights *w, tt_c
         s = TT_BIND_NEED(stream, conv3x3, e);
     if (!s)
         s = TT_BIND_NEED(stream, group_norm, e);
-    p.bind.compute = v->encoder.compute = TT_COMPUTE_F32;
+    p.bind.compute = tt_bind_exact(stream);
+    v->encoder.compute = p.bind.compute;
     v->encoder.type = TT_F32;
     if (!s)
         s = open_encoder(&p, e);
@@ -266,11 +267,16 @@ static tt_status attend(job *j, const attention *a, tt_err *e)
     tt_status st = tt_conv_normalise(f, &a->norm, false, e);
     if (!st)
         st = s->op.linear(s, j->qkv, 3 * d, f->h, d, tt_conv_pixels(f), a->qkv, false, e);
-    for (int64_t i = 0; i < f->images && !st; i++) {
-        char *k = (char *)j->qkv + (i * cells * 3 + 1) * d * size;
-        tt_span span = {.query_row = i * cells, .query_rows = cells, .k = k, .v = k + d * size,
-                        .ld_kv = 3 * d, .keys = cells, .see = TT_SEE_ALL};
-        st = s->op.attention(s, f->h, d, j->qkv, 3 * d, &span, 1, 1, 1, d,
+    for (int64_t i = 0; i < f->images && !st;) {
+        tt_span list[64];
+        int64_t n = 0;
+        for (; n < 64 && i < f->images; n++, i++) {
+            char *k = (char *)j->qkv + (i * cells * 3 + 1) * d * size;
+            list[n] = (tt_span){.query_row = i * cells, .query_rows = cells, .k = k,
+                                .v = k + d * size, .ld_kv = 3 * d, .keys = cells,
+                                .see = TT_SEE_ALL};
+        }
+        st = s->op.attention(s, f->h, d, j->qkv, 3 * d, list, n, 1, 1, d,
                              (float)(1 / sqrt((double)d)), j->net->compute, e);
     }
     return st ? st : s->op.linear(s, f->x, d, f->h, d, tt_conv_pixels(f), a->out, true, e);

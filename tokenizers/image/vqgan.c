@@ -269,7 +269,8 @@ static tt_status bind_all(vqgan *v, tt_stream *s, const tt_weights *w, tt_weight
     static const char *const sample = "decoder.mid.block_1.conv1.weight";
     static const char *const other = "decoder.mid.0.conv1.weight";
     bool counted = tt_weights_has(w, other);
-    tt_bind b = {s, w, TT_COMPUTE_F32};
+    tt_bind b = {s, w, tt_bind_exact(s)};
+    v->base.info.reading = b.compute;
     v->mids = counted ? v->blocks : 2;
     v->encoder.act = TT_F32;
     s->act = TT_F32;

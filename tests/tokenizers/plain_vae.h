@@ -1,60 +1,10 @@
-/* plain.h - networks by plain loops in double, for tests: a row is a list of numbers, tensors come
- * from a checkpoint by name. One test program includes this once. */
-#ifndef TT_TEST_PLAIN_H
-#define TT_TEST_PLAIN_H
+/* plain_vae.h - an autoencoder, attention of wide rows, and quantisation by plain loops in double;
+ * see models/plain.h. */
+#ifndef TT_TEST_PLAIN_VAE_H
+#define TT_TEST_PLAIN_VAE_H
 
-#include <math.h>
-
+#include "tests/models/plain.h"
 #include "tests/tokenizers/comit_tensors.h"
-
-static checkpoint *tensors;
-
-static inline const float *tensor(const char *prefix, const char *name, const char *end)
-{
-    char full[160];
-    snprintf(full, sizeof full, "%s%s%s", prefix, name, end);
-    return checkpoint_at(tensors, full);
-}
-
-static inline bool has(const char *prefix, const char *name, const char *end)
-{
-    char full[160];
-    snprintf(full, sizeof full, "%s%s%s", prefix, name, end);
-    return tt_weights_has(tensors->weights, full);
-}
-
-/* y = W x + b, b where there is one. */
-static inline void linear(double *y, int n, const double *x, int k, const char *prefix,
-                          const char *name)
-{
-    const float *w = tensor(prefix, name, ".weight");
-    const float *b = has(prefix, name, ".bias") ? tensor(prefix, name, ".bias") : NULL;
-    for (int i = 0; i < n; i++) {
-        y[i] = b ? (double)b[i] : 0;
-        for (int j = 0; j < k; j++)
-            y[i] += w[i * k + j] * x[j];
-    }
-}
-
-static inline double silu(double v) { return v / (1 + exp(-v)); }
-
-static inline void silu_all(double *x, int n)
-{
-    for (int i = 0; i < n; i++)
-        x[i] = silu(x[i]);
-}
-
-/* LayerNorm without weights. */
-static inline void normal(double *y, const double *x, int n, double eps)
-{
-    double mean = 0, var = 0;
-    for (int i = 0; i < n; i++)
-        mean += x[i] / n;
-    for (int i = 0; i < n; i++)
-        var += (x[i] - mean) * (x[i] - mean) / n;
-    for (int i = 0; i < n; i++)
-        y[i] = (x[i] - mean) / sqrt(var + eps);
-}
 
 enum { PLAIN_ROWS = 288, PLAIN_WIDTH = 128 };
 
