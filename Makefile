@@ -21,7 +21,7 @@ ifeq ($(findstring x86_64,$(shell $(CC) -dumpmachine)),)
 LIB_SRC := $(filter-out kernels/cpu/avx%.c,$(LIB_SRC))
 endif
 SRV_SRC := $(filter-out server/main.c,$(wildcard server/*.c server/http/*.c server/api/*.c \
-             server/bench/*.c))
+             server/bench/*.c server/scheduler/*.c server/search/*.c))
 SRV_ASM := $(wildcard server/http/*.S)
 WEB     := $(sort $(wildcard web/*.html web/*.js web/*.css web/*.svg))
 LIB     := $(LIB_SRC:%.c=$(B)/%.o)

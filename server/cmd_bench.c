@@ -11,8 +11,8 @@
 #include "models/generator.h"
 #include "server/bench/bench.h"
 #include "server/cmd.h"
-#include "server/job.h"
 #include "server/options.h"
+#include "server/served.h"
 #include "tokenizers/image.h"
 
 enum { FORWARDS = 1 << 0, GENERATION = 1 << 1 };

@@ -54,6 +54,8 @@ struct tt_job {
     atomic_int ahead;
 };
 
+enum { TT_MAX_SAMPLES = 128 }; /* of a job that makes something */
+
 /* Checks the spec against the model and copies it. TT_EINVAL names the field. max_running: samples
  * that run at the same time at most. */
 tt_status tt_job_open(tt_job **out, const tt_job_spec *spec, int64_t max_rows, int max_running,
@@ -63,11 +65,21 @@ void tt_job_drop(tt_job *j); /* one owner less; the last one frees */
 /* How sample i of the job is run. The spec leads into the job. */
 tt_run_spec tt_job_run_spec(const tt_job *j, int32_t i);
 
-/* Publishes the run's canvas as sample i's state. */
-void tt_job_publish(tt_job *j, int32_t i, const tt_run *r);
 /* Ends sample i. end: first column that is no answer. error: for TT_FINISH_ERROR. */
 void tt_job_finish(tt_job *j, int32_t i, tt_finish why, int32_t end, const tt_err *error);
 void tt_job_wake(tt_job *j);
+
+/* --- what it may ask for (job_check.c) --- */
+
+/* TT_EINVAL naming the field. max_rows: of a pass. */
+tt_status tt_job_check(const tt_job_spec *s, int64_t max_rows, tt_err *e);
+
+/* --- what readers see (job_view.c) --- */
+
+/* A sample's state before its first step. False without memory; tt_view_free() in any case. */
+bool tt_job_begin_view(tt_view *v, const tt_job_spec *s);
+/* Publishes the run's canvas as sample i's state. */
+void tt_job_publish(tt_job *j, int32_t i, const tt_run *r);
 
 /* --- jobs of image models (job_picture.c) --- */
 
@@ -83,10 +95,5 @@ tt_status tt_job_open_search(tt_job *j, tt_err *e);
 /* The results of a search that is over as the samples' states. TT_ENOMEM. */
 tt_status tt_job_publish_search(tt_job *j, tt_err *e);
 void tt_job_publish_picture(tt_job *j, int32_t i, const tt_picture_run *r);
-
-/* What is behind a served entry (engine.c): a text model, or a generator and a codec. */
-tt_model *tt_served_model(const tt_served *m);
-tt_generator *tt_served_generator(const tt_served *m);
-tt_codec *tt_served_codec(const tt_served *m);
 
 #endif

@@ -2,9 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/copy.h"
 #include "server/job.h"
+#include "server/served.h"
 
-enum { MAX_SAMPLES = 128, MAX_PREVIEWS = 64 };
+enum { MAX_PREVIEWS = 64 };
 
 static tt_status check_condition(const tt_job_spec *s, tt_err *e)
 {
@@ -48,9 +50,9 @@ tt_status tt_job_check_picture(const tt_job_spec *s, tt_err *e)
     if (!m)
         return tt_fail_param(e, "model", "unsupported_value", "model '%.80s' makes no images",
                              s->model->id);
-    if (s->samples < 1 || s->samples > MAX_SAMPLES)
+    if (s->samples < 1 || s->samples > TT_MAX_SAMPLES)
         return tt_fail_param(e, "n", "invalid_value", "'n' is %d, must be in 1..%d", s->samples,
-                             MAX_SAMPLES);
+                             TT_MAX_SAMPLES);
     if (p->previews < 0 || p->previews > MAX_PREVIEWS)
         return tt_fail_param(e, "partial_images", "invalid_value", "%d previews, at most %d",
                              p->previews, MAX_PREVIEWS);
@@ -81,18 +83,12 @@ tt_status tt_job_copy_picture(tt_job *j, const tt_job_spec *s)
     const tt_codec_info *c = &s->model->image->codec->info;
     size_t numbers = (size_t)c->width * (size_t)c->height * 3;
     j->picture = *s->picture;
-    if (s->picture->pixels) {
-        j->pixels = malloc(numbers * sizeof *j->pixels);
-        if (!j->pixels)
-            return TT_ENOMEM;
-        memcpy(j->pixels, s->picture->pixels, numbers * sizeof *j->pixels);
-    }
-    if (s->picture->mask) {
-        j->mask = malloc((size_t)c->layout.tokens);
-        if (!j->mask)
-            return TT_ENOMEM;
-        memcpy(j->mask, s->picture->mask, (size_t)c->layout.tokens);
-    }
+    if (s->picture->pixels)
+        j->pixels = tt_copy_of(s->picture->pixels, numbers * sizeof *j->pixels);
+    if (s->picture->mask)
+        j->mask = tt_copy_of(s->picture->mask, (size_t)c->layout.tokens);
+    if ((s->picture->pixels && !j->pixels) || (s->picture->mask && !j->mask))
+        return TT_ENOMEM;
     if (s->picture->prompt && tt_prompt_copy(&j->prompt, s->picture->prompt))
         return TT_ENOMEM;
     j->picture.prompt = s->picture->prompt ? &j->prompt : NULL;

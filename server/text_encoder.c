@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "models/folder.h"
+
 static tt_status encode(const tt_text_encoder *t, float **row, const int32_t *id, int32_t n,
                         tt_err *e)
 {
@@ -35,8 +37,7 @@ static tt_status open_parts(tt_text_encoder *t, tt_stream *s, const char *folder
     if (!st)
         st = tt_config_open(&t->config, folder, e);
     if (!st)
-        st = random ? tt_weights_open_random(&t->weights, e)
-                    : tt_weights_open(&t->weights, folder, e);
+        st = tt_folder_weights(&t->weights, folder, random, e);
     if (!st)
         st = tt_t5_open(&t->t5, s, t->weights, t->config, mode, e);
     if (st)

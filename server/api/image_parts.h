@@ -137,9 +137,26 @@ tt_status tt_imaging_read_tokens(tt_imaging *g, const tt_form *f, tt_err *e);
 
 enum { TT_MAX_TOKEN_IMAGES = 64 };
 
-/* --- image_write.c --- */
+/* --- image_write.c: whole answers, and the members that events have too --- */
 
 void tt_imaging_answer(tt_imaging *g, tt_reply *r);
+/* A picture as PNG; text: a comment in it, or NULL. */
+void tt_imaging_put_pixels(const tt_imaging *g, const uint8_t *rgb, const char *text, tt_json *w);
+/* The shot's, with how it came to be. */
+void tt_imaging_put_picture(const tt_imaging *g, const tt_shot *s, tt_json *w);
+/* What a picture became, and what else is needed to see it again. */
+void tt_imaging_put_message(const tt_imaging *g, const tt_shot *s, tt_json *w);
+void tt_imaging_put_tokens(const tt_shot *s, tt_json *w);
+void tt_imaging_put_ids(const char *name, const int32_t *id, int32_t n, tt_json *w);
+void tt_imaging_put_offset(const float offset[2], tt_json *w);
+void tt_imaging_put_layout(const tt_imaging *g, tt_json *w);
+void tt_imaging_put_size(const tt_imaging *g, tt_json *w);
+/* Of the whole request. */
+void tt_imaging_put_usage(const tt_imaging *g, tt_json *w);
+void tt_imaging_put_extras(const tt_imaging *g, tt_json *w);
+
+/* --- image_stream.c --- */
+
 bool tt_imaging_frames(tt_imaging *g, int64_t now_ms, tt_buf *out, int64_t *again_ms);
 
 /* --- images.c --- */

@@ -381,13 +381,25 @@ static bool was_kept(const cJSON *step, int index)
     return false;
 }
 
+/* That of image i: images are told in the order in which they are seen to be done. */
+static cJSON *completed(const char *stream, int i)
+{
+    for (int k = 0;; k++) {
+        cJSON *t = event(stream, "image_generation.completed", k);
+        assert_non_null(t);
+        if (number(t, "index") == i)
+            return t;
+        cJSON_Delete(t);
+    }
+}
+
 /* The previews of the last step are the three best, which are the results. */
 static void assert_best_pictured(const cJSON *stage, const char *stream)
 {
     assert_int_equal(cJSON_GetArraySize(at(stage, "others")), 2);
     for (int i = 0; i < 3; i++) {
         char path[40];
-        cJSON *done = event(stream, "image_generation.completed", i);
+        cJSON *done = completed(stream, i);
         snprintf(path, sizeof path, "others.%d.index", i - 1);
         if (i)
             assert_int_equal(number(stage, path), number(done, "candidate"));
