@@ -37,6 +37,7 @@ suite unit tests/run.sh "$@"
 suite lint tests/lint/run.sh
 suite convert python3 tests/models/test_convert.py
 suite golden "$B/tests/golden/replay" tests/golden
+suite golden16 "$B/tests/golden/replay" --weights bf16 tests/golden/masked-diffusion
 suite cli tests/server/test_cli.sh
 suite readme tests/server/test_readme.sh
 suite http tests/http/run.sh

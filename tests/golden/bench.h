@@ -14,10 +14,16 @@ typedef struct {
     /* Further models of traces, or NULL; they belong to the replayer. */
     tt_model *guide; /* of guided traces */
     tt_model *timed; /* conditioned on the noise level */
+    bool routes; /* has experts: where rounded, a route chosen by a hair may be another one */
     int passed, failed;
 } bench;
 
-/* Opens dir's model in float32 on the device; a failure is reported as a failed case. */
+/* How models are opened, and how far their tensors may lie off, as a relative L2 distance: float32
+ * and 1e-5, or bfloat16 and 2e-2, three times as much with experts (`replay --weights bf16`). */
+extern tt_weights_mode bench_weights;
+extern double bench_tolerance;
+
+/* Opens dir's model on the device; a failure is reported as a failed case. */
 bool bench_open(bench *b, const char *device);
 /* Opens DIR/expected.safetensors. */
 bool bench_expect(bench *b);
@@ -28,7 +34,7 @@ void report(bench *b, const char *name, bool ok, const char *why);
 /* An expected tensor, or NULL. */
 const float *expect(bench *b, const char *name, int64_t *n);
 const int64_t *integers(bench *b, const char *name, int64_t *n);
-/* One case: relative L2 distance to the expected tensor of this name below 1e-5. */
+/* One case: distance to the expected tensor of this name within what is allowed. */
 void compare(bench *b, const char *name, const float *have);
 
 /* One pass over columns [begin, end) of a sequence, with every row's logits. */

@@ -39,6 +39,18 @@ static void padded_tensors(bench *b)
     free(logits);
 }
 
+/* A row of the store, whatever type it is kept in. */
+static void read_row(tt_stream *s, float *row, const void *from, int64_t n)
+{
+    uint16_t half;
+    s->op.download(s, row, from, (size_t)n * tt_dtype_size(s->act), NULL);
+    s->op.sync(s, NULL);
+    for (int64_t i = n - 1; i >= 0 && s->act == TT_BF16; i--) {
+        memcpy(&half, (char *)row + 2 * i, sizeof half);
+        row[i] = tt_bf16_to_f32(half);
+    }
+}
+
 /* Expected keys come before the rotation and by head; ours are stored after it and by column. */
 static void compare_store(bench *b, const tt_kv *kv)
 {
@@ -54,8 +66,7 @@ static void compare_store(bench *b, const tt_kv *kv)
     tt_stream *s = b->stream;
     float *row = calloc((size_t)kv->width, sizeof *row);
     for (int64_t c = 0; c < columns; c++) {
-        s->op.download(s, row, tt_kv_key(kv, 0, (int32_t)c), (size_t)kv->width * 4, NULL);
-        s->op.sync(s, NULL);
+        read_row(s, row, tt_kv_key(kv, 0, (int32_t)c), kv->width);
         for (int64_t h = 0; h < heads; h++)
             for (int64_t i = 0; i < half; i++) { /* rotate back */
                 double a = (double)c * pow(theta, -2.0 * (double)i / (double)hd);
@@ -63,8 +74,7 @@ static void compare_store(bench *b, const tt_kv *kv)
                 k[(h * columns + c) * hd + i] = (float)(x * cos(a) + y * sin(a));
                 k[(h * columns + c) * hd + i + half] = (float)(y * cos(a) - x * sin(a));
             }
-        s->op.download(s, row, tt_kv_value(kv, 0, (int32_t)c), (size_t)kv->width * 4, NULL);
-        s->op.sync(s, NULL);
+        read_row(s, row, tt_kv_value(kv, 0, (int32_t)c), kv->width);
         for (int64_t h = 0; h < heads; h++)
             memcpy(v + (h * columns + c) * hd, row + h * hd, (size_t)hd * 4);
     }

@@ -82,10 +82,12 @@ static void spread_ours(bench *b, const tt_trunk *t, const bed *d, int64_t rows,
 }
 
 /* Cases PREFIX.experts and PREFIX.weights (one comparison of the spread weights answers both) and
- * PREFIX.out, of the MLP of one layer by itself. */
+ * PREFIX.out, of the MLP of one layer by itself, in float32. */
 static void layer_tensors(bench *b, int64_t layer, const char *in_name, const char *out_name,
                           const char *experts_name, const char *weights_name)
 {
+    if (bench_weights != TT_WEIGHTS_F32)
+        return;
     tt_trunk *t = &((tt_trunk_model *)b->model)->trunk;
     int64_t n = 0, pairs = 0, same = 0;
     const float *in = expect(b, in_name, &n), *weights = expect(b, weights_name, &pairs);
@@ -129,7 +131,7 @@ static void layer_tensors(bench *b, int64_t layer, const char *in_name, const ch
 int tt_replay_llada_moe(const char *dir, const char *case_glob, const char *device, int *passed,
                         int *failed)
 {
-    bench b = {.dir = dir, .glob = case_glob};
+    bench b = {.dir = dir, .glob = case_glob, .routes = true};
     bool open = bench_open(&b, device);
     if (open && !fnmatch(case_glob, "tensors", 0) && bench_expect(&b)) {
         full_tensors(&b);
@@ -155,7 +157,7 @@ static void take_mask(bench *b)
 int tt_replay_llada2_moe(const char *dir, const char *case_glob, const char *device, int *passed,
                          int *failed)
 {
-    bench b = {.dir = dir, .glob = case_glob};
+    bench b = {.dir = dir, .glob = case_glob, .routes = true};
     bool open = bench_open(&b, device);
     if (open && !fnmatch(case_glob, "tensors", 0) && bench_expect(&b)) {
         int64_t n = 0;
