@@ -22,11 +22,6 @@ constexpr int kTiledRows = 16;                /* of float32, query rows from whi
 /* --- tensor cores --- */
 
 /* Running state of a thread's two rows (lane / 4 and 8 below). */
-template <int HD> struct state {
-    float sum[HD / 8][4]; /* of weight times value */
-    float max[2], mass[2];
-};
-
 /* KEYS of a tile's keys, from `first`. limit: keys from the tile's first that each row may see;
  * hole: as hole_in has it. */
 template <int HD, int KEYS>
@@ -35,21 +30,7 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
 {
     int lane = threadIdx.x % 32;
     float w[KEYS / 8][4];
-#pragma unroll
-    for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            w[n][i] = 0;
-#pragma unroll
-    for (int d = 0; d < HD / 16; d++)
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n += 2) {
-            uint32_t b[4]; /* keys 8 n.., channels 16 d..: two tiles of 8 keys, two of 8 channels */
-            load_matrix(b, k + place<HD>(first + 8 * n + lane % 8 + lane / 16 * 8,
-                                       2 * d + lane / 8 % 2));
-            mma(w[n], q[d], b[0], b[1]);
-            mma(w[n + 1], q[d], b[2], b[3]);
-        }
+    score_keys<HD>(w, q, k, first);
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
@@ -65,26 +46,7 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
                 if (first + 8 * n + 2 * (lane % 4) + i % 2 == hole + i / 2 * 8)
                     w[n][i] = -INFINITY;
     }
-    float keep[2];
-    soften<false>(w, s.max, s.mass, keep);
-#pragma unroll
-    for (int d = 0; d < HD / 8; d++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            s.sum[d][i] *= keep[i / 2];
-#pragma unroll
-    for (int n = 0; n < KEYS / 16; n++) {
-        uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
-                         pack2(w[2 * n + 1][0], w[2 * n + 1][1]),
-                         pack2(w[2 * n + 1][2], w[2 * n + 1][3])};
-#pragma unroll
-        for (int d = 0; d < HD / 8; d += 2) {
-            uint32_t b[4]; /* keys 16 n.., channels 8 d..: transposed on the way */
-            load_transposed(b, v + place<HD>(first + 16 * n + lane % 16, d + lane / 16));
-            mma(s.sum[d], a, b[0], b[1]);
-            mma(s.sum[d + 1], a, b[2], b[3]);
-        }
-    }
+    add_values<HD>(s, w, v, first);
 }
 
 /* The last block of a (tile, head) merges the parts of its chunks, in their order. share: room for

@@ -19,11 +19,6 @@ static_assert(f32::kRows == kRows, "spans are cut for both kernels alike");
 /* --- tensor cores --- */
 
 /* Running state of a thread's two rows (lane / 4 and 8 below). */
-template <int HD> struct state {
-    float sum[HD / 8][4]; /* of weight times value */
-    float max[2], mass[2];
-};
-
 /* What is added to the scores of the thread's two rows. */
 struct addends {
     const float *row[2]; /* of the tile's first key */
@@ -72,17 +67,9 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
                             const bf16 *v, const addends &add, int left, float scale)
 {
     int lane = threadIdx.x % 32;
-    float w[kKeys / 8][4] = {}, bias[kKeys / 8][4];
+    float w[kKeys / 8][4], bias[kKeys / 8][4];
     read_addends(bias, add, left);
-#pragma unroll
-    for (int d = 0; d < HD / 16; d++)
-#pragma unroll
-        for (int n = 0; n < kKeys / 8; n += 2) {
-            uint32_t b[4]; /* keys 8 n.., channels 16 d..: two tiles of 8 keys, two of 8 channels */
-            load_matrix(b, k + place<HD>(8 * n + lane % 8 + lane / 16 * 8, 2 * d + lane / 8 % 2));
-            mma(w[n], q[d], b[0], b[1]);
-            mma(w[n + 1], q[d], b[2], b[3]);
-        }
+    score_keys<HD>(w, q, k, 0);
 #pragma unroll
     for (int n = 0; n < kKeys / 8; n++)
 #pragma unroll
@@ -90,26 +77,7 @@ __device__ void attend_tile(state<HD> &s, const uint32_t (&q)[HD / 16][4], const
             bool there = 8 * n + 2 * (lane % 4) + i % 2 < left;
             w[n][i] = there ? fmaf(w[n][i], scale, bias[n][i] * kLog2e) : -INFINITY;
         }
-    float keep[2];
-    soften<false>(w, s.max, s.mass, keep);
-#pragma unroll
-    for (int d = 0; d < HD / 8; d++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            s.sum[d][i] *= keep[i / 2];
-#pragma unroll
-    for (int n = 0; n < kKeys / 16; n++) {
-        uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
-                         pack2(w[2 * n + 1][0], w[2 * n + 1][1]),
-                         pack2(w[2 * n + 1][2], w[2 * n + 1][3])};
-#pragma unroll
-        for (int d = 0; d < HD / 8; d += 2) {
-            uint32_t b[4]; /* keys 16 n.., channels 8 d..: transposed on the way */
-            load_transposed(b, v + place<HD>(16 * n + lane % 16, d + lane / 16));
-            mma(s.sum[d], a, b[0], b[1]);
-            mma(s.sum[d + 1], a, b[2], b[3]);
-        }
-    }
+    add_values<HD>(s, w, v, 0);
 }
 
 /* Where the addends of the thread's rows begin; rows beyond the last take its. */

@@ -115,6 +115,62 @@ __device__ void soften(float (&w)[N][4], float (&max)[2], float (&mass)[2], floa
         }
 }
 
+/* What a warp has of its sixteen rows, one of HD channels each. */
+template <int HD> struct state {
+    float sum[HD / 8][4]; /* of weight times value */
+    float max[2], mass[2];
+};
+
+/* w: products of the rows with 8 N keys of a tile, from `first`. */
+template <int HD, int N>
+__device__ void score_keys(float (&w)[N][4], const uint32_t (&q)[HD / 16][4], const bf16 *k,
+                           int first)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            w[n][i] = 0;
+#pragma unroll
+    for (int d = 0; d < HD / 16; d++)
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+            uint32_t b[4]; /* keys 8 n.., channels 16 d..: two tiles of 8 keys, two of 8 channels */
+            load_matrix(b, k + place<HD>(first + 8 * n + lane % 8 + lane / 16 * 8,
+                                         2 * d + lane / 8 % 2));
+            mma(w[n], q[d], b[0], b[1]);
+            mma(w[n + 1], q[d], b[2], b[3]);
+        }
+}
+
+/* Goes on with scores of base 2 and the values of their keys. */
+template <int HD, int N>
+__device__ void add_values(state<HD> &s, float (&w)[N][4], const bf16 *v, int first)
+{
+    int lane = threadIdx.x % 32;
+    float keep[2];
+    soften<false>(w, s.max, s.mass, keep);
+#pragma unroll
+    for (int d = 0; d < HD / 8; d++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s.sum[d][i] *= keep[i / 2];
+#pragma unroll
+    for (int n = 0; n < N / 2; n++) {
+        uint32_t a[4] = {pack2(w[2 * n][0], w[2 * n][1]), pack2(w[2 * n][2], w[2 * n][3]),
+                         pack2(w[2 * n + 1][0], w[2 * n + 1][1]),
+                         pack2(w[2 * n + 1][2], w[2 * n + 1][3])};
+#pragma unroll
+        for (int d = 0; d < HD / 8; d += 2) {
+            uint32_t b[4]; /* keys 16 n.., channels 8 d..: transposed on the way */
+            load_transposed(b, v + place<HD>(first + 16 * n + lane % 16, d + lane / 16));
+            mma(s.sum[d], a, b[0], b[1]);
+            mma(s.sum[d + 1], a, b[2], b[3]);
+        }
+    }
+}
+
 /* Room for the scores of kRows rows and `keys` keys, rows eight banks apart. */
 constexpr int exchange_floats(int keys) { return kRows * (keys + 8); }
 

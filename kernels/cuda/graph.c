@@ -1,4 +1,4 @@
-/* passes.c - passes recorded as CUDA graphs.
+/* graph.c - passes recorded as CUDA graphs.
  *
  * A pass shape that is seen for the first time runs operation by operation, which also loads every
  * kernel; the second time it is recorded; from then on it is replayed. One graph a pass: a chain of
